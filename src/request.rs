@@ -1,0 +1,156 @@
+//! What makes a message a request: its method, its result, its constructor, and the checks before it is sent.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::methods::for_each_method;
+use crate::wire::json::Value as _;
+use crate::{Error, Method, Payload, message};
+
+/// A request of the server API, for [`Client::call`](crate::Client::call) and [`Batch::push`](crate::Batch::push).
+///
+/// The requests of all methods implement it, and nothing else can.
+pub trait Request: Message {
+    /// The method it calls.
+    const METHOD: Method;
+
+    /// What the server answers.
+    type Reply: Message;
+
+    /// Whether sending it again, after an attempt that may have been carried out, can do no harm.
+    ///
+    /// Reads can be repeated; a publish can with an idempotency key.
+    fn is_repeatable(&self) -> bool;
+
+    #[doc(hidden)]
+    fn check(&self) -> Result<(), Problem>;
+}
+
+/// A message of the API: it has a protobuf form and a JSON form.
+pub trait Message: prost::Message + Serialize + DeserializeOwned + Default + Clone + sealed::Sealed + 'static {}
+
+impl<T: prost::Message + Serialize + DeserializeOwned + Default + Clone + sealed::Sealed + 'static> Message for T {}
+
+pub(crate) mod sealed {
+    pub trait Sealed {}
+}
+
+/// Several strings, as a request's constructor takes them.
+type Strings = Vec<String>;
+
+macro_rules! requests {
+    ($($(#[$group:meta])* impl { $(
+        $(#[$doc:meta])*
+        $rpc:ident => $name:ident($request:ident { $($field:ident: $type:ident),* }) -> $reply:ident,
+            repeat $repeat:ident $($key:ident)? $(, check $check:ident)?;
+    )+ })+) => { $($(
+        impl sealed::Sealed for message::$request {}
+        impl sealed::Sealed for message::$reply {}
+
+        impl Request for message::$request {
+            const METHOD: Method = Method::$rpc;
+            type Reply = message::$reply;
+
+            fn is_repeatable(&self) -> bool {
+                requests!(@repeat self $repeat $($key)?)
+            }
+
+            fn check(&self) -> Result<(), Problem> {
+                $(check::$check(self)?;)?
+                Ok(())
+            }
+        }
+
+        requests! { @new $request { $($field: $type),* } }
+    )+)+ };
+
+    (@repeat $self:ident always) => { true };
+    (@repeat $self:ident never) => { false };
+    (@repeat $self:ident with $key:ident) => { !$self.$key.is_unset() };
+
+    (@new $request:ident {}) => {
+        impl message::$request {
+            /// A request for all there is; the setters narrow it.
+            #[must_use]
+            pub fn new() -> Self {
+                Self::default()
+            }
+        }
+    };
+    (@new $request:ident { $($field:ident: $type:ident),+ }) => {
+        impl message::$request {
+            /// A request with what the server requires; the setters give the rest.
+            pub fn new($($field: requests!(@take $type)),+) -> Self {
+                Self::default()$(.$field($field))+
+            }
+        }
+    };
+
+    (@take String) => { impl Into<String> };
+    (@take Payload) => { impl Into<Payload> };
+    (@take Strings) => { impl IntoIterator<Item = impl Into<String>> };
+    (@take u64) => { u64 };
+    (@take $message:ident) => { impl Into<message::$message> };
+}
+
+for_each_method!(requests);
+
+/// Why a request is not sent.
+#[derive(Clone, Debug)]
+pub enum Problem {
+    /// The server would answer as if it were broken.
+    Invalid(&'static str),
+    /// Only Centrifugo PRO does what the field says; the open-source server ignores the field.
+    ProOnly(&'static str),
+}
+
+impl Problem {
+    /// The error it is, for a server that is `pro` or is not.
+    pub(crate) fn error(&self, pro: bool) -> Result<(), Error> {
+        match self {
+            Self::Invalid(text) => Err(Error::invalid(*text)),
+            Self::ProOnly(_) if pro => Ok(()),
+            Self::ProOnly(field) => Err(Error::invalid(format!(
+                "`{field}` is for Centrifugo PRO: an open-source server ignores it and acts on all connections of the \
+                 user; if the server is PRO, say so with `Config::pro`"
+            ))),
+        }
+    }
+}
+
+/// What is wrong with a request and can be told before it is sent.
+mod check {
+    use super::Problem;
+    use crate::message::{DisconnectRequest, HistoryRequest, RefreshRequest, SubscribeRequest, UnsubscribeRequest};
+
+    /// The fields that only PRO looks at. Ignored, they widen what a call does.
+    macro_rules! pro_fields {
+        ($($name:ident $request:ident;)*) => { $(
+            pub(super) fn $name(request: &$request) -> Result<(), Problem> {
+                if request.label_filter.is_some() {
+                    Err(Problem::ProOnly("label_filter"))
+                } else if request.all_users {
+                    Err(Problem::ProOnly("all_users"))
+                } else {
+                    Ok(())
+                }
+            }
+        )* };
+    }
+    pro_fields! {
+        subscribe SubscribeRequest;
+        unsubscribe UnsubscribeRequest;
+        disconnect DisconnectRequest;
+        refresh RefreshRequest;
+    }
+
+    pub(super) fn history(request: &HistoryRequest) -> Result<(), Problem> {
+        match &request.since {
+            Some(since) if request.reverse && since.offset == 0 => Err(Problem::Invalid(
+                "`reverse` needs a `since` with an offset above 0, or no `since` at all: before offset 0 there is nothing, \
+                 and the server answers such a request with error 100",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
