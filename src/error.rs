@@ -11,6 +11,12 @@ use std::sync::Arc;
 /// Any error that can be a cause.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
+/// The causes of an error, the nearest first.
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub(crate) fn causes(error: &dyn StdError) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(error.source(), |&error| error.source())
+}
+
 /// Why a call failed: what happened, where, whether it may have been carried out, and what to do about it.
 ///
 /// The text (`Display`) says all of that in one line; the cause, where there is one, is in
@@ -161,6 +167,12 @@ impl Error {
         self
     }
 
+    /// Says in which method it happened, if that is still open.
+    pub(crate) fn in_method(mut self, method: &str) -> Self {
+        self.0.method.get_or_insert_with(|| method.to_owned().into());
+        self
+    }
+
     /// What kind of failure it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -221,7 +233,9 @@ impl Error {
     pub fn advice(&self) -> &'static str {
         match self.0.kind {
             ErrorKind::Api => self.api().map_or("see the server's documentation", ApiError::advice),
-            ErrorKind::Unauthenticated => "check the API key or token against the one this API of the server is configured with",
+            ErrorKind::Unauthenticated => {
+                "check the API key or token against the one this API of the server is configured with"
+            }
             ErrorKind::Unsupported => {
                 "use a server that has the method (many are in Centrifugo PRO only), and check that the URL names its API"
             }
@@ -232,7 +246,9 @@ impl Error {
             }
             ErrorKind::Unavailable => "try again later",
             ErrorKind::TooLarge => "send less at once, or raise the limit on the side that has it",
-            ErrorKind::Protocol => "check that the URL names a Centrifugo server API and that nothing in between rewrites answers",
+            ErrorKind::Protocol => {
+                "check that the URL names a Centrifugo server API and that nothing in between rewrites answers"
+            }
             ErrorKind::Invalid => "correct the request or the configuration",
         }
     }
@@ -241,7 +257,8 @@ impl Error {
 impl From<ApiError> for Error {
     fn from(api: ApiError) -> Self {
         let mut error = Self::new(ErrorKind::Api, "");
-        error.0.may_have_run = api.code == ApiError::INTERNAL || api.temporary && api.code != ApiError::TOO_MANY_REQUESTS;
+        error.0.may_have_run =
+            api.code == ApiError::INTERNAL || api.temporary && api.code != ApiError::TOO_MANY_REQUESTS;
         error.0.api = Some(api);
         error
     }
@@ -367,7 +384,9 @@ impl ApiError {
             Self::NOT_FOUND => "check the name of the RPC method",
             Self::BAD_REQUEST => "check that the required fields are set and that the namespace is of the right kind",
             Self::NOT_AVAILABLE => "enable the feature in the channel's namespace on the server",
-            Self::UNRECOVERABLE_POSITION => "read the current state anew, from the position that history answers without `since`",
+            Self::UNRECOVERABLE_POSITION => {
+                "read the current state anew, from the position that history answers without `since`"
+            }
             _ if self.is_transient() => "try again later",
             _ => "see the server's list of error codes",
         }

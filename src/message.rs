@@ -3,10 +3,7 @@
 //! A request is made with `new`, from what the server requires, and with setters for the rest; a result is read by its
 //! fields. Every `bytes` field is a [`Payload`](crate::Payload) on the way in and [`Bytes`](bytes::Bytes) on the way out.
 
-#![allow(
-    clippy::pedantic,
-    reason = "prost's code, and names that the server gave"
-)]
+#![allow(clippy::pedantic, reason = "prost's code, and names that the server gave")]
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -88,7 +85,6 @@ macro_rules! command_tags {
 }
 
 include!(concat!(env!("OUT_DIR"), "/fields.rs"));
-
 
 impl From<bool> for BoolValue {
     fn from(value: bool) -> Self {

@@ -345,13 +345,17 @@ mod tests {
         let mut of_schema: BTreeSet<(String, String, String)> = service
             .methods()
             .map(|method| {
-                let result = method.output().get_field_by_name("result").map_or(String::new(), |field| {
-                    field.kind().as_message().unwrap().name().to_owned()
-                });
+                let result = method
+                    .output()
+                    .get_field_by_name("result")
+                    .map_or(String::new(), |field| field.kind().as_message().unwrap().name().to_owned());
                 (method.name().to_owned(), rust(method.input().name()), rust(&result))
             })
             .collect();
-        assert!(of_schema.remove(&("Batch".into(), "BatchRequest".into(), String::new())), "Batch is not in the schema");
+        assert!(
+            of_schema.remove(&("Batch".into(), "BatchRequest".into(), String::new())),
+            "Batch is not in the schema"
+        );
         let of_table: BTreeSet<_> =
             TABLE.iter().map(|(rpc, _, request, reply)| ((*rpc).into(), (*request).into(), (*reply).into())).collect();
         assert_eq!(of_table, of_schema);

@@ -26,6 +26,15 @@ pub trait Request: Message {
     fn check(&self) -> Result<(), Problem>;
 }
 
+/// A request, or a reference to one, so that a call can take either.
+pub trait AsRequest {
+    /// The request.
+    type Request: Request;
+
+    /// A reference to it.
+    fn as_request(&self) -> &Self::Request;
+}
+
 /// A message of the API: it has a protobuf form and a JSON form.
 pub trait Message: prost::Message + Serialize + DeserializeOwned + Default + Clone + sealed::Sealed + 'static {}
 
@@ -34,9 +43,6 @@ impl<T: prost::Message + Serialize + DeserializeOwned + Default + Clone + sealed
 pub(crate) mod sealed {
     pub trait Sealed {}
 }
-
-/// Several strings, as a request's constructor takes them.
-type Strings = Vec<String>;
 
 macro_rules! requests {
     ($($(#[$group:meta])* impl { $(
@@ -58,6 +64,20 @@ macro_rules! requests {
             fn check(&self) -> Result<(), Problem> {
                 $(check::$check(self)?;)?
                 Ok(())
+            }
+        }
+
+        impl AsRequest for message::$request {
+            type Request = Self;
+            fn as_request(&self) -> &Self {
+                self
+            }
+        }
+
+        impl AsRequest for &message::$request {
+            type Request = message::$request;
+            fn as_request(&self) -> &message::$request {
+                self
             }
         }
 

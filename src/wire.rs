@@ -1,1 +1,257 @@
+//! The envelopes around messages: `{error, result}` around a result, commands and replies of a batch.
+//!
+//! They are read and written by hand, in both forms, so that the schema's 39-field `Command` and `Reply` never exist.
+
 pub(crate) mod json;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytes::{Buf, Bytes};
+use prost::encoding::{
+    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint, key_len,
+    skip_field,
+};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::ApiError;
+
+/// The number of the field `error` in the response of a method, and of `result`.
+const ERROR: u32 = 1;
+const RESULT: u32 = 2;
+/// The number of the field `error` in a reply of a batch.
+const REPLY_ERROR: u32 = 2;
+/// The number of the field `commands` in a batch request, of `parallel`, and of `replies` in the response.
+const COMMANDS: u32 = 1;
+const PARALLEL: u32 = 2;
+const REPLIES: u32 = 1;
+
+/// What the server says of one call or command: the result, or its own error.
+pub(crate) type Answer<T> = Result<T, ApiError>;
+
+/// Why bytes are not an answer. It never quotes them.
+pub(crate) type Malformed = String;
+
+/// Reads a method's response from protobuf, down to the bytes of the result.
+pub(crate) fn answer_from_protobuf(body: Bytes) -> Result<Answer<Bytes>, Malformed> {
+    let (mut error, mut result) = (None, None);
+    each_field(body, |tag, bytes| match tag {
+        ERROR => error = Some(bytes),
+        RESULT => result = Some(bytes),
+        _ => {}
+    })?;
+    match (error, result) {
+        (Some(error), _) => Ok(Err(message_from_protobuf(error)?)),
+        (None, Some(result)) => Ok(Ok(result)),
+        (None, None) => Err("the answer has neither a result nor an error".into()),
+    }
+}
+
+/// Reads a method's response from JSON.
+pub(crate) fn answer_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<Answer<T>, Malformed> {
+    #[derive(Deserialize)]
+    struct Response<T> {
+        error: Option<ApiError>,
+        result: Option<T>,
+    }
+    match from_json(body)? {
+        Response { error: Some(error), .. } => Ok(Err(error)),
+        Response { error: None, result: Some(result) } => Ok(Ok(result)),
+        Response { error: None, result: None } => Err("the answer has neither a result nor an error".into()),
+    }
+}
+
+/// Appends a command to the protobuf form of a batch: tag, length, body, twice, without a copy of the body.
+///
+/// `len` is the request's `encoded_len`, which costs a walk over it.
+pub(crate) fn push_command<T: prost::Message>(tag: u32, len: usize, request: &T, batch: &mut Vec<u8>) {
+    open_command(tag, len, batch);
+    request.encode_raw(batch);
+}
+
+/// The same for a request that is encoded already.
+pub(crate) fn push_encoded_command(tag: u32, request: &[u8], batch: &mut Vec<u8>) {
+    open_command(tag, request.len(), batch);
+    batch.extend_from_slice(request);
+}
+
+fn open_command(tag: u32, body: usize, batch: &mut Vec<u8>) {
+    let command = key_len(tag) + encoded_len_varint(body as u64) + body;
+    encode_key(COMMANDS, WireType::LengthDelimited, batch);
+    encode_varint(command as u64, batch);
+    encode_key(tag, WireType::LengthDelimited, batch);
+    encode_varint(body as u64, batch);
+}
+
+/// Ends the protobuf form of a batch whose commands may run at the same time.
+pub(crate) fn push_parallel(batch: &mut Vec<u8>) {
+    encode_key(PARALLEL, WireType::Varint, batch);
+    encode_varint(1, batch);
+}
+
+/// Splits the protobuf form of a batch's response into its replies.
+pub(crate) fn replies_from_protobuf(body: Bytes, expected: usize) -> Result<Vec<Bytes>, Malformed> {
+    let mut replies = Vec::with_capacity(expected);
+    each_field(body, |tag, bytes| {
+        if tag == REPLIES {
+            replies.push(bytes);
+        }
+    })?;
+    Ok(replies)
+}
+
+/// Reads one reply of a batch, whose result stands in the field `tag`.
+pub(crate) fn reply_from_protobuf(reply: Bytes, tag: u32) -> Result<Answer<Bytes>, Malformed> {
+    let (mut error, mut result) = (None, None);
+    each_field(reply, |found, bytes| match found {
+        REPLY_ERROR => error = Some(bytes),
+        _ if found == tag => result = Some(bytes),
+        _ => {}
+    })?;
+    match (error, result) {
+        (Some(error), _) => Ok(Err(message_from_protobuf(error)?)),
+        (None, Some(result)) => Ok(Ok(result)),
+        (None, None) => Err("the reply has neither an error nor the result of its command".into()),
+    }
+}
+
+/// Splits the JSON form of a batch's response into its replies, or finds an error in their place.
+pub(crate) fn replies_from_json(mut body: Bytes) -> Result<Answer<Vec<Bytes>>, Malformed> {
+    #[derive(Deserialize)]
+    struct Response<'a> {
+        #[serde(borrow, default)]
+        replies: Option<Vec<&'a RawValue>>,
+        error: Option<ApiError>,
+    }
+    if std::str::from_utf8(&body).is_err() {
+        body = String::from_utf8_lossy(&body).into_owned().into();
+    }
+    let response = serde_json::from_slice::<Response<'_>>(&body).map_err(|error| not_json(&error))?;
+    match response.error {
+        Some(error) => Ok(Err(error)),
+        None => Ok(Ok(response
+            .replies
+            .unwrap_or_default()
+            .iter()
+            .map(|raw| body.slice_ref(raw.get().as_bytes()))
+            .collect())),
+    }
+}
+
+/// Reads one reply of a batch, whose result stands under the name of the method.
+pub(crate) fn reply_from_json<T: DeserializeOwned>(reply: &[u8], method: &str) -> Result<Answer<T>, Malformed> {
+    struct Reply<'m, T>(&'m str, PhantomData<T>);
+
+    impl<'de, T: DeserializeOwned> Visitor<'de> for Reply<'_, T> {
+        type Value = (Option<ApiError>, Option<T>);
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a reply")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let (mut error, mut result) = (None, None);
+            while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+                match &*name {
+                    "error" => error = map.next_value()?,
+                    name if name == self.0 => result = map.next_value()?,
+                    _ => {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+            }
+            Ok((error, result))
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_slice(reply);
+    match json.deserialize_map(Reply(method, PhantomData)).map_err(|error| not_json(&error))? {
+        (Some(error), _) => Ok(Err(error)),
+        (None, Some(result)) => Ok(Ok(result)),
+        (None, None) => Err("the reply has neither an error nor the result of its command".into()),
+    }
+}
+
+/// Reads a message that stands alone.
+pub(crate) fn message_from_protobuf<T: prost::Message + Default>(bytes: Bytes) -> Result<T, Malformed> {
+    T::decode(bytes).map_err(|_| "the answer is not a protobuf message of the API".into())
+}
+
+/// Reads JSON. A body that is not UTF-8 (a publication may hold such a string) is read with U+FFFD in those places.
+pub(crate) fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Malformed> {
+    let error = match serde_json::from_slice(body) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    if std::str::from_utf8(body).is_err() {
+        if let Ok(value) = serde_json::from_str(&String::from_utf8_lossy(body)) {
+            return Ok(value);
+        }
+    }
+    Err(not_json(&error))
+}
+
+/// serde's own texts quote values, so only the place is told.
+fn not_json(error: &serde_json::Error) -> Malformed {
+    format!("the answer is not JSON of the API (line {}, column {})", error.line(), error.column())
+}
+
+/// Hands every length-delimited field to `found`, as a slice of the same memory; skips the others.
+fn each_field(mut body: Bytes, mut found: impl FnMut(u32, Bytes)) -> Result<(), Malformed> {
+    let malformed = |_| Malformed::from("the answer is not a protobuf message of the API");
+    while body.has_remaining() {
+        let (tag, wire) = decode_key(&mut body).map_err(malformed)?;
+        if wire == WireType::LengthDelimited {
+            let length = usize::try_from(decode_varint(&mut body).map_err(malformed)?).unwrap_or(usize::MAX);
+            if length > body.remaining() {
+                return Err("the answer ends in the middle of a protobuf message".into());
+            }
+            found(tag, body.split_to(length));
+        } else {
+            skip_field(wire, tag, &mut body, DecodeContext::default()).map_err(malformed)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PublishResult;
+
+    #[test]
+    fn an_answer_without_a_result_and_without_an_error_is_malformed() {
+        assert!(answer_from_protobuf(Bytes::new()).is_err());
+        assert!(answer_from_json::<PublishResult>(b"{}").is_err());
+        assert!(answer_from_json::<PublishResult>(br#"{"result":null}"#).is_err());
+        assert!(answer_from_json::<PublishResult>(b"<html>").is_err());
+    }
+
+    #[test]
+    fn a_length_beyond_the_end_is_malformed() {
+        assert!(answer_from_protobuf(Bytes::from_static(&[0x12, 0x7f, 1])).is_err());
+        assert!(answer_from_protobuf(Bytes::from_static(&[0x12])).is_err());
+        assert!(
+            replies_from_protobuf(Bytes::from_static(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]), 1)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn an_unknown_field_is_skipped() {
+        let answer = answer_from_protobuf(Bytes::from_static(&[0x78, 1, 0x12, 2, 0x08, 5])).unwrap().unwrap();
+        assert_eq!(message_from_protobuf::<PublishResult>(answer).unwrap().offset, 5);
+        let answer = answer_from_json::<PublishResult>(br#"{"result":{"offset":5,"new":[1]},"new":2}"#);
+        assert_eq!(answer.unwrap().unwrap().offset, 5);
+    }
+
+    #[test]
+    fn a_body_that_is_not_utf8_is_read_all_the_same() {
+        let body = b"{\"result\":{\"publications\":[{\"data\":\"a\xff\",\"offset\":1}],\"epoch\":\"e\",\"offset\":1}}";
+        let history = answer_from_json::<crate::HistoryResult>(body).unwrap().unwrap();
+        assert_eq!(history.publications[0].json::<String>().unwrap(), "a\u{fffd}");
+    }
+}

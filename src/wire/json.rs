@@ -325,7 +325,10 @@ impl<T: Display> Serialize for Displayed<T> {
 /// The bytes as JSON, for a field that can carry nothing else.
 pub(crate) fn must_be_json<'a, E: serde::ser::Error>(field: &str, bytes: &'a [u8]) -> Result<&'a RawValue, E> {
     payload::as_json(bytes).ok_or_else(|| {
-        E::custom(format!("`{field}` holds {} bytes that are not JSON, and JSON has no other field for them", bytes.len()))
+        E::custom(format!(
+            "`{field}` holds {} bytes that are not JSON, and JSON has no other field for them",
+            bytes.len()
+        ))
     })
 }
 
@@ -342,7 +345,9 @@ pub(crate) fn read_strictly<T: DeserializeOwned>(json: &[u8]) -> Result<T, Strin
     let message = serde_ignored::deserialize(&mut deserializer, |path| {
         unknown.get_or_insert_with(|| path.to_string());
     });
-    let place = |error: serde_json::Error| format!("not JSON of this method's request (line {}, column {})", error.line(), error.column());
+    let place = |error: serde_json::Error| {
+        format!("not JSON of this method's request (line {}, column {})", error.line(), error.column())
+    };
     let message = message.map_err(place)?;
     deserializer.end().map_err(place)?;
     match unknown {
@@ -350,4 +355,3 @@ pub(crate) fn read_strictly<T: DeserializeOwned>(json: &[u8]) -> Result<T, Strin
         None => Ok(message),
     }
 }
-

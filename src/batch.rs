@@ -1,0 +1,387 @@
+//! Many calls in one request.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+#[allow(unused_imports, reason = "the texts link to it")]
+use crate::ErrorKind;
+use crate::request::Problem;
+use crate::transport::{Body, Reply, ReplyBody};
+use crate::wire::{self, Answer, Malformed};
+use crate::{ApiError, AsRequest, Error, Message, Method, Request};
+
+/// Commands of any kind that travel to the server in one request.
+///
+/// The server runs them in order, or with [`parallel`](Self::parallel) at the same time, and answers every one: a command
+/// that fails does not stop the others. A batch is a value like any request: it can be sent again, and over either
+/// transport.
+///
+/// ```no_run
+/// use centrifugo_api::{Batch, Client, HistoryRequest, PublishRequest};
+/// use serde_json::json;
+///
+/// # async fn f(client: &Client) -> Result<(), centrifugo_api::Error> {
+/// let mut batch = Batch::new();
+/// let published = batch.push(PublishRequest::new("news", json!({"text": "hello"})));
+/// let history = batch.push(HistoryRequest::new("news").limit(10));
+///
+/// let replies = client.batch(&batch).await?; // fails when the request as a whole did
+/// let published = replies.get(published)?; // fails when this command did
+/// let history = replies.get(history)?;
+/// println!("offset {}, {} publications", published.offset, history.publications.len());
+/// # Ok(()) }
+/// ```
+///
+/// A request over gRPC is at most 4 MiB unless the server is configured otherwise, so a batch is, too. See the server's
+/// page on [batching](https://centrifugal.dev/docs/server/server_api#batch).
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The commands as the schema's `BatchRequest` holds them, ready to be sent over gRPC.
+    encoded: Vec<u8>,
+    commands: Vec<Command>,
+    parallel: bool,
+    /// The first request that must not be sent, with its method. Told when the batch is sent.
+    problem: Option<(Method, Problem)>,
+}
+
+#[derive(Clone, Debug)]
+enum Command {
+    /// Of the schema: the body of the request ends here in `encoded`, and is this long.
+    Encoded { method: Method, end: usize, len: usize },
+    /// Given as JSON; over gRPC it is translated when it is sent.
+    Json { method: Box<str>, params: Raw },
+}
+
+/// JSON text that `Debug` does not show.
+#[derive(Clone)]
+struct Raw(Box<RawValue>);
+
+impl std::fmt::Debug for Raw {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.get().len())
+    }
+}
+
+/// Which reply of a batch belongs to a command, and what type it has.
+pub struct Handle<T: ?Sized> {
+    index: usize,
+    reply: PhantomData<fn() -> Box<T>>,
+}
+
+impl<T: ?Sized> Clone for Handle<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for Handle<T> {}
+
+impl<T: ?Sized> std::fmt::Debug for Handle<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Handle").field(&self.index).finish()
+    }
+}
+
+impl<T: ?Sized> Handle<T> {
+    fn new(index: usize) -> Self {
+        Self { index, reply: PhantomData }
+    }
+}
+
+impl Batch {
+    /// An empty batch, whose commands will run in order.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets the server run the commands at the same time, up to 1,024 of them, in no order.
+    ///
+    /// Faster with a Redis engine, no faster in memory.
+    #[must_use]
+    pub fn parallel(mut self, parallel: bool) -> Self {
+        self.parallel = parallel;
+        self
+    }
+
+    /// Adds a command. Its reply is fetched with the handle.
+    pub fn push<R: AsRequest>(&mut self, request: R) -> Handle<<R::Request as Request>::Reply> {
+        let (method, request) = (R::Request::METHOD, request.as_request());
+        if let (None, Err(problem)) = (&self.problem, request.check()) {
+            self.problem = Some((method, problem));
+        }
+        let len = request.encoded_len();
+        // Only `Method::Batch` has no tag, and no request has that method.
+        let tag = method.command_tag().unwrap_or_default();
+        wire::push_command(tag, len, request, &mut self.encoded);
+        self.add(Command::Encoded { method, end: self.encoded.len(), len })
+    }
+
+    /// Adds a command by its name, with its parameters in JSON, such as the schema of this version may not know.
+    ///
+    /// Over gRPC the schema must know it after all.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when the parameters cannot be written as JSON or the name is no name.
+    pub fn push_json(&mut self, method: &str, params: impl serde::Serialize) -> Result<Handle<RawValue>, Error> {
+        check_method_name(method)?;
+        let params = serde_json::value::to_raw_value(&params)
+            .map_err(|_| Error::invalid("the command's parameters cannot be written as JSON"))?;
+        Ok(self.add(Command::Json { method: method.into(), params: Raw(params) }))
+    }
+
+    fn add<T: ?Sized>(&mut self, command: Command) -> Handle<T> {
+        self.commands.push(command);
+        Handle::new(self.commands.len() - 1)
+    }
+
+    /// How many commands there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Whether there are none. The server accepts an empty batch.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    /// Why the batch must not be sent, if so.
+    pub(crate) fn check(&self, pro: bool) -> Result<(), Error> {
+        match &self.problem {
+            Some((method, problem)) => problem.error(pro).map_err(|error| error.in_method(method.name())),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the answer to this batch.
+    pub(crate) fn read(&self, reply: Reply) -> Result<BatchReplies, Error> {
+        let (format, replies) = match reply.body() {
+            ReplyBody::Protobuf(body) => (Format::Protobuf, wire::replies_from_protobuf(body, self.len())),
+            ReplyBody::Json(body) => match wire::replies_from_json(body) {
+                Ok(Ok(replies)) => (Format::Json, Ok(replies)),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(malformed) => (Format::Json, Err(malformed)),
+            },
+        };
+        let replies = replies.map_err(Error::protocol)?;
+        if replies.len() != self.len() {
+            let (found, sent) = (replies.len(), self.len());
+            return Err(Error::protocol(format!("the answer has {found} replies to {sent} commands")));
+        }
+        let methods = self.commands.iter().map(|command| match command {
+            Command::Encoded { method, .. } => Cow::Borrowed(method.name()),
+            Command::Json { method, .. } => Cow::Owned(method.to_string()),
+        });
+        Ok(BatchReplies { format, replies, methods: methods.collect(), transport: "", endpoint: None })
+    }
+}
+
+/// The name of a method becomes a part of a path and a key in JSON.
+pub(crate) fn check_method_name(name: &str) -> Result<(), Error> {
+    let fits = (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    if fits {
+        Ok(())
+    } else {
+        Err(Error::invalid("a method's name has lower-case letters, digits and underscores, at most 64"))
+    }
+}
+
+impl Body for Batch {
+    fn to_protobuf(&self) -> Result<Vec<u8>, Error> {
+        let mut batch = Vec::with_capacity(self.encoded.len() + 2);
+        let mut copied = 0;
+        let mut end = 0;
+        for command in &self.commands {
+            match command {
+                Command::Encoded { end: next, .. } => end = *next,
+                Command::Json { method, params } => {
+                    batch.extend_from_slice(&self.encoded[copied..end]);
+                    copied = end;
+                    let (tag, request) = from_json(method, params.0.get())?;
+                    wire::push_encoded_command(tag, &request, &mut batch);
+                }
+            }
+        }
+        batch.extend_from_slice(&self.encoded[copied..]);
+        if self.parallel {
+            wire::push_parallel(&mut batch);
+        }
+        Ok(batch)
+    }
+
+    fn to_json(&self) -> Result<Vec<u8>, Error> {
+        let mut json = Vec::with_capacity(self.encoded.len() * 2);
+        // One copy for all commands, of which each is then a slice.
+        let encoded = Bytes::copy_from_slice(&self.encoded);
+        json.extend_from_slice(br#"{"commands":["#);
+        for (index, command) in self.commands.iter().enumerate() {
+            json.extend_from_slice(if index == 0 { br#"{""# } else { br#",{""# });
+            match command {
+                Command::Encoded { method, end, len } => {
+                    json.extend_from_slice(method.name().as_bytes());
+                    json.extend_from_slice(br#"":"#);
+                    method
+                        .request_to_json(encoded.slice(end - len..*end), &mut json)
+                        .map_err(|error| crate::transport::not_json(error).in_method(method.name()))?;
+                }
+                Command::Json { method, params } => {
+                    json.extend_from_slice(method.as_bytes());
+                    json.extend_from_slice(br#"":"#);
+                    json.extend_from_slice(params.0.get().as_bytes());
+                }
+            }
+            json.push(b'}');
+        }
+        json.extend_from_slice(if self.parallel { br#"],"parallel":true}"# } else { b"]}" });
+        Ok(json)
+    }
+}
+
+/// Translates a raw command, for a transport that speaks protobuf.
+pub(crate) fn from_json(method: &str, params: &str) -> Result<(u32, Vec<u8>), Error> {
+    let known = Method::from_name(method).and_then(|method| Some((method, method.command_tag()?)));
+    let Some((method, tag)) = known else {
+        return Err(Error::invalid(format!(
+            "the schema of this version has no method `{method}`, and gRPC carries no other; over HTTP it can be called"
+        )));
+    };
+    let request =
+        method.request_from_json(params.as_bytes()).map_err(|error| Error::invalid(error).in_method(method.name()))?;
+    Ok((tag, request))
+}
+
+/// What the server answered to every command of a batch.
+#[derive(Clone)]
+pub struct BatchReplies {
+    format: Format,
+    /// One for each command, as the server wrote it.
+    replies: Vec<Bytes>,
+    methods: Vec<Cow<'static, str>>,
+    transport: &'static str,
+    endpoint: Option<Arc<str>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Format {
+    Protobuf,
+    Json,
+}
+
+impl BatchReplies {
+    /// The result of one command, or the error that the same call alone would have given.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Api`] when the server refused the command, [`ErrorKind::Unsupported`] when it does not know it,
+    /// [`ErrorKind::Protocol`] when the reply is not one to this command, [`ErrorKind::Invalid`] when the handle is of
+    /// another, longer batch.
+    pub fn get<T: Message>(&self, handle: Handle<T>) -> Result<T, Error> {
+        self.read(handle.index, |method, reply| match self.format {
+            Format::Json => wire::reply_from_json(reply, method),
+            Format::Protobuf => match wire::reply_from_protobuf(reply.clone(), command_tag(method)?)? {
+                Ok(result) => wire::message_from_protobuf(result).map(Ok),
+                Err(error) => Ok(Err(error)),
+            },
+        })
+    }
+
+    /// The result of a command that was given as JSON, decoded from JSON.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get).
+    pub fn get_json<T: DeserializeOwned>(&self, handle: Handle<RawValue>) -> Result<T, Error> {
+        self.read(handle.index, |method, reply| match self.format {
+            Format::Json => wire::reply_from_json(reply, method),
+            Format::Protobuf => match wire::reply_from_protobuf(reply.clone(), command_tag(method)?)? {
+                Ok(result) => result_from_protobuf(method, result).map(Ok),
+                Err(error) => Ok(Err(error)),
+            },
+        })
+    }
+
+    fn read<T>(
+        &self,
+        index: usize,
+        read: impl FnOnce(&str, &Bytes) -> Result<Answer<T>, Malformed>,
+    ) -> Result<T, Error> {
+        let (Some(reply), Some(method)) = (self.replies.get(index), self.methods.get(index)) else {
+            return Err(Error::invalid("the handle is of another batch"));
+        };
+        let error = match read(method, reply) {
+            Ok(Ok(result)) => return Ok(result),
+            Ok(Err(api)) if api.code == ApiError::NOT_FOUND && method != Method::RPC.name() => {
+                Error::unsupported_command(api)
+            }
+            Ok(Err(api)) => api.into(),
+            Err(malformed) => Error::protocol(malformed),
+        };
+        Err(error.at(method.clone(), self.transport, self.endpoint.clone()))
+    }
+
+    /// The replies, each as the JSON of its envelope.
+    pub(crate) fn to_json(&self) -> Result<Vec<Box<RawValue>>, Error> {
+        let mut all = Vec::with_capacity(self.replies.len());
+        for (index, method) in self.methods.iter().enumerate() {
+            let envelope = match self.get_json::<Box<RawValue>>(Handle::new(index)) {
+                Ok(result) => serde_json::value::to_raw_value(&BTreeMap::from([(method, result)])),
+                Err(error) => match error.api() {
+                    Some(api) => serde_json::value::to_raw_value(&BTreeMap::from([("error", api)])),
+                    None => return Err(error),
+                },
+            };
+            all.push(envelope.map_err(|_| Error::protocol("a reply has no JSON form"))?);
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn at(mut self, transport: &'static str, endpoint: Option<Arc<str>>) -> Self {
+        (self.transport, self.endpoint) = (transport, endpoint);
+        self
+    }
+
+    /// How many replies there are: as many as the batch has commands.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.replies.len()
+    }
+
+    /// Whether the batch was empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.replies.is_empty()
+    }
+}
+
+/// Shows how many replies there are and no payload.
+impl std::fmt::Debug for BatchReplies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BatchReplies").field("len", &self.len()).field("format", &self.format).finish_non_exhaustive()
+    }
+}
+
+fn command_tag(method: &str) -> Result<u32, Malformed> {
+    // Only known methods are sent in protobuf.
+    Method::from_name(method).and_then(Method::command_tag).ok_or_else(|| "the reply is to an unknown method".into())
+}
+
+/// Reads a result, given as protobuf, by way of JSON.
+pub(crate) fn result_from_protobuf<T: DeserializeOwned>(method: &str, result: Bytes) -> Result<T, Malformed> {
+    let method = Method::from_name(method).ok_or("the reply is to an unknown method")?;
+    let mut json = Vec::new();
+    method.result_to_json(result, &mut json).map_err(|error| {
+        format!("the result has no JSON form ({error}); the method called with its own types returns it")
+    })?;
+    wire::from_json(&json)
+}

@@ -1,0 +1,310 @@
+//! The client: one generic call, and a method for every entry of the table.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::batch::{self, Batch, BatchReplies};
+use crate::methods::for_each_method;
+use crate::request::{AsRequest, Request};
+use crate::transport::{Body, Call, Reply, ReplyBody, Transport};
+use crate::{ApiError, Error, ErrorKind, Method, message, wire};
+#[cfg(any(feature = "grpc", feature = "http"))]
+use crate::{Config, config::Chosen};
+
+/// A client of the server API, over gRPC or over HTTP.
+///
+/// It has one method for each of the API's, [`call`](Self::call) for code that is generic over them, [`batch`](Self::batch)
+/// for many calls in one request, and [`call_json`](Self::call_json) for what this version does not know. Requests are
+/// taken by value or by reference.
+///
+/// A clone shares the connections and costs next to nothing. A client needs a tokio runtime with I/O and time enabled
+/// while it is used; it may be used from several, one after another or at once.
+///
+/// ```no_run
+/// use centrifugo_api::{Client, Config, PublishRequest};
+/// use serde_json::json;
+///
+/// # async fn f() -> Result<(), centrifugo_api::Error> {
+/// let client = Client::new(Config::grpc("http://localhost:10000").api_key("my key"))?;
+/// let position = client.publish(PublishRequest::new("news", json!({"text": "hello"}))).await?;
+/// println!("offset {} of epoch {}", position.offset, position.epoch);
+/// # Ok(()) }
+/// ```
+///
+/// Dropping the future of a call is safe: other calls on the same connection go on. Whether the dropped one was carried
+/// out is then unknown.
+#[derive(Clone)]
+pub struct Client {
+    transport: Arc<dyn Transport>,
+    timeout: Option<Duration>,
+    pro: bool,
+}
+
+impl Client {
+    /// A client for the server that `config` names. It connects with the first call.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when a setting is wrong: the text names it.
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let transport: Arc<dyn Transport> = match &config.transport {
+            #[cfg(feature = "grpc")]
+            Chosen::Grpc(settings) => Arc::new(crate::transport::grpc::Grpc::new(&config, settings)?),
+            #[cfg(feature = "http")]
+            Chosen::Http(settings) => Arc::new(crate::transport::http::Http::new(&config, settings)?),
+        };
+        Ok(Self { transport, timeout: Some(config.timeout), pro: config.pro })
+    }
+
+    /// A client over a transport of your own: a fake, a recorder, a fault injector. It has no deadline until
+    /// [`with_timeout`](Self::with_timeout) sets one.
+    pub fn with_transport(transport: impl Transport) -> Self {
+        Self { transport: Arc::new(transport), timeout: None, pro: false }
+    }
+
+    /// The same client with another deadline for each of its calls.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use centrifugo_api::{Client, InfoRequest};
+    /// # async fn f(client: &Client) -> Result<(), centrifugo_api::Error> {
+    /// let info = client.with_timeout(Duration::from_millis(200)).info(InfoRequest::new()).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self.clone() }
+    }
+
+    /// The transport that carries the calls.
+    #[must_use]
+    pub fn transport(&self) -> &dyn Transport {
+        &*self.transport
+    }
+
+    /// Makes any call.
+    ///
+    /// # Errors
+    ///
+    /// See [`ErrorKind`]: the kinds are the same over every transport.
+    pub async fn call<R: AsRequest>(&self, request: R) -> Result<<R::Request as Request>::Reply, Error> {
+        let (method, request) = (R::Request::METHOD, request.as_request());
+        let checked = request.check().or_else(|problem| problem.error(self.pro));
+        checked.map_err(|error| self.at(error, method.name()))?;
+        let call = Call::new(method, request, self.deadline());
+        self.send(&call).await?.read().map_err(|error| self.at(error, method.name()))
+    }
+
+    /// Sends many commands in one request.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the request as a whole does: then no reply is known. What became of a single command is in its reply.
+    pub async fn batch(&self, batch: &Batch) -> Result<BatchReplies, Error> {
+        let name = Method::Batch.name();
+        batch.check(self.pro).map_err(|error| self.at(error, name))?;
+        let call = Call::new(Method::Batch, batch, self.deadline());
+        let reply = self.send(&call).await?;
+        let replies = batch.read(reply).map_err(|error| self.at(error, name))?;
+        Ok(replies.at(self.transport.name(), self.transport.endpoint()))
+    }
+
+    /// Calls a method by its name, with JSON in and JSON out.
+    ///
+    /// Over HTTP any method and any field that the server knows; over gRPC those that the schema of this version knows,
+    /// and an error before anything is sent for others. `params` and the result may be of any type that serde
+    /// understands: [`serde_json::Value`], [`Box<RawValue>`](RawValue), or one of your own.
+    ///
+    /// ```no_run
+    /// # use centrifugo_api::Client;
+    /// # use serde_json::{Value, json};
+    /// # async fn f(client: &Client) -> Result<(), centrifugo_api::Error> {
+    /// let info: Value = client.call_json("info", json!({})).await?;
+    /// println!("{} nodes", info["nodes"].as_array().map_or(0, Vec::len));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`ErrorKind`]: the kinds are the same over every transport.
+    pub async fn call_json<T: DeserializeOwned>(&self, method: &str, params: impl Serialize) -> Result<T, Error> {
+        let params = batch::check_method_name(method).and_then(|()| {
+            serde_json::value::to_raw_value(&params)
+                .map_err(|_| Error::invalid("the parameters cannot be written as JSON"))
+        });
+        let params = params.map_err(|error| self.at(error, method))?;
+        let body = RawBody { method, params: &params };
+        let call = Call::raw(method, &body, self.deadline());
+        let reply = self.send(&call).await?;
+        body.read(reply).map_err(|error| self.at(error, method))
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        // A deadline beyond what the clock can say is none.
+        self.timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+    }
+
+    fn at(&self, error: Error, method: &str) -> Error {
+        error.at(method.to_owned().into(), self.transport.name(), self.transport.endpoint())
+    }
+
+    /// Sends a call, within its deadline. Everything that does not depend on the method's types is here.
+    async fn send(&self, call: &Call<'_>) -> Result<Reply, Error> {
+        let sent = if tokio::runtime::Handle::try_current().is_err() {
+            Err(Error::invalid("the client was used outside of a tokio runtime"))
+        } else if let Some(deadline) = call.deadline() {
+            tokio::time::timeout_at(deadline, self.transport.send(call)).await.unwrap_or_else(|_| {
+                let waited = self.timeout.unwrap_or_default();
+                Err(call.handover().judge(Error::new(ErrorKind::Timeout, format!("no answer within {waited:?}"))))
+            })
+        } else {
+            self.transport.send(call).await
+        };
+        sent.map_err(|error| {
+            let error = self.at(error, call.method());
+            tracing::debug!(method = call.method(), kind = error.kind().name(), %error, "call failed");
+            error
+        })
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("transport", &self.transport)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call given as JSON.
+struct RawBody<'a> {
+    method: &'a str,
+    params: &'a RawValue,
+}
+
+impl RawBody<'_> {
+    /// A batch given as JSON, for a transport that speaks protobuf.
+    fn to_batch(&self) -> Result<Batch, Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Request {
+            #[serde(default)]
+            commands: Vec<std::collections::BTreeMap<String, Box<RawValue>>>,
+            #[serde(default)]
+            parallel: bool,
+        }
+        let request: Request = serde_json::from_str(self.params.get()).map_err(|_| {
+            Error::invalid("a batch is `commands`, a list of objects with one method each, and `parallel`, a boolean")
+        })?;
+        let mut batch = Batch::new().parallel(request.parallel);
+        for command in request.commands {
+            let mut methods = command.into_iter();
+            let (Some((method, params)), None) = (methods.next(), methods.next()) else {
+                return Err(Error::invalid("a command of a batch names exactly one method"));
+            };
+            batch.push_json(&method, params)?;
+        }
+        Ok(batch)
+    }
+
+    /// Reads the result, whichever form it has.
+    fn read<T: DeserializeOwned>(&self, reply: Reply) -> Result<T, Error> {
+        let is_batch = self.method == Method::Batch.name();
+        let result = match reply.body() {
+            ReplyBody::Json(body) if is_batch => wire::from_json(&body),
+            ReplyBody::Json(body) => match wire::answer_from_json(&body) {
+                Ok(Ok(result)) => Ok(result),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(malformed) => Err(malformed),
+            },
+            ReplyBody::Protobuf(body) if is_batch => {
+                let replies = self.to_batch()?.read(Reply::protobuf(body))?.to_json()?;
+                // Left out when there is none, as the server does.
+                let response =
+                    if replies.is_empty() { serde_json::json!({}) } else { serde_json::json!({ "replies": replies }) };
+                serde_json::from_value(response).map_err(|error| error.to_string())
+            }
+            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(body) {
+                Ok(Ok(result)) => batch::result_from_protobuf(self.method, result),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(malformed) => Err(malformed),
+            },
+        };
+        result.map_err(Error::protocol)
+    }
+}
+
+impl Body for RawBody<'_> {
+    fn to_protobuf(&self) -> Result<Vec<u8>, Error> {
+        if self.method == Method::Batch.name() {
+            return self.to_batch()?.to_protobuf();
+        }
+        batch::from_json(self.method, self.params.get()).map(|(_, request)| request)
+    }
+
+    fn to_json(&self) -> Result<Vec<u8>, Error> {
+        Ok(self.params.get().as_bytes().to_vec())
+    }
+}
+
+/// The list of methods, with the documentation that the table gives them.
+macro_rules! client_methods {
+    ($($(#[$group:meta])* impl { $(
+        $(#[$doc:meta])*
+        $rpc:ident => $name:ident($request:ident { $($field:ident: $type:ident),* }) -> $reply:ident,
+            repeat $repeat:ident $($key:ident)? $(, check $check:ident)?;
+    )+ })+) => { $(
+        $(#[$group])*
+        impl Client { $(
+            $(#[$doc])*
+            ///
+            /// ```no_run
+            /// # use centrifugo_api::*;
+            /// # use serde_json::json;
+            /// # async fn f(client: &Client) -> Result<(), Error> {
+            #[doc = concat!(
+                "let result = client.", stringify!($name), "(", stringify!($request), "::new(",
+                $(client_methods!(@example $field $type),)* ")).await?;"
+            )]
+            /// # Ok(()) }
+            /// ```
+            ///
+            /// # Errors
+            ///
+            /// See [`ErrorKind`]: the kinds are the same over every transport.
+            pub async fn $name(
+                &self,
+                request: impl AsRequest<Request = message::$request>,
+            ) -> Result<message::$reply, Error> {
+                self.call(request).await
+            }
+        )+ }
+    )+ };
+
+    (@example $field:ident String) => { concat!("\"", stringify!($field), "\", ") };
+    (@example $field:ident Strings) => { concat!("[\"", stringify!($field), "\"], ") };
+    (@example $field:ident Payload) => { "json!({\"text\": \"hello\"}), " };
+    (@example $field:ident u64) => { "1, " };
+    (@example $field:ident $message:ident) => { concat!(stringify!($message), "::default(), ") };
+}
+
+for_each_method!(client_methods);
+
+#[allow(unused_imports, reason = "the table's texts link to them")]
+use crate::{BroadcastResult, HistoryRequest, MapPublishResult};
+
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Client>();
+    is_send_and_sync::<Error>();
+    is_send_and_sync::<BatchReplies>();
+    is_send_and_sync::<ApiError>();
+};

@@ -1,0 +1,395 @@
+//! What a client is made of. Checked once, in [`Client::new`](crate::Client::new).
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::error::BoxError;
+use crate::{BoxFuture, Error};
+
+/// Every call, waits included. The same as pycent's and cent's.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Name resolution, TCP and TLS together. The server answers within a round trip or two.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The server's own default for messages over gRPC, and so what it accepts.
+const MAX_REQUEST_SIZE: usize = 4 * 1024 * 1024;
+/// The server limits no reply. Enough for long histories, and a bound on memory.
+const MAX_REPLY_SIZE: usize = 64 * 1024 * 1024;
+/// The server ends a connection at the 4th ping without a response in between (its minimum is 5 minutes), and pings are
+/// sent only while calls are open and nothing arrives, so calls of up to a minute and a half never reach that.
+#[cfg(feature = "grpc")]
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The server closes an idle connection after 30 s; a request sent at that moment would be lost.
+#[cfg(feature = "http")]
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where the server is and how to talk to it.
+///
+/// [`Config::grpc`] and [`Config::http`] begin one; every setting has a default that suits a backend next to its server.
+///
+/// ```
+/// use std::time::Duration;
+/// use centrifugo_api::{Client, Config};
+///
+/// let client = Client::new(
+///     Config::grpc("http://localhost:10000").api_key("my key").timeout(Duration::from_millis(500)).connections(4),
+/// )?;
+/// # Ok::<(), centrifugo_api::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Config {
+    pub(crate) endpoint: String,
+    pub(crate) transport: Chosen,
+    pub(crate) api_key: Option<String>,
+    pub(crate) token: Option<TokenSource>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) user_agent: String,
+    pub(crate) timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) max_request_size: Option<usize>,
+    pub(crate) max_reply_size: usize,
+    pub(crate) pro: bool,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: crate::Tls,
+}
+
+/// The transport, with the settings that only it has.
+#[derive(Clone)]
+pub(crate) enum Chosen {
+    #[cfg(feature = "grpc")]
+    Grpc(GrpcSettings),
+    #[cfg(feature = "http")]
+    Http(HttpSettings),
+}
+
+/// What only gRPC can be told.
+#[cfg(feature = "grpc")]
+#[derive(Clone)]
+pub(crate) struct GrpcSettings {
+    pub(crate) connections: usize,
+    pub(crate) gzip: bool,
+    pub(crate) keepalive: Option<Duration>,
+}
+
+/// What only HTTP can be told.
+#[cfg(feature = "http")]
+#[derive(Clone)]
+pub(crate) struct HttpSettings {
+    pub(crate) idle_timeout: Duration,
+    pub(crate) client: Option<reqwest::Client>,
+}
+
+/// Asks the application for a bearer token.
+pub(crate) type TokenSource = Arc<dyn Fn() -> BoxFuture<'static, Result<String, BoxError>> + Send + Sync>;
+
+impl Config {
+    /// Calls over gRPC, to an address like `http://localhost:10000`, or `https://…` for TLS.
+    ///
+    /// The server's gRPC API is off by default: `grpc_api.enabled` turns it on.
+    #[cfg(feature = "grpc")]
+    pub fn grpc(endpoint: impl Into<String>) -> Self {
+        let settings = GrpcSettings { connections: 1, gzip: false, keepalive: Some(KEEPALIVE) };
+        Self::new(endpoint.into(), Chosen::Grpc(settings), Some(MAX_REQUEST_SIZE))
+    }
+
+    /// Calls over HTTP, to the API's base URL as the server documents it: `http://localhost:8000/api`.
+    #[cfg(feature = "http")]
+    pub fn http(endpoint: impl Into<String>) -> Self {
+        let settings = HttpSettings { idle_timeout: IDLE_TIMEOUT, client: None };
+        Self::new(endpoint.into(), Chosen::Http(settings), None)
+    }
+
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    fn new(endpoint: String, transport: Chosen, max_request_size: Option<usize>) -> Self {
+        let _ = MAX_REQUEST_SIZE;
+        Self {
+            endpoint,
+            transport,
+            api_key: None,
+            token: None,
+            headers: Vec::new(),
+            user_agent: concat!("centrifugo-api/", env!("CARGO_PKG_VERSION")).into(),
+            timeout: TIMEOUT,
+            connect_timeout: CONNECT_TIMEOUT,
+            max_request_size,
+            max_reply_size: MAX_REPLY_SIZE,
+            pro: false,
+            #[cfg(feature = "tls")]
+            tls: crate::Tls::default(),
+        }
+    }
+
+    /// The API key: `http_api.key` or `grpc_api.key` of the server.
+    pub fn api_key(mut self, key: impl Into<String>) -> Self {
+        self.api_key = Some(key.into());
+        self
+    }
+
+    /// Where to get a bearer token for each call, for a server or a proxy that takes JWTs.
+    ///
+    /// It is asked before every call and within the call's deadline, so it should remember a token for as long as that
+    /// is good. An error of it is the call's [`ErrorKind::Unauthenticated`](crate::ErrorKind::Unauthenticated).
+    ///
+    /// ```
+    /// # use centrifugo_api::Config;
+    /// let config = Config::http("https://example.com/api").bearer_token(|| async { Ok("a token".to_owned()) });
+    /// ```
+    pub fn bearer_token<F, R>(mut self, source: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<String, Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        self.token = Some(Arc::new(move || Box::pin(source())));
+        self
+    }
+
+    /// Adds a header to every call (over gRPC: metadata), for a proxy on the way.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// What to call oneself. `centrifugo-api/` and the version unless set.
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.user_agent = user_agent.into();
+        self
+    }
+
+    /// Bounds every call, connecting included. 10 s unless set; [`Client::with_timeout`](crate::Client::with_timeout)
+    /// sets it for some calls.
+    ///
+    /// A call whose deadline passes after it was sent has an unknown fate: the server may still carry it out.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Bounds name resolution, TCP and TLS together. 2 s unless set.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Refuses a request with a longer body, in bytes, before it is sent.
+    ///
+    /// Over gRPC 4 MiB unless set, which is what a server accepts unless its `grpc_api.max_receive_message_size` says
+    /// otherwise. Over HTTP there is no limit unless set: the server has none, though proxies do.
+    pub fn max_request_size(mut self, bytes: usize) -> Self {
+        self.max_request_size = Some(bytes);
+        self
+    }
+
+    /// Gives up on a reply with a longer body, in bytes. 64 MiB unless set; the server has no limit.
+    ///
+    /// The call was carried out by then: the error says so.
+    pub fn max_reply_size(mut self, bytes: usize) -> Self {
+        self.max_reply_size = bytes;
+        self
+    }
+
+    /// Says that the server is Centrifugo PRO.
+    ///
+    /// Until then requests with `label_filter` or `all_users` are refused before they are sent: the open-source server
+    /// ignores both, so that a filtered `disconnect` would close every connection of the user.
+    pub fn pro(mut self, pro: bool) -> Self {
+        self.pro = pro;
+        self
+    }
+
+    /// How to check the server's certificate, and which one to show it.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::Tls) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// How many connections to keep to the server, over gRPC. 1 unless set; calls take turns.
+    ///
+    /// One connection carries tens of thousands of calls a second. More help when hundreds of tasks publish at once.
+    /// Over HTTP the pool grows and shrinks by itself, and this changes nothing.
+    #[cfg(feature = "grpc")]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.for_grpc(|settings| settings.connections = connections);
+        self
+    }
+
+    /// Compresses requests over gRPC with gzip, and accepts compressed replies. Off unless set.
+    ///
+    /// Over HTTP the server supports no compression, and this changes nothing.
+    #[cfg(feature = "grpc")]
+    pub fn gzip(mut self, gzip: bool) -> Self {
+        self.for_grpc(|settings| settings.gzip = gzip);
+        self
+    }
+
+    /// After how long without any data, while calls are open, the server is asked for a sign of life, over gRPC. 30 s
+    /// unless set; `None` never asks. The server ends connections that ask more than three times in 5 minutes.
+    #[cfg(feature = "grpc")]
+    pub fn keepalive(mut self, interval: Option<Duration>) -> Self {
+        self.for_grpc(|settings| settings.keepalive = interval);
+        self
+    }
+
+    /// When to close an idle connection, over HTTP. 20 s unless set; the server closes it after 30 s.
+    #[cfg(feature = "http")]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.for_http(|settings| settings.idle_timeout = timeout);
+        self
+    }
+
+    /// Sends calls over HTTP with a client of your own: its connections, TLS and proxies.
+    ///
+    /// It must not follow redirects, and it must close idle connections before the server does, after 30 s. This
+    /// configuration's connect and idle timeouts and its TLS settings are not used then.
+    #[cfg(feature = "http")]
+    pub fn reqwest_client(mut self, client: reqwest::Client) -> Self {
+        self.for_http(|settings| settings.client = Some(client));
+        self
+    }
+
+    #[cfg(feature = "grpc")]
+    fn for_grpc(&mut self, set: impl FnOnce(&mut GrpcSettings)) {
+        #[allow(irrefutable_let_patterns, reason = "gRPC may be the only transport there is")]
+        if let Chosen::Grpc(settings) = &mut self.transport {
+            set(settings);
+        }
+    }
+
+    #[cfg(feature = "http")]
+    fn for_http(&mut self, set: impl FnOnce(&mut HttpSettings)) {
+        #[allow(irrefutable_let_patterns, reason = "HTTP may be the only transport there is")]
+        if let Chosen::Http(settings) = &mut self.transport {
+            set(settings);
+        }
+    }
+}
+
+/// Shows that there is a key, and not which.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("endpoint", &redact_user(&self.endpoint))
+            .field("api_key", &self.api_key.as_ref().map(|_| "[redacted]"))
+            .field("bearer_token", &self.token.as_ref().map(|_| "[redacted]"))
+            .field("headers", &self.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("timeout", &self.timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The address without what may be a password.
+fn redact_user(endpoint: &str) -> &str {
+    if endpoint.contains('@') || endpoint.contains('?') { "[redacted]" } else { endpoint }
+}
+
+/// The checks that both transports need.
+impl Config {
+    pub(crate) fn check(&self) -> Result<Url, Error> {
+        if self.timeout.is_zero() {
+            return Err(Error::invalid("`timeout` is zero, so that no call could succeed"));
+        }
+        if self.connect_timeout.is_zero() {
+            return Err(Error::invalid("`connect_timeout` is zero, so that no connection could be made"));
+        }
+        if self.api_key.as_ref().is_some_and(String::is_empty) {
+            return Err(Error::invalid("`api_key` is empty; leave it out for a server without one"));
+        }
+        let example = match &self.transport {
+            #[cfg(feature = "grpc")]
+            Chosen::Grpc(_) => "http://localhost:10000",
+            #[cfg(feature = "http")]
+            Chosen::Http(_) => "http://localhost:8000/api",
+        };
+        let url = Url::parse(&self.endpoint)
+            .map_err(|error| Error::invalid(format!("the endpoint is no URL like `{example}`: {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+            return Err(Error::invalid(format!(
+                "the endpoint must begin with http:// or https:// and name a host, like `{example}`"
+            )));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Error::invalid("the endpoint holds a user or a password; the API takes an `api_key`"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(Error::invalid("the endpoint has a `?` or a `#`; give the key with `api_key`"));
+        }
+        if url.scheme() == "https" && !cfg!(feature = "tls") {
+            return Err(Error::invalid("the endpoint is https://, and the crate was built without its feature `tls`"));
+        }
+        Ok(url)
+    }
+}
+
+/// The headers of every call, checked, with secrets marked as such.
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub(crate) fn headers(config: &Config) -> Result<http::HeaderMap, Error> {
+    use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
+
+    let secret = |what: &str, text: &str| {
+        let mut value = HeaderValue::from_str(text)
+            .map_err(|_| Error::invalid(format!("`{what}` holds a character that a header cannot carry")))?;
+        value.set_sensitive(true);
+        Ok::<_, Error>(value)
+    };
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in &config.headers {
+        let name: HeaderName =
+            name.parse().map_err(|_| Error::invalid("the name of a `header` is not one that HTTP allows"))?;
+        let ours = [
+            "authorization",
+            "x-api-key",
+            "user-agent",
+            "content-type",
+            "content-length",
+            "host",
+            "te",
+            "connection",
+            "transfer-encoding",
+        ];
+        if ours.contains(&name.as_str()) || name.as_str().starts_with("grpc-") || name.as_str().ends_with("-bin") {
+            return Err(Error::invalid(format!("the `header` {name} is the transport's own")));
+        }
+        headers.append(&name, secret(name.as_str(), value)?);
+    }
+    let user_agent = HeaderValue::from_str(&config.user_agent)
+        .map_err(|_| Error::invalid("`user_agent` holds a character that a header cannot carry"))?;
+    headers.insert(USER_AGENT, user_agent);
+    match (&config.transport, &config.api_key) {
+        (_, None) => {}
+        #[cfg(feature = "grpc")]
+        (Chosen::Grpc(_), Some(_)) if config.token.is_some() => {
+            return Err(Error::invalid(
+                "`api_key` and `bearer_token` both need the header `authorization` over gRPC; give one",
+            ));
+        }
+        #[cfg(feature = "grpc")]
+        (Chosen::Grpc(_), Some(key)) => {
+            headers.insert(AUTHORIZATION, secret("api_key", &format!("apikey {key}"))?);
+        }
+        #[cfg(feature = "http")]
+        (Chosen::Http(_), Some(key)) => {
+            headers.insert(HeaderName::from_static("x-api-key"), secret("api_key", key)?);
+        }
+    }
+    let _ = AUTHORIZATION;
+    Ok(headers)
+}
+
+/// The header of a bearer token, asked for now.
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub(crate) async fn bearer(source: &TokenSource) -> Result<http::HeaderValue, Error> {
+    use crate::ErrorKind;
+
+    let failed = |what: &'static str| Error::new(ErrorKind::Unauthenticated, what);
+    let token =
+        source().await.map_err(|error| failed("no token could be had from `bearer_token`").with_source(error))?;
+    let mut value = http::HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| failed("the token of `bearer_token` holds a character that a header cannot carry"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}

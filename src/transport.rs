@@ -1,0 +1,371 @@
+//! How a call reaches the server: the trait, and what it carries.
+
+#[cfg(feature = "grpc")]
+pub(crate) mod grpc;
+#[cfg(feature = "http")]
+pub(crate) mod http;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+#[cfg(any(feature = "grpc", feature = "http"))]
+use crate::ErrorKind;
+use crate::{ApiError, Error, Message, Method, wire};
+
+/// A boxed future, as [`Transport`] returns them.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Carries one call to the server and brings back its reply.
+///
+/// The crate's own speak gRPC and HTTP. Yours may wrap one of them, to record calls or to inject faults, or stand alone
+/// as a fake; [`from_fn`] makes one of a closure.
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// use centrifugo_api::{BoxFuture, Call, Error, Reply, Transport};
+///
+/// /// Counts the calls that another transport carries.
+/// #[derive(Debug)]
+/// struct Counted<T> {
+///     inner: T,
+///     calls: AtomicUsize,
+/// }
+///
+/// impl<T: Transport> Transport for Counted<T> {
+///     fn name(&self) -> &'static str {
+///         self.inner.name()
+///     }
+///
+///     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
+///         self.calls.fetch_add(1, Ordering::Relaxed);
+///         self.inner.send(call)
+///     }
+/// }
+/// ```
+pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// The name that errors give this transport: `"grpc"`, `"http"`.
+    fn name(&self) -> &'static str;
+
+    /// The address that errors name, where there is one.
+    fn endpoint(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    /// Sends `call` once. The deadline is the client's: it drops the future when it passes.
+    fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>>;
+}
+
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn endpoint(&self) -> Option<Arc<str>> {
+        (**self).endpoint()
+    }
+
+    fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
+        (**self).send(call)
+    }
+}
+
+/// A transport made of a closure, for tests.
+///
+/// ```
+/// use centrifugo_api::{Client, PublishRequest, PublishResult, Reply, from_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), centrifugo_api::Error> {
+/// let client = Client::with_transport(from_fn("fake", |call| {
+///     assert_eq!(call.method(), "publish");
+///     Ok(Reply::json(r#"{"result":{"offset":7}}"#))
+/// }));
+/// let result = client.publish(PublishRequest::new("news", serde_json::json!({}))).await?;
+/// assert_eq!(result.offset, 7);
+/// # Ok(()) }
+/// ```
+pub fn from_fn<F>(name: &'static str, answer: F) -> impl Transport
+where
+    F: Fn(&Call<'_>) -> Result<Reply, Error> + Send + Sync + 'static,
+{
+    struct FromFn<F>(&'static str, F);
+
+    impl<F> fmt::Debug for FromFn<F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_tuple("FromFn").field(&self.0).finish()
+        }
+    }
+
+    impl<F: Fn(&Call<'_>) -> Result<Reply, Error> + Send + Sync + 'static> Transport for FromFn<F> {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
+            Box::pin(std::future::ready((self.1)(call)))
+        }
+    }
+
+    FromFn(name, answer)
+}
+
+/// A request on its way: which method, and its body in whichever form the transport wants.
+pub struct Call<'a> {
+    method: &'a str,
+    known: Option<Method>,
+    body: &'a dyn Body,
+    deadline: Option<Instant>,
+    handover: Handover,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(method: Method, body: &'a dyn Body, deadline: Option<Instant>) -> Self {
+        Self { method: method.name(), known: Some(method), body, deadline, handover: Handover::default() }
+    }
+
+    /// A call of a method that the schema may not know.
+    pub(crate) fn raw(method: &'a str, body: &'a dyn Body, deadline: Option<Instant>) -> Self {
+        Self { method, known: Method::from_name(method), body, deadline, handover: Handover::default() }
+    }
+
+    /// The method's name: `"publish"`. Over HTTP it is the last part of the path.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        self.method
+    }
+
+    /// The method, if the schema of this version has it.
+    #[must_use]
+    pub fn known_method(&self) -> Option<Method> {
+        self.known
+    }
+
+    /// When the caller stops waiting.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The request in protobuf.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it is raw JSON that the schema has no place for.
+    pub fn to_protobuf(&self) -> Result<Bytes, Error> {
+        self.body.to_protobuf().map(Bytes::from)
+    }
+
+    /// The request in JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it holds bytes that are not JSON, in a field that has no
+    /// base64 twin.
+    pub fn to_json(&self) -> Result<Bytes, Error> {
+        self.body.to_json().map(Bytes::from)
+    }
+
+    /// How far the request has come, as the crate's own transports record it.
+    pub(crate) fn handover(&self) -> &Handover {
+        &self.handover
+    }
+}
+
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("method", &self.method).field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+/// What a call sends, in either form.
+pub(crate) trait Body: Send + Sync {
+    fn to_protobuf(&self) -> Result<Vec<u8>, Error>;
+    fn to_json(&self) -> Result<Vec<u8>, Error>;
+}
+
+impl<T: Message + Send + Sync> Body for T {
+    fn to_protobuf(&self) -> Result<Vec<u8>, Error> {
+        Ok(self.encode_to_vec())
+    }
+
+    fn to_json(&self) -> Result<Vec<u8>, Error> {
+        // Most requests are little more than their protobuf form and the names of their fields.
+        let mut json = Vec::with_capacity(self.encoded_len() + 64);
+        serde_json::to_writer(&mut json, self).map_err(not_json)?;
+        Ok(json)
+    }
+}
+
+/// The error of a request that has no JSON form. (`Serialize` of a message fails for no other reason.)
+pub(crate) fn not_json(error: impl fmt::Display) -> Error {
+    Error::invalid(format!("the request cannot be sent over HTTP: {error}"))
+}
+
+/// The server's answer to one call, as a transport brings it back.
+#[derive(Clone)]
+pub struct Reply(ReplyBody);
+
+#[derive(Clone)]
+pub(crate) enum ReplyBody {
+    Protobuf(Bytes),
+    Json(Bytes),
+}
+
+impl Reply {
+    /// An answer in protobuf: the bytes of the method's response message, which holds an `error` or a `result`.
+    pub fn protobuf(response: impl Into<Bytes>) -> Self {
+        Self(ReplyBody::Protobuf(response.into()))
+    }
+
+    /// An answer in JSON: `{"result": …}` or `{"error": …}`; for a batch `{"replies": […]}`.
+    pub fn json(response: impl Into<Bytes>) -> Self {
+        Self(ReplyBody::Json(response.into()))
+    }
+
+    /// The answer of a server that carried the call out.
+    pub fn result<T: Message>(result: &T) -> Self {
+        let mut response = Vec::new();
+        prost::encoding::message::encode(2, result, &mut response);
+        Self::protobuf(response)
+    }
+
+    /// The answer of a server that refused the call.
+    #[must_use]
+    pub fn error(error: &ApiError) -> Self {
+        let mut response = Vec::new();
+        prost::encoding::message::encode(1, error, &mut response);
+        Self::protobuf(response)
+    }
+
+    pub(crate) fn body(self) -> ReplyBody {
+        self.0
+    }
+
+    /// Reads the answer to a method whose result is a `T`.
+    pub(crate) fn read<T: Message>(self) -> Result<T, Error> {
+        let answer = match self.0 {
+            ReplyBody::Json(body) => wire::answer_from_json(&body),
+            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(body) {
+                Ok(Ok(result)) => wire::message_from_protobuf(result).map(Ok),
+                Ok(Err(error)) => Ok(Err(error)),
+                Err(malformed) => Err(malformed),
+            },
+        };
+        Ok(answer.map_err(Error::protocol)??)
+    }
+}
+
+/// Shows the form and the length only.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            ReplyBody::Protobuf(body) => write!(f, "Reply(protobuf, {} bytes)", body.len()),
+            ReplyBody::Json(body) => write!(f, "Reply(json, {} bytes)", body.len()),
+        }
+    }
+}
+
+/// What an HTTP status other than 200 means, over either transport. The table in `docs/errors.md` says the same.
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub(crate) fn of_http_status(status: ::http::StatusCode, page: &[u8]) -> Error {
+    // In transport mode the server's own error is the whole body.
+    if let Ok(api) = serde_json::from_slice::<ApiError>(page) {
+        if api.code != 0 {
+            return api.into();
+        }
+    }
+    let said = |text: &str| format!("the server answered HTTP status {status}{text}");
+    match status.as_u16() {
+        401 | 403 => Error::new(ErrorKind::Unauthenticated, said("")),
+        400 => Error::invalid(said(": it could not read the request")),
+        404 | 405 => Error::new(
+            ErrorKind::Unsupported,
+            said(": no such method, or the URL is not that of the API, which ends in /api"),
+        ),
+        413 => Error::new(ErrorKind::TooLarge, said("")),
+        429 => Error::new(ErrorKind::Unavailable, said("")).not_carried_out(),
+        502 | 503 => Error::new(ErrorKind::Unavailable, said("")),
+        408 => Error::new(ErrorKind::Timeout, said("")).not_carried_out(),
+        504 => Error::new(ErrorKind::Timeout, said("")),
+        500 => {
+            Error::protocol(said(": if this is a read, what it found may hold data that is not JSON; gRPC returns it"))
+        }
+        300..=399 => {
+            Error::protocol(said(": redirects are not followed; give the URL of the API itself")).not_carried_out()
+        }
+        411 | 415 | 431 => Error::protocol(said("")).not_carried_out(),
+        _ => Error::protocol(said("")),
+    }
+}
+
+/// Whether any of a request's body was handed to the connection: the proof that a call was or was not sent.
+///
+/// A transport that keeps it calls [`track`](Self::track) and gives the clone to the body, which asks
+/// [`take`](Self::take) before it yields its first byte. When the deadline passes, [`revoke`](Self::revoke) either finds
+/// the body taken, or makes sure that it never will be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Handover(Arc<AtomicU8>);
+
+/// The default: 0.
+#[cfg(test)]
+const UNTRACKED: u8 = 0;
+const PENDING: u8 = 1;
+const TAKEN: u8 = 2;
+const REVOKED: u8 = 3;
+
+impl Handover {
+    /// Starts to keep the record, which until then proves nothing.
+    pub(crate) fn track(&self) -> Self {
+        self.0.store(PENDING, Ordering::Release);
+        self.clone()
+    }
+
+    /// Hands the body over, unless it was revoked.
+    pub(crate) fn take(&self) -> bool {
+        let taken = self.0.compare_exchange(PENDING, TAKEN, Ordering::AcqRel, Ordering::Acquire);
+        matches!(taken, Ok(_) | Err(TAKEN))
+    }
+
+    /// Makes sure that the body will not be handed over any more. Whether that is certain.
+    pub(crate) fn revoke(&self) -> bool {
+        let revoked = self.0.compare_exchange(PENDING, REVOKED, Ordering::AcqRel, Ordering::Acquire);
+        matches!(revoked, Ok(_) | Err(REVOKED))
+    }
+
+    /// `error`, with what the record proves about it.
+    pub(crate) fn judge(&self, error: Error) -> Error {
+        if self.revoke() { error.not_carried_out() } else { error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revoked_body_is_not_handed_over() {
+        let handover = Handover::default().track();
+        assert!(handover.revoke());
+        assert!(!handover.take());
+    }
+
+    #[test]
+    fn a_body_handed_over_cannot_be_revoked() {
+        let handover = Handover::default().track();
+        assert!(handover.take());
+        assert!(!handover.revoke());
+        assert!(handover.take(), "the later frames of the same body go on");
+    }
+
+    #[test]
+    fn a_transport_that_keeps_no_record_proves_nothing() {
+        assert!(!Handover::default().revoke());
+    }
+}

@@ -1,0 +1,283 @@
+//! Calls over gRPC: tonic's client over connections of our own.
+//!
+//! tonic's `Channel` is left out on purpose: it belongs to the runtime it was made in, puts a queue and a task in front
+//! of every connection, and keeps a dead connection in the round. What stands in its place is `connection.rs`.
+
+mod connection;
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, header};
+use prost::Message as _;
+use tokio::time::Instant;
+use tonic::client::Grpc as GrpcClient;
+use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+
+use self::connection::{Connections, NotGrpc};
+use super::{BoxFuture, Call, Handover, Reply, Transport};
+use crate::config::{self, Config, GrpcSettings, TokenSource};
+use crate::error::causes;
+use crate::{ApiError, Error, ErrorKind};
+
+/// The tonic implementation of [`Transport`].
+#[derive(Debug)]
+pub(crate) struct Grpc {
+    endpoint: Arc<str>,
+    origin: Uri,
+    connections: Connections,
+    headers: HeaderMap,
+    token: Option<Token>,
+    gzip: bool,
+    max_request_size: usize,
+    max_reply_size: usize,
+}
+
+/// A source of tokens, in a form that `Debug` can pass over.
+struct Token(TokenSource);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Grpc {
+    pub(crate) fn new(config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
+        let url = config.check()?;
+        if url.path() != "/" {
+            return Err(Error::invalid(
+                "the endpoint of gRPC has a path; give the host and the port only, like `http://localhost:10000`",
+            ));
+        }
+        if settings.connections == 0 {
+            return Err(Error::invalid("`connections` is 0, so that no call could be sent"));
+        }
+        if settings.keepalive.is_some_and(|interval| interval < Duration::from_secs(1)) {
+            return Err(Error::invalid("`keepalive` is under a second, which the server would take for an attack"));
+        }
+        let origin: Uri =
+            url.as_str().parse().map_err(|_| Error::invalid("the endpoint is no URI that HTTP/2 can carry"))?;
+        Ok(Self {
+            endpoint: url.as_str().trim_end_matches('/').into(),
+            connections: Connections::new(&origin, config, settings)?,
+            origin,
+            headers: config::headers(config)?,
+            token: config.token.clone().map(Token),
+            gzip: settings.gzip,
+            max_request_size: config.max_request_size.unwrap_or(usize::MAX),
+            max_reply_size: config.max_reply_size,
+        })
+    }
+
+    async fn call(&self, call: &Call<'_>) -> Result<Reply, Error> {
+        let Some(method) = call.known_method() else {
+            return Err(Error::invalid(format!(
+                "the schema of this version has no method `{}`, and gRPC carries no other; over HTTP it can be called",
+                call.method()
+            )));
+        };
+        let body = call.to_protobuf()?;
+        if body.len() > self.max_request_size {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("the request has {} bytes, over the limit of {}", body.len(), self.max_request_size),
+            ));
+        }
+        let mut headers = self.headers.clone();
+        if let Some(Token(source)) = &self.token {
+            headers.insert(header::AUTHORIZATION, config::bearer(source).await?);
+        }
+        let connection = self.connections.get().await?;
+
+        let handover = call.handover().track();
+        let codec = BytesCodec { len: body.len(), handover };
+        let mut request = tonic::Request::from_parts(MetadataMap::from_headers(headers), http::Extensions::new(), body);
+        if let Some(deadline) = call.deadline() {
+            request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
+        let mut client =
+            GrpcClient::with_origin(connection, self.origin.clone()).max_decoding_message_size(self.max_reply_size);
+        if self.gzip {
+            client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
+        }
+        match client.unary(request, PathAndQuery::from_static(method.grpc_path()), codec).await {
+            Ok(reply) => Ok(Reply::protobuf(reply.into_inner())),
+            Err(status) => Err(call.handover().judge(error_of(status))),
+        }
+    }
+}
+
+impl Transport for Grpc {
+    fn name(&self) -> &'static str {
+        "grpc"
+    }
+
+    fn endpoint(&self) -> Option<Arc<str>> {
+        Some(Arc::clone(&self.endpoint))
+    }
+
+    fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
+        Box::pin(self.call(call))
+    }
+}
+
+/// Messages that are encoded already, so that one client serves every method.
+struct BytesCodec {
+    len: usize,
+    handover: Handover,
+}
+
+struct BytesEncoder {
+    len: usize,
+    handover: Handover,
+}
+
+struct BytesDecoder;
+
+/// The 5 bytes before a message: whether it is compressed, and its length.
+const FRAME_HEADER: usize = 5;
+/// A message this long is sent without waiting for more, as every message is that stands alone.
+const YIELD_THRESHOLD: usize = 32 * 1024;
+/// Room for the answer to a publish with some to spare; it grows for longer ones.
+const REPLY_BUFFER: usize = 256;
+
+impl Codec for BytesCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = BytesEncoder;
+    type Decoder = BytesDecoder;
+
+    fn encoder(&mut self) -> BytesEncoder {
+        BytesEncoder { len: self.len, handover: self.handover.clone() }
+    }
+
+    fn decoder(&mut self) -> BytesDecoder {
+        BytesDecoder
+    }
+}
+
+impl Encoder for BytesEncoder {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // Called when the connection takes the body, and no earlier.
+        if !self.handover.take() {
+            return Err(Status::cancelled("the call ended before it was sent"));
+        }
+        buffer.put(message);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(FRAME_HEADER + self.len, YIELD_THRESHOLD)
+    }
+}
+
+impl Decoder for BytesDecoder {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(REPLY_BUFFER, YIELD_THRESHOLD)
+    }
+}
+
+/// What a failed call means. The table in `docs/errors.md` says the same.
+fn error_of(status: Status) -> Error {
+    let cause = |is: fn(&(dyn StdError + 'static)) -> bool| causes(&status).any(is);
+
+    // Not gRPC at all: something answered in HTTP only.
+    let not_grpc = causes(&status).find_map(|error| error.downcast_ref::<NotGrpc>().map(|error| error.status));
+    if let Some(http) = not_grpc {
+        return super::of_http_status(http, b"").with_source(status);
+    }
+    // Made on this side: the connection failed. (Timeouts are the client's own.)
+    if StdError::source(&status).is_some() {
+        if cause(is_no_http2) {
+            return Error::protocol("the server does not speak HTTP/2 here; is this the port of its gRPC API?")
+                .with_source(status);
+        }
+        let error = Error::new(ErrorKind::Lost, "the connection ended without an answer");
+        let error = if cause(never_processed) { error.not_carried_out() } else { error };
+        return error.with_source(status);
+    }
+    // Sent by the server with the API's own error in its details.
+    if let Some(api) = api_error(status.details()) {
+        return api.into();
+    }
+    of_status(&status)
+}
+
+/// What a status from the other side means when it carries no error of the API.
+fn of_status(status: &Status) -> Error {
+    let said = format!("the server answered {:?} ({})", status.code(), status.message());
+    match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, said),
+        Code::Unimplemented => Error::new(ErrorKind::Unsupported, said),
+        // Texts of grpc-go and of tonic, which have no code of their own.
+        Code::ResourceExhausted if status.message().contains("larger than max") => {
+            Error::new(ErrorKind::TooLarge, said)
+        }
+        Code::OutOfRange if status.message().contains("decoded message length too large") => {
+            Error::new(ErrorKind::TooLarge, format!("the reply is over `max_reply_size`: {}", status.message()))
+                .carried_out()
+        }
+        Code::Internal if status.message().contains("error unmarshalling request") => Error::invalid(said),
+        Code::ResourceExhausted => Error::new(ErrorKind::Unavailable, said).not_carried_out(),
+        Code::Unavailable => Error::new(ErrorKind::Unavailable, said),
+        Code::DeadlineExceeded => Error::new(ErrorKind::Timeout, said),
+        Code::Cancelled => Error::new(ErrorKind::Lost, said),
+        Code::InvalidArgument => Error::invalid(said),
+        _ => Error::protocol(said),
+    }
+}
+
+/// The API's error in `grpc-status-details-bin`: a `google.rpc.Status` around one `Any`.
+fn api_error(details: &[u8]) -> Option<ApiError> {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct RpcStatus {
+        #[prost(message, repeated, tag = "3")]
+        details: Vec<Any>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Any {
+        #[prost(string, tag = "1")]
+        type_url: String,
+        #[prost(bytes = "bytes", tag = "2")]
+        value: Bytes,
+    }
+
+    let status = RpcStatus::decode(details).ok()?;
+    let error = status.details.into_iter().find(|any| any.type_url.ends_with("/centrifugal.centrifugo.api.Error"))?;
+    ApiError::decode(error.value).ok()
+}
+
+/// Whether the cause proves that the server did not process the request: it said so itself, or the request never left.
+fn never_processed(error: &(dyn StdError + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        return error.is_canceled();
+    }
+    error.downcast_ref::<h2::Error>().is_some_and(|error| {
+        // h2 gives a GOAWAY of the server only to streams that it says it did not process.
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
+
+/// Whether what arrived was not HTTP/2.
+fn is_no_http2(error: &(dyn StdError + 'static)) -> bool {
+    error.downcast_ref::<h2::Error>().is_some_and(|error| {
+        error.is_library() && matches!(error.reason(), Some(h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR))
+    })
+}

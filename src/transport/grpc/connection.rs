@@ -1,0 +1,338 @@
+//! Connections to one endpoint: made when first needed, shared by all calls, replaced when they end.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::watch;
+use tonic::body::Body;
+use tower_service::Service;
+
+use crate::config::{Config, GrpcSettings};
+use crate::error::BoxError;
+use crate::{Error, ErrorKind};
+
+/// How long the server may take to answer a keepalive before the connection counts as dead.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The kernel's own signs of life, for what lies between: the first after this, then every third of it.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+/// h2 gives a connection up after this many calls dropped by their callers. Its default, 1,024, is a busy minute.
+const MAX_DROPPED_CALLS: usize = 65_536;
+
+/// The connections that calls take turns on.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    slots: Box<[Slot]>,
+    turn: AtomicUsize,
+    dialer: Arc<Dialer>,
+}
+
+/// Room for one connection.
+#[derive(Debug, Default)]
+struct Slot(Mutex<State>);
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Idle,
+    /// One task dials for all that wait. It is bounded in time, and ends with the runtime it runs in.
+    Dialing(watch::Receiver<Option<Dialed>>),
+    Ready(Connection),
+}
+
+type Dialed = Result<Connection, DialError>;
+
+impl Connections {
+    pub(crate) fn new(origin: &Uri, config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
+        let dialer = Arc::new(Dialer::new(origin, config, settings)?);
+        let slots = (0..settings.connections).map(|_| Slot::default()).collect();
+        Ok(Self { slots, turn: AtomicUsize::new(0), dialer })
+    }
+
+    /// The next connection, made now if need be. Dropping the future leaves the dialing to those who still wait.
+    pub(crate) async fn get(&self) -> Result<Connection, Error> {
+        let slot = &self.slots[self.turn.fetch_add(1, Ordering::Relaxed) % self.slots.len()];
+        loop {
+            let mut waiting = match slot.look(&self.dialer) {
+                Ok(connection) => return Ok(connection),
+                Err(waiting) => waiting,
+            };
+            // An error means that the dialing task is gone with its runtime: then another look dials anew.
+            if let Ok(dialed) = waiting.wait_for(Option::is_some).await.map(|dialed| dialed.clone()) {
+                match dialed {
+                    Some(Ok(connection)) => return Ok(connection),
+                    Some(Err(error)) => return Err(error.into()),
+                    None => {}
+                }
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// The connection that stands here, or the outcome to wait for.
+    fn look(&self, dialer: &Arc<Dialer>) -> Result<Connection, watch::Receiver<Option<Dialed>>> {
+        // The state is whole between any two statements, so a panic elsewhere cannot have broken it.
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Dialing(waiting) = &*state {
+            let dialed = waiting.borrow().clone();
+            match dialed {
+                Some(Ok(connection)) => *state = State::Ready(connection),
+                Some(Err(_)) => *state = State::Idle,
+                None if waiting.has_changed().is_err() => *state = State::Idle,
+                None => return Err(waiting.clone()),
+            }
+        }
+        if let State::Ready(connection) = &*state {
+            if !connection.0.is_closed() {
+                return Ok(connection.clone());
+            }
+        }
+        let (done, waiting) = watch::channel(None);
+        let dialer = Arc::clone(dialer);
+        tokio::spawn(async move {
+            let dialed = dialer.dial().await;
+            done.send_replace(Some(dialed));
+        });
+        *state = State::Dialing(waiting.clone());
+        Err(waiting)
+    }
+}
+
+/// How to make a connection.
+struct Dialer {
+    origin: Uri,
+    timeout: Duration,
+    tcp: HttpConnector,
+    #[cfg(feature = "tls")]
+    tls: Option<(tokio_rustls::TlsConnector, rustls::pki_types::ServerName<'static>)>,
+    keepalive: Option<Duration>,
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").field("origin", &self.origin).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+impl Dialer {
+    fn new(origin: &Uri, config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(TCP_KEEPALIVE));
+        tcp.set_keepalive_interval(Some(TCP_KEEPALIVE / 3));
+        Ok(Self {
+            origin: origin.clone(),
+            timeout: config.connect_timeout,
+            tcp,
+            #[cfg(feature = "tls")]
+            tls: tls(origin, config)?,
+            keepalive: settings.keepalive,
+        })
+    }
+
+    async fn dial(&self) -> Dialed {
+        match tokio::time::timeout(self.timeout, self.connect()).await {
+            Ok(Ok(connection)) => {
+                tracing::debug!(endpoint = %self.origin, "connected over gRPC");
+                Ok(connection)
+            }
+            Ok(Err(error)) => Err(DialError { what: "no connection could be made".into(), source: Some(error.into()) }),
+            Err(_) => Err(DialError { what: format!("no connection within {:?}", self.timeout), source: None }),
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, BoxError> {
+        let tcp = self.tcp.clone().call(self.origin.clone()).await?;
+        #[cfg(feature = "tls")]
+        if let Some((tls, name)) = &self.tls {
+            let stream = tls.connect(name.clone(), tcp.into_inner()).await?;
+            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                return Err("the server does not offer HTTP/2 over TLS; is this the port of its gRPC API?".into());
+            }
+            return self.handshake(hyper_util::rt::TokioIo::new(stream)).await;
+        }
+        self.handshake(tcp).await
+    }
+
+    async fn handshake<I>(&self, io: I) -> Result<Connection, BoxError>
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(self.keepalive)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(false)
+            .max_local_error_reset_streams(MAX_DROPPED_CALLS)
+            .handshake(io)
+            .await?;
+        let endpoint = self.origin.clone();
+        // Ends when the connection does, or with the last clone of `sender`.
+        tokio::spawn(async move {
+            match connection.await {
+                Ok(()) => tracing::debug!(%endpoint, "connection closed"),
+                Err(error) => tracing::debug!(%endpoint, %error, "connection lost"),
+            }
+        });
+        Ok(Connection(sender))
+    }
+}
+
+#[cfg(feature = "tls")]
+fn tls(
+    origin: &Uri,
+    config: &Config,
+) -> Result<Option<(tokio_rustls::TlsConnector, rustls::pki_types::ServerName<'static>)>, Error> {
+    if origin.scheme_str() != Some("https") {
+        return if config.tls.is_default() {
+            Ok(None)
+        } else {
+            Err(Error::invalid("`tls` is set and the endpoint is http://, so that nothing would be encrypted"))
+        };
+    }
+    let host = origin.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name =
+        host.try_into().map_err(|_| Error::invalid("the endpoint's host is no name that a certificate can have"))?;
+    // grpc-go refuses a connection that does not offer `h2`.
+    let rules = config.tls.build(&[b"h2"])?;
+    Ok(Some((tokio_rustls::TlsConnector::from(Arc::new(rules)), name)))
+}
+
+/// Why no connection could be made, for every call that waited for it.
+#[derive(Clone, Debug)]
+struct DialError {
+    what: String,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl From<DialError> for Error {
+    fn from(error: DialError) -> Self {
+        /// A cause with several owners.
+        #[derive(Debug)]
+        struct Shared(Arc<dyn StdError + Send + Sync>);
+
+        impl fmt::Display for Shared {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl StdError for Shared {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                self.0.source()
+            }
+        }
+
+        let connect = Error::new(ErrorKind::Connect, error.what);
+        match error.source {
+            Some(source) => connect.with_source(Shared(source)),
+            None => connect,
+        }
+    }
+}
+
+/// A connection that calls share. It is cheap to clone, and it lives as long as its runtime.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection(SendRequest<Body>);
+
+impl Service<Request<Body>> for Connection {
+    type Response = Response<Checked>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let sent = self.0.send_request(request);
+        Box::pin(async move {
+            let mut response = sent.await?;
+            if is_not_grpc(&response) {
+                return Err(NotGrpc { status: response.status() }.into());
+            }
+            check_details(response.headers_mut());
+            Ok(response.map(Checked))
+        })
+    }
+}
+
+/// Whether the answer has neither the status nor the content type of gRPC.
+fn is_not_grpc<T>(response: &Response<T>) -> bool {
+    let headers = response.headers();
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], header::HeaderValue::as_bytes);
+    !headers.contains_key(Status::HEADER)
+        && !(response.status() == StatusCode::OK && content_type.starts_with(b"application/grpc"))
+}
+
+/// Something answered in plain HTTP where gRPC was expected.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is not gRPC: HTTP status {status}")]
+pub(crate) struct NotGrpc {
+    pub(crate) status: StatusCode,
+}
+
+/// The names of gRPC's headers and trailers.
+enum Status {}
+
+impl Status {
+    const HEADER: &'static str = "grpc-status";
+    const DETAILS: &'static str = "grpc-status-details-bin";
+}
+
+/// Drops details that are no base64, at which tonic would panic.
+fn check_details(headers: &mut HeaderMap) {
+    const ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_allow_trailing_bits(true)
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    if headers.get(Status::DETAILS).is_some_and(|details| ANY_PADDING.decode(details).is_err()) {
+        headers.remove(Status::DETAILS);
+    }
+}
+
+/// A reply's body whose trailers are safe for tonic.
+#[derive(Debug)]
+pub(crate) struct Checked(Incoming);
+
+impl http_body::Body for Checked {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.0).poll_frame(cx);
+        frame.map_ok(|mut frame| {
+            if let Some(trailers) = frame.trailers_mut() {
+                check_details(trailers);
+            }
+            frame
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}

@@ -1,0 +1,211 @@
+//! Calls over HTTP, with reqwest.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use http_body::{Frame, SizeHint};
+use url::Url;
+
+use super::{BoxFuture, Call, Handover, Reply, Transport};
+use crate::config::{self, Config, HttpSettings, TokenSource};
+use crate::error::causes;
+use crate::{Error, ErrorKind, Method};
+
+/// The connections kept idle, which is what a burst of calls can use again.
+const MAX_IDLE: usize = 256;
+/// The kernel's own signs of life.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+/// The longest error page that is read; the server's are a line, and its errors in transport mode little more.
+const MAX_ERROR_PAGE: usize = 64 * 1024;
+
+/// The reqwest implementation of [`Transport`].
+pub(crate) struct Http {
+    endpoint: Arc<str>,
+    client: reqwest::Client,
+    /// The URL of every method of the schema, so that none is parsed for a call.
+    urls: Vec<Url>,
+    base: Url,
+    headers: HeaderMap,
+    token: Option<TokenSource>,
+    max_request_size: usize,
+    max_reply_size: usize,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    pub(crate) fn new(config: &Config, settings: &HttpSettings) -> Result<Self, Error> {
+        let mut base = config.check()?;
+        // With a slash at the end, the last part of the path is kept when a method's name is joined to it.
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        let mut headers = config::headers(config)?;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let client = match &settings.client {
+            Some(client) => client.clone(),
+            None => client(config, settings, base.scheme() == "https")?,
+        };
+        Ok(Self {
+            endpoint: base.as_str().trim_end_matches('/').into(),
+            client,
+            urls: Method::ALL.iter().map(|method| join(&base, method.name())).collect::<Result<_, _>>()?,
+            base,
+            headers,
+            token: config.token.clone(),
+            max_request_size: config.max_request_size.unwrap_or(usize::MAX),
+            max_reply_size: config.max_reply_size,
+        })
+    }
+
+    fn url(&self, call: &Call<'_>) -> Result<Url, Error> {
+        match call.known_method() {
+            // `urls` has one for each method, in the order of the enum.
+            Some(method) => Ok(self.urls[method as usize].clone()),
+            None => join(&self.base, call.method()),
+        }
+    }
+
+    async fn call(&self, call: &Call<'_>) -> Result<Reply, Error> {
+        let body = call.to_json()?;
+        if body.len() > self.max_request_size {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("the request has {} bytes, over the limit of {}", body.len(), self.max_request_size),
+            ));
+        }
+        let mut request = reqwest::Request::new(http::Method::POST, self.url(call)?);
+        *request.headers_mut() = self.headers.clone();
+        if let Some(source) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, config::bearer(source).await?);
+        }
+        let body = Latched { body: Some(body), handover: call.handover().track() };
+        *request.body_mut() = Some(reqwest::Body::wrap(body));
+
+        let failed = |error: reqwest::Error| call.handover().judge(error_of(error));
+        let response = self.client.execute(request).await.map_err(failed)?;
+        let status = response.status();
+        let limit = if status == StatusCode::OK { self.max_reply_size } else { MAX_ERROR_PAGE };
+        match read(response, limit).await.map_err(failed)? {
+            Some(body) if status == StatusCode::OK => Ok(Reply::json(body)),
+            Some(page) => Err(super::of_http_status(status, &page)),
+            None if status == StatusCode::OK => {
+                Err(Error::new(ErrorKind::TooLarge, format!("the reply is over `max_reply_size`, {limit} bytes"))
+                    .carried_out())
+            }
+            None => Err(super::of_http_status(status, b"")),
+        }
+    }
+}
+
+impl Transport for Http {
+    fn name(&self) -> &'static str {
+        "http"
+    }
+
+    fn endpoint(&self) -> Option<Arc<str>> {
+        Some(Arc::clone(&self.endpoint))
+    }
+
+    fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
+        Box::pin(self.call(call))
+    }
+}
+
+fn join(base: &Url, method: &str) -> Result<Url, Error> {
+    base.join(method).map_err(|_| Error::invalid("the endpoint and the method make no URL"))
+}
+
+fn client(config: &Config, settings: &HttpSettings, https: bool) -> Result<reqwest::Client, Error> {
+    let builder = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .no_proxy()
+        .tcp_nodelay(true)
+        .tcp_keepalive(TCP_KEEPALIVE)
+        .connect_timeout(config.connect_timeout)
+        .pool_idle_timeout(settings.idle_timeout)
+        .pool_max_idle_per_host(MAX_IDLE);
+    #[cfg(feature = "tls")]
+    let builder = if https {
+        builder.tls_backend_preconfigured(config.tls.build(&[b"h2", b"http/1.1"])?)
+    } else if config.tls.is_default() {
+        // Never used for a clear-text endpoint, but reqwest wants to know, and reads the system's roots otherwise.
+        builder.tls_backend_preconfigured(crate::Tls::unused()?)
+    } else {
+        return Err(Error::invalid("`tls` is set and the endpoint is http://, so that nothing would be encrypted"));
+    };
+    let _ = https;
+    builder.build().map_err(|error| Error::invalid("no HTTP client could be made").with_source(error))
+}
+
+/// The whole body, or nothing if it is longer than `limit`.
+async fn read(mut response: reqwest::Response, limit: usize) -> Result<Option<Bytes>, reqwest::Error> {
+    let Some(first) = response.chunk().await? else { return Ok(Some(Bytes::new())) };
+    let Some(second) = response.chunk().await? else { return Ok((first.len() <= limit).then_some(first)) };
+    let mut body = BytesMut::from(first);
+    body.extend_from_slice(&second);
+    while body.len() <= limit {
+        match response.chunk().await? {
+            Some(chunk) => body.extend_from_slice(&chunk),
+            None => return Ok(Some(body.freeze())),
+        }
+    }
+    Ok(None)
+}
+
+/// A request's body that records when it is handed to the connection.
+struct Latched {
+    body: Option<Bytes>,
+    handover: Handover,
+}
+
+impl http_body::Body for Latched {
+    type Data = Bytes;
+    type Error = Revoked;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Revoked>>> {
+        if self.body.is_some() && !self.handover.take() {
+            return Poll::Ready(Some(Err(Revoked)));
+        }
+        Poll::Ready(self.body.take().map(|body| Ok(Frame::data(body))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.body.as_ref().map_or(0, |body| body.len() as u64))
+    }
+}
+
+/// The call ended before its body was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("the call ended before it was sent")]
+struct Revoked;
+
+/// What a failed exchange means. The table in `docs/errors.md` says the same.
+fn error_of(error: reqwest::Error) -> Error {
+    // The URL stands in our own error.
+    let error = error.without_url();
+    if error.is_connect() {
+        return Error::new(ErrorKind::Connect, "no connection could be made").with_source(error);
+    }
+    if causes(&error).filter_map(|error| error.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse) {
+        return Error::protocol("the server does not speak HTTP here; is this the port of its HTTP API?")
+            .with_source(error);
+    }
+    Error::new(ErrorKind::Lost, "the connection ended without an answer").with_source(error)
+}
