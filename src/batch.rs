@@ -10,8 +10,6 @@ use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-#[allow(unused_imports, reason = "the texts link to it")]
-use crate::ErrorKind;
 use crate::request::Problem;
 use crate::transport::{Body, Reply, ReplyBody};
 use crate::wire::{self, Answer, Malformed};
@@ -112,6 +110,7 @@ impl Batch {
     }
 
     /// Adds a command. Its reply is fetched with the handle.
+    #[allow(clippy::needless_pass_by_value, reason = "a request or a reference to one, as everywhere")]
     pub fn push<R: AsRequest>(&mut self, request: R) -> Handle<<R::Request as Request>::Reply> {
         let (method, request) = (R::Request::METHOD, request.as_request());
         if let (None, Err(problem)) = (&self.problem, request.check()) {
@@ -130,7 +129,7 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] when the parameters cannot be written as JSON or the name is no name.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the parameters cannot be written as JSON or the name is no name.
     pub fn push_json(&mut self, method: &str, params: impl serde::Serialize) -> Result<Handle<RawValue>, Error> {
         check_method_name(method)?;
         let params = serde_json::value::to_raw_value(&params)
@@ -283,8 +282,8 @@ impl BatchReplies {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Api`] when the server refused the command, [`ErrorKind::Unsupported`] when it does not know it,
-    /// [`ErrorKind::Protocol`] when the reply is not one to this command, [`ErrorKind::Invalid`] when the handle is of
+    /// [`ErrorKind::Api`](crate::ErrorKind::Api) when the server refused the command, [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when it does not know it,
+    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the reply is not one to this command, [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the handle is of
     /// another, longer batch.
     pub fn get<T: Message>(&self, handle: Handle<T>) -> Result<T, Error> {
         self.read(handle.index, |method, reply| match self.format {

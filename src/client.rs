@@ -53,6 +53,10 @@ impl Client {
     ///
     /// [`ErrorKind::Invalid`] when a setting is wrong: the text names it.
     #[cfg(any(feature = "grpc", feature = "http"))]
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a configuration is used up: changing it later would change nothing"
+    )]
     pub fn new(config: Config) -> Result<Self, Error> {
         let transport: Arc<dyn Transport> = match &config.transport {
             #[cfg(feature = "grpc")]
@@ -297,9 +301,6 @@ macro_rules! client_methods {
 }
 
 for_each_method!(client_methods);
-
-#[allow(unused_imports, reason = "the table's texts link to them")]
-use crate::{BroadcastResult, HistoryRequest, MapPublishResult};
 
 const _: () = {
     const fn is_send_and_sync<T: Send + Sync>() {}

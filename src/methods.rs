@@ -17,8 +17,8 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
         /// Publishes the same data into many channels.
         ///
-        /// The call succeeds even if every channel is refused: look at [`BroadcastResult::iter`] or
-        /// [`BroadcastResult::failed`]. Unlike `publish`, the server does not check here that a channel's namespace is
+        /// The call succeeds even if every channel is refused: look at [`BroadcastResult::iter`](crate::BroadcastResult::iter) or
+        /// [`BroadcastResult::failed`](crate::BroadcastResult::failed). Unlike `publish`, the server does not check here that a channel's namespace is
         /// of the stream kind.
         Broadcast => broadcast(BroadcastRequest { channels: Strings, data: Payload }) -> BroadcastResult, repeat with idempotency_key;
     }
@@ -55,7 +55,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
     impl {
         /// Who is subscribed to a channel now, by client id.
         ///
-        /// Over HTTP the server answers 500 ([`ErrorKind::Protocol`]) when a connection's info is not JSON; over gRPC
+        /// Over HTTP the server answers 500 ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)) when a connection's info is not JSON; over gRPC
         /// the bytes arrive.
         Presence => presence(PresenceRequest { channel: String }) -> PresenceResult, repeat always;
 
@@ -64,14 +64,14 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
         /// The publications a channel keeps, and its current position.
         ///
-        /// Without a `limit` the server returns the position and no publications; [`HistoryRequest::NO_LIMIT`] returns
+        /// Without a `limit` the server returns the position and no publications; [`HistoryRequest::NO_LIMIT`](crate::HistoryRequest::NO_LIMIT) returns
         /// all of them. Position and epoch are always the newest, not those of the last publication returned. A gap
         /// is not an error: compare the first offset with `since.offset + 1`. `reverse` from offset 0 is refused here,
         /// because the server answers it with error 100, as if it were broken.
         ///
         /// Data comes back over gRPC byte for byte; over HTTP the server compacts it and escapes `<`, `>` and `&`, so
         /// compare JSON values, not bytes. If any of it is not JSON, the server answers 500 over HTTP
-        /// ([`ErrorKind::Protocol`]). A long history may be over the limit for replies: see [`Config::max_reply_size`].
+        /// ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)). A long history may be over the limit for replies: see [`Config::max_reply_size`](crate::Config::max_reply_size).
         History => history(HistoryRequest { channel: String }) -> HistoryResult, repeat always, check history;
 
         /// Removes the publications a channel keeps. Its offset and its epoch stay.
@@ -98,7 +98,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
     impl {
         /// Sets a key of a map channel.
         ///
-        /// A publish that the server suppressed is a success with [`MapPublishResult::suppressed`] set.
+        /// A publish that the server suppressed is a success with [`MapPublishResult::suppressed`](crate::MapPublishResult::suppressed) set.
         MapPublish => map_publish(MapPublishRequest { channel: String, key: String }) -> MapPublishResult, repeat with idempotency_key;
 
         /// Removes a key of a map channel.
@@ -129,7 +129,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
     /// # Users and tokens
     ///
-    /// Centrifugo PRO only: an open-source server answers [`ErrorKind::Unsupported`].
+    /// Centrifugo PRO only: an open-source server answers [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     impl {
         /// Sets a user's status. Centrifugo PRO only.
         UpdateUserStatus => update_user_status(UpdateUserStatusRequest { users: Strings, state: String })
@@ -158,7 +158,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
     /// # Push notifications
     ///
-    /// Centrifugo PRO only: an open-source server answers [`ErrorKind::Unsupported`].
+    /// Centrifugo PRO only: an open-source server answers [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     impl {
         /// Registers a device. Centrifugo PRO only.
         DeviceRegister => device_register(DeviceRegisterRequest { provider: String, token: String, platform: String })
@@ -221,7 +221,7 @@ macro_rules! methods {
         #[non_exhaustive]
         pub enum Method {
             $($( $(#[$doc])* $rpc, )+)+
-            /// Carries many commands in one request: see [`Client::batch`].
+            /// Carries many commands in one request: see [`Client::batch`](crate::Client::batch).
             Batch,
         }
 
@@ -305,8 +305,6 @@ use prost::Message as _;
 
 use crate::message::{self, command_tag};
 use crate::wire::json;
-#[allow(unused_imports, reason = "the table's texts link to them")]
-use crate::{BroadcastResult, Client, Config, ErrorKind, HistoryRequest, MapPublishResult};
 
 for_each_method!(methods);
 

@@ -4,6 +4,8 @@
 pub(crate) mod grpc;
 #[cfg(feature = "http")]
 pub(crate) mod http;
+#[cfg(any(feature = "grpc", feature = "http"))]
+mod per_runtime;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 
@@ -276,10 +278,10 @@ impl fmt::Debug for Reply {
 #[cfg(any(feature = "grpc", feature = "http"))]
 pub(crate) fn of_http_status(status: ::http::StatusCode, page: &[u8]) -> Error {
     // In transport mode the server's own error is the whole body.
-    if let Ok(api) = serde_json::from_slice::<ApiError>(page) {
-        if api.code != 0 {
-            return api.into();
-        }
+    if let Ok(api) = serde_json::from_slice::<ApiError>(page)
+        && api.code != 0
+    {
+        return api.into();
     }
     let said = |text: &str| format!("the server answered HTTP status {status}{text}");
     match status.as_u16() {

@@ -186,10 +186,10 @@ pub(crate) fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Malformed
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    if std::str::from_utf8(body).is_err() {
-        if let Ok(value) = serde_json::from_str(&String::from_utf8_lossy(body)) {
-            return Ok(value);
-        }
+    if std::str::from_utf8(body).is_err()
+        && let Ok(value) = serde_json::from_str(&String::from_utf8_lossy(body))
+    {
+        return Ok(value);
     }
     Err(not_json(&error))
 }

@@ -7,6 +7,7 @@ mod connection;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -94,6 +95,7 @@ impl Grpc {
             headers.insert(header::AUTHORIZATION, config::bearer(source).await?);
         }
         let connection = self.connections.get().await?;
+        let answered = connection.answered();
 
         let handover = call.handover().track();
         let codec = BytesCodec { len: body.len(), handover };
@@ -108,7 +110,7 @@ impl Grpc {
         }
         match client.unary(request, PathAndQuery::from_static(method.grpc_path()), codec).await {
             Ok(reply) => Ok(Reply::protobuf(reply.into_inner())),
-            Err(status) => Err(call.handover().judge(error_of(status))),
+            Err(status) => Err(call.handover().judge(error_of(status, answered.load(Ordering::Relaxed)))),
         }
     }
 }
@@ -194,9 +196,9 @@ impl Decoder for BytesDecoder {
 }
 
 /// What a failed call means. The table in `docs/errors.md` says the same.
-fn error_of(status: Status) -> Error {
-    let cause = |is: fn(&(dyn StdError + 'static)) -> bool| causes(&status).any(is);
-
+///
+/// `answered` tells whether the other side has ever answered on the connection.
+fn error_of(status: Status, answered: bool) -> Error {
     // Not gRPC at all: something answered in HTTP only.
     let not_grpc = causes(&status).find_map(|error| error.downcast_ref::<NotGrpc>().map(|error| error.status));
     if let Some(http) = not_grpc {
@@ -204,12 +206,15 @@ fn error_of(status: Status) -> Error {
     }
     // Made on this side: the connection failed. (Timeouts are the client's own.)
     if StdError::source(&status).is_some() {
-        if cause(is_no_http2) {
-            return Error::protocol("the server does not speak HTTP/2 here; is this the port of its gRPC API?")
-                .with_source(status);
-        }
-        let error = Error::new(ErrorKind::Lost, "the connection ended without an answer");
-        let error = if cause(never_processed) { error.not_carried_out() } else { error };
+        let error = if answered {
+            Error::new(ErrorKind::Lost, "the connection ended without an answer")
+        } else {
+            Error::new(
+                ErrorKind::Lost,
+                "the connection ended before the server answered anything; is this its gRPC port?",
+            )
+        };
+        let error = if causes(&status).any(never_processed) { error.not_carried_out() } else { error };
         return error.with_source(status);
     }
     // Sent by the server with the API's own error in its details.
@@ -272,12 +277,5 @@ fn never_processed(error: &(dyn StdError + 'static)) -> bool {
     error.downcast_ref::<h2::Error>().is_some_and(|error| {
         // h2 gives a GOAWAY of the server only to streams that it says it did not process.
         error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
-    })
-}
-
-/// Whether what arrived was not HTTP/2.
-fn is_no_http2(error: &(dyn StdError + 'static)) -> bool {
-    error.downcast_ref::<h2::Error>().is_some_and(|error| {
-        error.is_library() && matches!(error.reason(), Some(h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR))
     })
 }

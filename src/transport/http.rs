@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
 use url::Url;
 
+use super::per_runtime::PerRuntime;
 use super::{BoxFuture, Call, Handover, Reply, Transport};
 use crate::config::{self, Config, HttpSettings, TokenSource};
 use crate::error::causes;
@@ -27,7 +28,8 @@ const MAX_ERROR_PAGE: usize = 64 * 1024;
 /// The reqwest implementation of [`Transport`].
 pub(crate) struct Http {
     endpoint: Arc<str>,
-    client: reqwest::Client,
+    clients: PerRuntime<reqwest::Client>,
+    client: ClientSource,
     /// The URL of every method of the schema, so that none is parsed for a call.
     urls: Vec<Url>,
     base: Url,
@@ -52,12 +54,12 @@ impl Http {
         }
         let mut headers = config::headers(config)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let client = match &settings.client {
-            Some(client) => client.clone(),
-            None => client(config, settings, base.scheme() == "https")?,
-        };
+        let client = ClientSource::new(config, settings, base.scheme() == "https")?;
+        // Made once here, so that what is wrong is told here.
+        client.get()?;
         Ok(Self {
             endpoint: base.as_str().trim_end_matches('/').into(),
+            clients: PerRuntime::new(),
             client,
             urls: Method::ALL.iter().map(|method| join(&base, method.name())).collect::<Result<_, _>>()?,
             base,
@@ -93,7 +95,8 @@ impl Http {
         *request.body_mut() = Some(reqwest::Body::wrap(body));
 
         let failed = |error: reqwest::Error| call.handover().judge(error_of(error));
-        let response = self.client.execute(request).await.map_err(failed)?;
+        let client = self.clients.get(|| self.client.get())?;
+        let response = client.execute(request).await.map_err(failed)?;
         let status = response.status();
         let limit = if status == StatusCode::OK { self.max_reply_size } else { MAX_ERROR_PAGE };
         match read(response, limit).await.map_err(failed)? {
@@ -126,28 +129,61 @@ fn join(base: &Url, method: &str) -> Result<Url, Error> {
     base.join(method).map_err(|_| Error::invalid("the endpoint and the method make no URL"))
 }
 
-fn client(config: &Config, settings: &HttpSettings, https: bool) -> Result<reqwest::Client, Error> {
-    let builder = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .no_proxy()
-        .tcp_nodelay(true)
-        .tcp_keepalive(TCP_KEEPALIVE)
-        .connect_timeout(config.connect_timeout)
-        .pool_idle_timeout(settings.idle_timeout)
-        .pool_max_idle_per_host(MAX_IDLE);
-    #[cfg(feature = "tls")]
-    let builder = if https {
-        builder.tls_backend_preconfigured(config.tls.build(&[b"h2", b"http/1.1"])?)
-    } else if config.tls.is_default() {
-        // Never used for a clear-text endpoint, but reqwest wants to know, and reads the system's roots otherwise.
-        builder.tls_backend_preconfigured(crate::Tls::unused()?)
-    } else {
-        return Err(Error::invalid("`tls` is set and the endpoint is http://, so that nothing would be encrypted"));
-    };
-    let _ = https;
-    builder.build().map_err(|error| Error::invalid("no HTTP client could be made").with_source(error))
+/// Where clients come from: one for each runtime, or the one that the application handed in.
+enum ClientSource {
+    Given(reqwest::Client),
+    Made {
+        connect_timeout: Duration,
+        idle_timeout: Duration,
+        #[cfg(feature = "tls")]
+        tls: Box<rustls::ClientConfig>,
+    },
+}
+
+impl ClientSource {
+    fn new(config: &Config, settings: &HttpSettings, https: bool) -> Result<Self, Error> {
+        if let Some(client) = &settings.client {
+            return Ok(Self::Given(client.clone()));
+        }
+        #[cfg(feature = "tls")]
+        let tls = if https {
+            config.tls.build(&[b"h2", b"http/1.1"])?
+        } else if config.tls.is_default() {
+            // Never used for a clear-text endpoint, but without it reqwest reads the system's roots.
+            crate::Tls::unused()?
+        } else {
+            return Err(Error::invalid("`tls` is set and the endpoint is http://, so that nothing would be encrypted"));
+        };
+        let _ = https;
+        Ok(Self::Made {
+            connect_timeout: config.connect_timeout,
+            idle_timeout: settings.idle_timeout,
+            #[cfg(feature = "tls")]
+            tls: Box::new(tls),
+        })
+    }
+
+    fn get(&self) -> Result<reqwest::Client, Error> {
+        let made = match self {
+            Self::Given(client) => return Ok(client.clone()),
+            Self::Made { connect_timeout, idle_timeout, .. } => reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .referer(false)
+                .no_proxy()
+                .tcp_nodelay(true)
+                .tcp_keepalive(TCP_KEEPALIVE)
+                .connect_timeout(*connect_timeout)
+                .pool_idle_timeout(*idle_timeout)
+                .pool_max_idle_per_host(MAX_IDLE),
+        };
+        #[cfg(feature = "tls")]
+        let made = match self {
+            Self::Made { tls, .. } => made.tls_backend_preconfigured(rustls::ClientConfig::clone(tls)),
+            Self::Given(_) => made,
+        };
+        made.build().map_err(|error| Error::invalid("no HTTP client could be made").with_source(error))
+    }
 }
 
 /// The whole body, or nothing if it is longer than `limit`.

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -25,6 +25,7 @@ use tower_service::Service;
 
 use crate::config::{Config, GrpcSettings};
 use crate::error::BoxError;
+use crate::transport::per_runtime::PerRuntime;
 use crate::{Error, ErrorKind};
 
 /// How long the server may take to answer a keepalive before the connection counts as dead.
@@ -37,9 +38,16 @@ const MAX_DROPPED_CALLS: usize = 65_536;
 /// The connections that calls take turns on.
 #[derive(Debug)]
 pub(crate) struct Connections {
+    dialer: Arc<Dialer>,
+    slots: usize,
+    of_runtimes: PerRuntime<Arc<Slots>>,
+}
+
+/// Room for the connections of one runtime.
+#[derive(Debug)]
+struct Slots {
     slots: Box<[Slot]>,
     turn: AtomicUsize,
-    dialer: Arc<Dialer>,
 }
 
 /// Room for one connection.
@@ -51,63 +59,68 @@ enum State {
     #[default]
     Idle,
     /// One task dials for all that wait. It is bounded in time, and ends with the runtime it runs in.
-    Dialing(watch::Receiver<Option<Dialed>>),
+    Dialing(Waiting),
     Ready(Connection),
 }
 
 type Dialed = Result<Connection, DialError>;
 
+/// The outcome of a dial, when it is there.
+type Waiting = watch::Receiver<Option<Dialed>>;
+
 impl Connections {
     pub(crate) fn new(origin: &Uri, config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
         let dialer = Arc::new(Dialer::new(origin, config, settings)?);
-        let slots = (0..settings.connections).map(|_| Slot::default()).collect();
-        Ok(Self { slots, turn: AtomicUsize::new(0), dialer })
+        Ok(Self { dialer, slots: settings.connections, of_runtimes: PerRuntime::new() })
     }
 
     /// The next connection, made now if need be. Dropping the future leaves the dialing to those who still wait.
     pub(crate) async fn get(&self) -> Result<Connection, Error> {
-        let slot = &self.slots[self.turn.fetch_add(1, Ordering::Relaxed) % self.slots.len()];
-        loop {
-            let mut waiting = match slot.look(&self.dialer) {
-                Ok(connection) => return Ok(connection),
-                Err(waiting) => waiting,
-            };
-            // An error means that the dialing task is gone with its runtime: then another look dials anew.
-            if let Ok(dialed) = waiting.wait_for(Option::is_some).await.map(|dialed| dialed.clone()) {
-                match dialed {
-                    Some(Ok(connection)) => return Ok(connection),
-                    Some(Err(error)) => return Err(error.into()),
-                    None => {}
+        let slots = self.of_runtimes.get(|| Ok::<_, Error>(Arc::new(Slots::new(self.slots))))?;
+        let slot = &slots.slots[slots.turn.fetch_add(1, Ordering::Relaxed) % slots.slots.len()];
+        match slot.look(&self.dialer) {
+            Ok(connection) => Ok(connection),
+            Err(mut waiting) => match waiting.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
+                Ok(Some(Ok(connection))) => Ok(connection),
+                Ok(Some(Err(error))) => Err(error.into()),
+                Ok(None) | Err(_) => {
+                    Err(Error::new(ErrorKind::Connect, "the runtime ended before a connection was made"))
                 }
-            }
+            },
         }
+    }
+}
+
+impl Slots {
+    fn new(number: usize) -> Self {
+        Self { slots: (0..number).map(|_| Slot::default()).collect(), turn: AtomicUsize::new(0) }
     }
 }
 
 impl Slot {
     /// The connection that stands here, or the outcome to wait for.
-    fn look(&self, dialer: &Arc<Dialer>) -> Result<Connection, watch::Receiver<Option<Dialed>>> {
+    fn look(&self, dialer: &Arc<Dialer>) -> Result<Connection, Waiting> {
         // The state is whole between any two statements, so a panic elsewhere cannot have broken it.
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Dialing(waiting) = &*state {
-            let dialed = waiting.borrow().clone();
-            match dialed {
+            let outcome = waiting.borrow().clone();
+            match outcome {
                 Some(Ok(connection)) => *state = State::Ready(connection),
-                Some(Err(_)) => *state = State::Idle,
-                None if waiting.has_changed().is_err() => *state = State::Idle,
-                None => return Err(waiting.clone()),
+                None if waiting.has_changed().is_ok() => return Err(waiting.clone()),
+                // It failed, or the dialing task is gone.
+                Some(Err(_)) | None => *state = State::Idle,
             }
         }
-        if let State::Ready(connection) = &*state {
-            if !connection.0.is_closed() {
-                return Ok(connection.clone());
-            }
+        if let State::Ready(connection) = &*state
+            && !connection.sender.is_closed()
+        {
+            return Ok(connection.clone());
         }
         let (done, waiting) = watch::channel(None);
-        let dialer = Arc::clone(dialer);
+        let dialing = Arc::clone(dialer);
         tokio::spawn(async move {
-            let dialed = dialer.dial().await;
-            done.send_replace(Some(dialed));
+            let outcome = dialing.dial().await;
+            done.send_replace(Some(outcome));
         });
         *state = State::Dialing(waiting.clone());
         Err(waiting)
@@ -191,7 +204,7 @@ impl Dialer {
                 Err(error) => tracing::debug!(%endpoint, %error, "connection lost"),
             }
         });
-        Ok(Connection(sender))
+        Ok(Connection { sender, answered: Arc::default() })
     }
 }
 
@@ -250,7 +263,17 @@ impl From<DialError> for Error {
 
 /// A connection that calls share. It is cheap to clone, and it lives as long as its runtime.
 #[derive(Clone, Debug)]
-pub(crate) struct Connection(SendRequest<Body>);
+pub(crate) struct Connection {
+    sender: SendRequest<Body>,
+    answered: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// Tells, now and later, whether the other side has answered anything on this connection.
+    pub(crate) fn answered(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.answered)
+    }
+}
 
 impl Service<Request<Body>> for Connection {
     type Response = Response<Checked>;
@@ -258,13 +281,15 @@ impl Service<Request<Body>> for Connection {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(cx).map_err(Into::into)
+        self.sender.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let sent = self.0.send_request(request);
+        let sent = self.sender.send_request(request);
+        let answered = self.answered();
         Box::pin(async move {
             let mut response = sent.await?;
+            answered.store(true, Ordering::Relaxed);
             if is_not_grpc(&response) {
                 return Err(NotGrpc { status: response.status() }.into());
             }
@@ -278,8 +303,8 @@ impl Service<Request<Body>> for Connection {
 fn is_not_grpc<T>(response: &Response<T>) -> bool {
     let headers = response.headers();
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], header::HeaderValue::as_bytes);
-    !headers.contains_key(Status::HEADER)
-        && !(response.status() == StatusCode::OK && content_type.starts_with(b"application/grpc"))
+    let is_grpc = response.status() == StatusCode::OK && content_type.starts_with(b"application/grpc");
+    !is_grpc && !headers.contains_key(Status::HEADER)
 }
 
 /// Something answered in plain HTTP where gRPC was expected.
