@@ -1,7 +1,7 @@
 //! The messages of the API, as `proto/api.proto` describes them.
 //!
 //! A request is made with `new`, from what the server requires, and with setters for the rest; a result is read by its
-//! fields. Every `bytes` field is a [`Payload`](crate::Payload) on the way in and [`Bytes`](bytes::Bytes) on the way out.
+//! fields. Every `bytes` field is a [`Payload`] on the way in and [`Bytes`] on the way out.
 
 #![allow(clippy::pedantic, reason = "prost's code, and names that the server gave")]
 

@@ -8,14 +8,14 @@
 macro_rules! for_each_method { ($expand:ident) => { $expand! {
     /// # Publishing
     impl {
-        /// Publishes data into one channel.
+        /// Publishes data into one channel ([server's page](https://centrifugal.dev/docs/server/server_api#publish)).
         ///
         /// The result is the position in the channel's history, or zeroes where the channel keeps none. A repeated
         /// idempotency key and a stale version are successes too: the answer is the position of the first publication,
         /// or of the newest one.
         Publish => publish(PublishRequest { channel: String, data: Payload }) -> PublishResult, repeat with idempotency_key;
 
-        /// Publishes the same data into many channels.
+        /// Publishes the same data into many channels ([server's page](https://centrifugal.dev/docs/server/server_api#broadcast)).
         ///
         /// The call succeeds even if every channel is refused: look at [`BroadcastResult::iter`](crate::BroadcastResult::iter) or
         /// [`BroadcastResult::failed`](crate::BroadcastResult::failed). Unlike `publish`, the server does not check here that a channel's namespace is
@@ -25,44 +25,44 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
     /// # Subscriptions and connections
     impl {
-        /// Subscribes the connections of a user to a channel.
+        /// Subscribes the connections of a user to a channel ([server's page](https://centrifugal.dev/docs/server/server_api#subscribe)).
         ///
         /// It succeeds when the user has no connection, too. For a user who is subscribed already the server answers
         /// error 100. `expire_at` in the past gives error 100 as well.
         Subscribe => subscribe(SubscribeRequest { channel: String, user: String }) -> SubscribeResult, repeat never, check subscribe;
 
-        /// Unsubscribes the connections of a user from a channel.
+        /// Unsubscribes the connections of a user from a channel ([server's page](https://centrifugal.dev/docs/server/server_api#unsubscribe)).
         ///
         /// An empty channel does not mean every channel: the server then only sends a push that names none.
         Unsubscribe => unsubscribe(UnsubscribeRequest { channel: String, user: String }) -> UnsubscribeResult, repeat always, check unsubscribe;
 
-        /// Closes the connections of a user; `client` narrows that to one of them.
+        /// Closes the connections of a user; `client` narrows that to one of them ([server's page](https://centrifugal.dev/docs/server/server_api#disconnect)).
         ///
         /// Without a `disconnect` object the code is 3503, "force disconnect". A given object is used as it is, so give
         /// both its code and its reason. An empty user means the anonymous connections.
         Disconnect => disconnect(DisconnectRequest { user: String }) -> DisconnectResult, repeat never, check disconnect;
 
-        /// Renews the connections of a user, with a new expiry or a new connection info.
+        /// Renews the connections of a user, with a new expiry or a new connection info ([server's page](https://centrifugal.dev/docs/server/server_api#refresh)).
         ///
         /// Without `expire_at` the connections' expiry is removed; with one in the past they are closed.
         Refresh => refresh(RefreshRequest { user: String }) -> RefreshResult, repeat always, check refresh;
 
-        /// The connections of users. Centrifugo PRO only.
+        /// The connections of users. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         Connections => connections(ConnectionsRequest {}) -> ConnectionsResult, repeat always;
     }
 
     /// # Presence and history
     impl {
-        /// Who is subscribed to a channel now, by client id.
+        /// Who is subscribed to a channel now, by client id ([server's page](https://centrifugal.dev/docs/server/server_api#presence)).
         ///
         /// Over HTTP the server answers 500 ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)) when a connection's info is not JSON; over gRPC
         /// the bytes arrive.
         Presence => presence(PresenceRequest { channel: String }) -> PresenceResult, repeat always;
 
-        /// How many clients and users are subscribed to a channel now.
+        /// How many clients and users are subscribed to a channel now ([server's page](https://centrifugal.dev/docs/server/server_api#presence_stats)).
         PresenceStats => presence_stats(PresenceStatsRequest { channel: String }) -> PresenceStatsResult, repeat always;
 
-        /// The publications a channel keeps, and its current position.
+        /// The publications a channel keeps, and its current position ([server's page](https://centrifugal.dev/docs/server/server_api#history)).
         ///
         /// Without a `limit` the server returns the position and no publications; [`HistoryRequest::NO_LIMIT`](crate::HistoryRequest::NO_LIMIT) returns
         /// all of them. Position and epoch are always the newest, not those of the last publication returned. A gap
@@ -74,21 +74,21 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
         /// ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)). A long history may be over the limit for replies: see [`Config::max_reply_size`](crate::Config::max_reply_size).
         History => history(HistoryRequest { channel: String }) -> HistoryResult, repeat always, check history;
 
-        /// Removes the publications a channel keeps. Its offset and its epoch stay.
+        /// Removes the publications a channel keeps ([server's page](https://centrifugal.dev/docs/server/server_api#history_remove)). Its offset and its epoch stay.
         HistoryRemove => history_remove(HistoryRemoveRequest { channel: String }) -> HistoryRemoveResult, repeat never;
     }
 
     /// # The server
     impl {
-        /// The nodes of the server, with their counters. The counters lag up to 3 s behind.
+        /// The nodes of the server, with their counters ([server's page](https://centrifugal.dev/docs/server/server_api#info)). The counters lag up to 3 s behind.
         Info => info(InfoRequest {}) -> InfoResult, repeat always;
 
-        /// The channels that have a subscriber now, by name; not those that were only published to.
+        /// The channels that have a subscriber now, by name; not those that were only published to ([server's page](https://centrifugal.dev/docs/server/server_api#channels)).
         ///
         /// In the `pattern`, `*` crosses `:` and `.`; a malformed one is answered with error 100.
         Channels => channels(ChannelsRequest {}) -> ChannelsResult, repeat always;
 
-        /// Calls an RPC method that an extension of the server has registered.
+        /// Calls an RPC method that an extension of the server has registered ([server's page](https://centrifugal.dev/docs/server/server_api)).
         ///
         /// The open-source server has none and answers error 104.
         RPC => rpc(RpcRequest { method: String }) -> RpcResult, repeat never;
@@ -96,31 +96,31 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
     /// # Maps
     impl {
-        /// Sets a key of a map channel.
+        /// Sets a key of a map channel ([server's page](https://centrifugal.dev/docs/server/server_api)).
         ///
-        /// A publish that the server suppressed is a success with [`MapPublishResult::suppressed`](crate::MapPublishResult::suppressed) set.
+        /// A publish that the server suppressed is a success with [`suppressed`](crate::MapPublishResult::suppressed) set.
         MapPublish => map_publish(MapPublishRequest { channel: String, key: String }) -> MapPublishResult, repeat with idempotency_key;
 
-        /// Removes a key of a map channel.
+        /// Removes a key of a map channel ([server's page](https://centrifugal.dev/docs/server/server_api)).
         MapRemove => map_remove(MapRemoveRequest { channel: String, key: String }) -> MapRemoveResult, repeat with idempotency_key;
 
-        /// Reads the entries of a map channel, page by page.
+        /// Reads the entries of a map channel, page by page ([server's page](https://centrifugal.dev/docs/server/server_api)).
         ///
         /// Without a `limit` the server returns the position and no entries; a negative one returns all.
         MapReadState => map_read_state(MapReadStateRequest { channel: String }) -> MapReadStateResult, repeat always;
 
-        /// Reads the changes of a map channel since a position.
+        /// Reads the changes of a map channel since a position ([server's page](https://centrifugal.dev/docs/server/server_api)).
         ///
-        /// Unlike [`history`](Self::history), a gap is error 112.
+        /// Unlike [`history`](crate::Client::history), a gap is error 112.
         MapReadStream => map_read_stream(MapReadStreamRequest { channel: String }) -> MapReadStreamResult, repeat always;
 
-        /// How many keys a map channel has.
+        /// How many keys a map channel has ([server's page](https://centrifugal.dev/docs/server/server_api)).
         MapStats => map_stats(MapStatsRequest { channel: String }) -> MapStatsResult, repeat always;
 
-        /// Removes every key of a map channel. A new epoch begins.
+        /// Removes every key of a map channel ([server's page](https://centrifugal.dev/docs/server/server_api)). A new epoch begins.
         MapClear => map_clear(MapClearRequest { channel: String }) -> MapClearResult, repeat never;
 
-        /// Hands the server a new version of a key that clients poll together.
+        /// Hands the server a new version of a key that clients poll together ([server's page](https://centrifugal.dev/docs/server/server_api)).
         ///
         /// A stale version is accepted and ignored.
         SharedPollPublish => shared_poll_publish(SharedPollPublishRequest { channel: String, key: String, version: u64 })
@@ -131,27 +131,27 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
     ///
     /// Centrifugo PRO only: an open-source server answers [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     impl {
-        /// Sets a user's status. Centrifugo PRO only.
+        /// Sets a user's status. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         UpdateUserStatus => update_user_status(UpdateUserStatusRequest { users: Strings, state: String })
             -> UpdateUserStatusResult, repeat always;
 
-        /// The status of users. Centrifugo PRO only.
+        /// The status of users. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         GetUserStatus => get_user_status(GetUserStatusRequest { users: Strings }) -> GetUserStatusResult, repeat always;
 
-        /// Deletes the status of users. Centrifugo PRO only.
+        /// Deletes the status of users. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         DeleteUserStatus => delete_user_status(DeleteUserStatusRequest { users: Strings })
             -> DeleteUserStatusResult, repeat always;
 
-        /// Blocks a user. Centrifugo PRO only.
+        /// Blocks a user. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         BlockUser => block_user(BlockUserRequest { user: String }) -> BlockUserResult, repeat always;
 
-        /// Unblocks a user. Centrifugo PRO only.
+        /// Unblocks a user. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         UnblockUser => unblock_user(UnblockUserRequest { user: String }) -> UnblockUserResult, repeat always;
 
-        /// Revokes a token by its id. Centrifugo PRO only.
+        /// Revokes a token by its id. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         RevokeToken => revoke_token(RevokeTokenRequest { uid: String }) -> RevokeTokenResult, repeat always;
 
-        /// Makes the tokens of a user invalid. Centrifugo PRO only.
+        /// Makes the tokens of a user invalid. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         InvalidateUserTokens => invalidate_user_tokens(InvalidateUserTokensRequest { user: String })
             -> InvalidateUserTokensResult, repeat always;
     }
@@ -160,43 +160,43 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
     ///
     /// Centrifugo PRO only: an open-source server answers [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     impl {
-        /// Registers a device. Centrifugo PRO only.
+        /// Registers a device. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         DeviceRegister => device_register(DeviceRegisterRequest { provider: String, token: String, platform: String })
             -> DeviceRegisterResult, repeat never;
 
-        /// Changes devices. Centrifugo PRO only.
+        /// Changes devices. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         DeviceUpdate => device_update(DeviceUpdateRequest {}) -> DeviceUpdateResult, repeat always;
 
-        /// Removes devices. Centrifugo PRO only.
+        /// Removes devices. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         DeviceRemove => device_remove(DeviceRemoveRequest {}) -> DeviceRemoveResult, repeat always;
 
-        /// Lists devices. Centrifugo PRO only.
+        /// Lists devices. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         DeviceList => device_list(DeviceListRequest {}) -> DeviceListResult, repeat always;
 
-        /// Lists the topics of devices. Centrifugo PRO only.
+        /// Lists the topics of devices. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         DeviceTopicList => device_topic_list(DeviceTopicListRequest {}) -> DeviceTopicListResult, repeat always;
 
-        /// Changes the topics of a device. Centrifugo PRO only.
+        /// Changes the topics of a device. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         DeviceTopicUpdate => device_topic_update(DeviceTopicUpdateRequest { device_id: String, op: String, topics: Strings })
             -> DeviceTopicUpdateResult, repeat never;
 
-        /// Lists the topics of users. Centrifugo PRO only.
+        /// Lists the topics of users. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         UserTopicList => user_topic_list(UserTopicListRequest {}) -> UserTopicListResult, repeat always;
 
-        /// Changes the topics of a user. Centrifugo PRO only.
+        /// Changes the topics of a user. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         UserTopicUpdate => user_topic_update(UserTopicUpdateRequest { user: String, op: String, topics: Strings })
             -> UserTopicUpdateResult, repeat never;
 
-        /// Sends a push notification. Centrifugo PRO only.
+        /// Sends a push notification. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         SendPushNotification => send_push_notification(
             SendPushNotificationRequest { recipient: PushRecipient, notification: PushNotification }
         ) -> SendPushNotificationResult, repeat never;
 
-        /// Records what became of a push notification. Centrifugo PRO only.
+        /// Records what became of a push notification. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         UpdatePushStatus => update_push_status(UpdatePushStatusRequest { analytics_uid: String, status: String })
             -> UpdatePushStatusResult, repeat always;
 
-        /// Cancels a push notification that is still to be sent. Centrifugo PRO only.
+        /// Cancels a push notification that is still to be sent. [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only.
         CancelPush => cancel_push(CancelPushRequest { uid: String }) -> CancelPushResult, repeat always;
     }
 } } }
