@@ -281,6 +281,11 @@ macro_rules! client_methods {
             /// # Ok(()) }
             /// ```
             ///
+            #[doc = concat!(
+                "See the server's page on [", stringify!($name),
+                "](https://centrifugal.dev/docs/server/server_api#", stringify!($name), ")."
+            )]
+            ///
             /// # Errors
             ///
             /// See [`ErrorKind`]: the kinds are the same over every transport.
