@@ -20,13 +20,13 @@ pub(super) trait Format {
 }
 
 /// The request of one method.
-pub(super) trait One: Send {
+pub(super) trait One: Send + Sync {
     fn method(&self) -> Method;
     fn request(&self) -> Value;
     fn run(&self, api: &Api) -> Result<Box<dyn Answer>, ApiError>;
 }
 
-impl<R: Serve + Send> One for R
+impl<R: Serve> One for R
 where
     R::Reply: Payloads,
 {

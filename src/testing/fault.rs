@@ -234,10 +234,10 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Whether a fault may happen to such a call.
+    /// Whether a fault looks at such a call.
     pub(super) fn concern(&self, method: Method, transport: Transport) -> bool {
         let faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.iter().any(|fault| fault.after == 0 && fault.fits(method, transport))
+        faults.iter().any(|fault| fault.fits(method, transport))
     }
 
     /// What happens to such a call.

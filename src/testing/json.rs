@@ -115,10 +115,9 @@ pub(super) struct NotAccepted;
 pub(super) struct Object(Vec<(String, Box<RawValue>)>);
 
 impl Object {
-    /// The last value of this name, if it is not `null`.
+    /// The last value of this name.
     pub(super) fn get(&self, name: &str) -> Option<&[u8]> {
-        let value = self.0.iter().rev().find(|(found, _)| found == name)?.1.get();
-        Some(value.as_bytes()).filter(|value| *value != b"null")
+        Some(self.0.iter().rev().find(|(found, _)| found == name)?.1.get().as_bytes())
     }
 
     /// The same, read as a type.

@@ -84,7 +84,7 @@ impl Protobuf {
 /// A field's value on the wire.
 enum Value<'a> {
     Varint(u64),
-    Fixed(&'a [u8]),
+    Fixed,
     Bytes(&'a [u8]),
     Group,
 }
@@ -97,7 +97,7 @@ fn next<'a>(bytes: &mut &'a [u8]) -> Result<Option<(u32, Value<'a>)>, Refused> {
     let (number, kind) = key(bytes)?;
     let value = match kind {
         0 => Value::Varint(varint(bytes)?),
-        1 => Value::Fixed(take(bytes, 8)?),
+        1 => take(bytes, 8).map(|_| Value::Fixed)?,
         2 => {
             let length = usize::try_from(varint(bytes)?).map_err(|_| MALFORMED)?;
             Value::Bytes(take(bytes, length)?)
@@ -106,7 +106,7 @@ fn next<'a>(bytes: &mut &'a [u8]) -> Result<Option<(u32, Value<'a>)>, Refused> {
             skip_group(bytes, number, 0)?;
             Value::Group
         }
-        5 => Value::Fixed(take(bytes, 4)?),
+        5 => take(bytes, 4).map(|_| Value::Fixed)?,
         _ => return Err(MALFORMED),
     };
     Ok(Some((number, value)))
@@ -184,7 +184,7 @@ impl Schema {
                 (Some(Kind::String), Value::Bytes(text)) if std::str::from_utf8(text).is_err() => return Err(NOT_UTF8),
                 (Some(Kind::String | Kind::Bytes), Value::Bytes(_))
                 | (Some(Kind::Varint), Value::Varint(_))
-                | (Some(Kind::Fixed), Value::Fixed(_)) => out.extend(whole),
+                | (Some(Kind::Fixed), Value::Fixed) => out.extend(whole),
                 _ => {}
             }
         }
