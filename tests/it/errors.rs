@@ -193,3 +193,41 @@ async fn an_error_says_what_happened_where_and_what_to_do() {
         );
     }
 }
+
+#[tokio::test]
+async fn details_that_are_no_base64_are_an_error_and_not_a_panic() {
+    let bad = Fault::grpc_status(13, "broken").header("grpc-status-details-bin", "not base64!");
+    let error = publish_with(Over::Grpc, bad).await;
+    assert_eq!(error.kind(), ErrorKind::Protocol, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = start().await;
+    let server = start().await;
+    server.fault(Fault::http_status(307).header("location", &format!("{}/publish", elsewhere.http_url())));
+    let error = client(Over::Http, &server).publish(request()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(elsewhere.calls().is_empty());
+}
+
+#[tokio::test]
+async fn neither_an_error_nor_its_causes_tell_the_key_the_token_or_the_payload() {
+    let server = Server::builder().api_key("other").start().await.unwrap();
+    for over in [Over::Grpc, Over::Http] {
+        let secretive = [
+            config(over, &server).api_key("sesame"),
+            config(over, &server).bearer_token(|| async { Ok("sesame".to_owned()) }),
+            config(over, &server).bearer_token(|| async { Ok("sesame\n".to_owned()) }),
+            config(over, &server).header("x-tenant", "sesame"),
+        ];
+        for config in secretive {
+            assert!(!format!("{config:?}").contains("sesame"));
+            let client = Client::new(config).unwrap();
+            let request = PublishRequest::new("news", serde_json::json!("sesame"));
+            let error = client.publish(&request).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
+            assert!(!format!("{error} {error:?} {client:?} {request:?}").contains("sesame"));
+        }
+    }
+}
