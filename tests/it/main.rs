@@ -1,0 +1,5 @@
+//! Tests over real sockets.
+
+mod raw;
+mod replay;
+mod standin;
