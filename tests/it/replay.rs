@@ -228,6 +228,9 @@ impl Volatile {
                             }
                             let known = self.epochs.entry(recorded.clone()).or_insert_with(|| live.clone());
                             same("epoch", live, known)?;
+                            if self.epochs.values().filter(|known| *known == live).count() > 1 {
+                                return Err(format!("the epoch {live} is not a new one"));
+                            }
                         }
                         _ => self.learn(live, recorded)?,
                     }
