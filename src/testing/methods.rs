@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::glob::Glob;
 use super::hub::{Hub, Position, Publish, Range, ReadError};
 use super::namespace::{Kind, Map, Namespace, name_of};
+#[allow(clippy::wildcard_imports, reason = "every request and every result")]
 use crate::message::*;
 use crate::wire::json::decode_base64;
 use crate::{ApiError, Request};
@@ -53,9 +54,7 @@ impl Api {
     fn namespace(&self, channel: &str) -> Result<&Namespace, ApiError> {
         match name_of(channel) {
             None => Ok(&self.without_namespace),
-            Some(name) => {
-                self.namespaces.iter().find(|namespace| namespace.name == name).ok_or_else(unknown_channel)
-            }
+            Some(name) => self.namespaces.iter().find(|namespace| namespace.name == name).ok_or_else(unknown_channel),
         }
     }
 
