@@ -160,7 +160,7 @@ impl Server {
     /// info.user = "alice".into();
     /// info.conn_info = r#"{"name":"Alice"}"#.into();
     /// server.set_presence("lobby", "client-1", info);
-    /// # assert!(server.remove_presence("lobby", "client-1").is_some());
+    /// server.remove_presence("lobby", "client-1");
     /// # Ok(()) }
     /// ```
     ///
@@ -173,9 +173,9 @@ impl Server {
         self.node.api.hub().join(channel.into(), client, info);
     }
 
-    /// Lets a client leave a channel; none if it was not there.
-    pub fn remove_presence(&self, channel: &str, client: &str) -> Option<ClientInfo> {
-        self.node.api.hub().leave(channel, client)
+    /// Lets a client leave a channel, if it is there.
+    pub fn remove_presence(&self, channel: &str, client: &str) {
+        self.node.api.hub().leave(channel, client);
     }
 
     /// Ends the server: the ports are free again, and every connection is closed, whatever was going on.

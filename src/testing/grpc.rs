@@ -212,10 +212,10 @@ impl Status {
         if let Ok(message) = percent_encode(&self.message).parse() {
             headers.insert("grpc-message", message);
         }
-        if !self.details.is_empty() {
-            if let Ok(details) = STANDARD_NO_PAD.encode(&self.details).parse() {
-                headers.insert("grpc-status-details-bin", details);
-            }
+        if !self.details.is_empty()
+            && let Ok(details) = STANDARD_NO_PAD.encode(&self.details).parse()
+        {
+            headers.insert("grpc-status-details-bin", details);
         }
         for (name, value) in &self.metadata {
             if let (Ok(name), Ok(value)) = (name.parse::<http::HeaderName>(), value.parse()) {

@@ -196,13 +196,13 @@ impl Hub {
         self.presence.entry(channel).or_default().insert(client, info);
     }
 
-    pub(super) fn leave(&mut self, channel: &str, client: &str) -> Option<ClientInfo> {
-        let clients = self.presence.get_mut(channel)?;
-        let left = clients.remove(client);
-        if clients.is_empty() {
-            self.presence.remove(channel);
+    pub(super) fn leave(&mut self, channel: &str, client: &str) {
+        if let Some(clients) = self.presence.get_mut(channel) {
+            clients.remove(client);
+            if clients.is_empty() {
+                self.presence.remove(channel);
+            }
         }
-        left
     }
 
     /// Who is in a channel.

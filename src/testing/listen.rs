@@ -38,20 +38,28 @@ impl Handshake for Plain {
 /// One connection, to those that serve it.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
-    cut: Arc<watch::Sender<bool>>,
+    state: Arc<watch::Sender<LineState>>,
     /// Held by all that is still going on.
     _alive: mpsc::Sender<()>,
 }
 
+/// The streams of a connection end only after it is closed: a stream that ended before would still say so to the other side.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+enum LineState {
+    Open,
+    Cut,
+    Closed,
+}
+
 impl Line {
-    /// Closes the connection, and drops all that is going on for it.
+    /// Closes the connection, and then drops all that is going on for it.
     pub(super) fn cut(&self) {
-        self.cut.send_replace(true);
+        self.state.send_replace(LineState::Cut);
     }
 
-    async fn is_cut(&self) {
+    async fn is(&self, state: LineState) {
         // The sender is in `self`, so there is no other way for this to end.
-        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
+        let _ = self.state.subscribe().wait_for(|now| *now >= state).await;
     }
 }
 
@@ -65,7 +73,7 @@ where
         tokio::spawn(async move {
             tokio::select! {
                 () = task => {}
-                () = line.is_cut() => {}
+                () = line.is(LineState::Closed) => {}
             }
         });
     }
@@ -74,7 +82,7 @@ where
 /// Ends everything when told to, or when dropped.
 #[derive(Debug)]
 pub(super) struct Stop {
-    stop: watch::Sender<bool>,
+    told: watch::Sender<bool>,
     alive: mpsc::Receiver<()>,
     // Kept until the end, so that listeners can be given it.
     lend: Option<mpsc::Sender<()>>,
@@ -83,12 +91,12 @@ pub(super) struct Stop {
 impl Stop {
     pub(super) fn new() -> Self {
         let (lend, alive) = mpsc::channel(1);
-        Self { stop: watch::Sender::new(false), alive, lend: Some(lend) }
+        Self { told: watch::Sender::new(false), alive, lend: Some(lend) }
     }
 
     /// Ends everything, and waits until it has ended.
     pub(super) async fn all(mut self) {
-        self.stop.send_replace(true);
+        self.told.send_replace(true);
         self.lend = None;
         // Nobody sends: it is the last sender's end that is waited for.
         while self.alive.recv().await.is_some() {}
@@ -107,22 +115,20 @@ impl Stop {
     {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let mut stop = self.stop.subscribe();
+        let mut stop = self.told.subscribe();
         let Some(alive) = self.lend.clone() else { return Ok(address) };
         tokio::spawn(async move {
             loop {
-                let stream = tokio::select! {
-                    accepted = listener.accept() => match accepted {
-                        Ok((stream, _)) => stream,
-                        // Connections that end before they are accepted, or too many at once: neither is the end.
-                        Err(_) => {
-                            tokio::task::yield_now().await;
-                            continue;
-                        }
-                    },
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
                     () = stopped(&mut stop) => break,
                 };
-                let line = Line { cut: Arc::new(watch::Sender::new(false)), _alive: alive.clone() };
+                let Ok((stream, _)) = accepted else {
+                    // A connection that ended before it was accepted, or too many at once: neither lasts.
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                    continue;
+                };
+                let line = Line { state: Arc::new(watch::Sender::new(LineState::Open)), _alive: alive.clone() };
                 let (handshake, serve, mut stop) = (Arc::clone(&handshake), serve.clone(), stop.clone());
                 tokio::spawn(async move {
                     let connection = async {
@@ -134,10 +140,10 @@ impl Stop {
                     };
                     tokio::select! {
                         () = connection => {}
-                        () = line.is_cut() => {}
+                        () = line.is(LineState::Cut) => {}
                         () = stopped(&mut stop) => {}
                     }
-                    line.cut();
+                    line.state.send_replace(LineState::Closed);
                 });
             }
             drop(alive);

@@ -32,7 +32,7 @@ struct Channel {
 
 #[derive(Debug)]
 struct Entry {
-    entry: MapEntry,
+    shown: MapEntry,
     version: u64,
     version_epoch: String,
     expires: Option<Instant>,
@@ -91,7 +91,7 @@ impl Channel {
         for (at, key) in expired {
             self.clear_stream(at);
             if let Some(entry) = self.state.remove(&key) {
-                let mut removal = removal(key, entry.entry.tags);
+                let mut removal = removal(key, entry.shown.tags);
                 self.add(&mut removal, settings);
             }
         }
@@ -150,7 +150,7 @@ impl Maps {
             _ => (request.version, request.version_epoch.clone()),
         };
         let expires = settings.key_ttl().map(|ttl| now + ttl);
-        channel.state.insert(key.clone(), Entry { entry, version, version_epoch, expires });
+        channel.state.insert(key.clone(), Entry { shown: entry, version, version_epoch, expires });
         let position = channel.position();
         self.remember(&request.channel, &request.idempotency_key, &position);
         (position, None)
@@ -169,7 +169,7 @@ impl Maps {
             return (found.position(), Some("key_not_found"));
         };
         found.expires = settings.has_stream().then(|| Instant::now() + settings.stream_ttl);
-        found.add(&mut removal(key.to_owned(), entry.entry.tags), settings);
+        found.add(&mut removal(key.to_owned(), entry.shown.tags), settings);
         found.removed = settings.meta_ttl().map(|ttl| Instant::now() + ttl);
         let position = found.position();
         self.remember(channel, idempotency_key, &position);
@@ -189,14 +189,14 @@ impl Maps {
             return Err(ReadError::Unrecoverable);
         }
         if !request.key.is_empty() {
-            let entry = channel.state.get(&request.key).map(|entry| entry.entry.clone());
+            let entry = channel.state.get(&request.key).map(|entry| entry.shown.clone());
             return Ok((entry.into_iter().collect(), position, String::new()));
         }
         let mut left = channel
             .state
             .iter()
             .filter(|(key, _)| request.cursor.is_empty() || **key > request.cursor)
-            .map(|(_, entry)| entry.entry.clone());
+            .map(|(_, entry)| entry.shown.clone());
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
         let page: Vec<MapEntry> = left.by_ref().take(limit).collect();
         let cursor = match page.last() {

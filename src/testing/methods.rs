@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::glob::Glob;
 use super::hub::{Hub, Position, Publish, Range, ReadError};
 use super::namespace::{Kind, Map, Namespace, name_of};
+#[allow(clippy::wildcard_imports, reason = "every request and every result")]
 use crate::message::*;
 use crate::wire::json::decode_base64;
 use crate::{ApiError, Request};
