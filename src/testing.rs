@@ -76,7 +76,6 @@ const VERSION: &str = "6.9.1 OSS";
 /// A running server. It ends when it is dropped.
 ///
 /// See the [module](self) for an example.
-#[derive(Debug)]
 pub struct Server {
     node: Arc<Node>,
     grpc: SocketAddr,
@@ -190,6 +189,13 @@ impl Server {
     /// Ends the server: the ports are free again, and every connection is closed, whatever was going on.
     pub async fn shutdown(self) {
         self.stop.all().await;
+    }
+}
+
+/// Shows where it is, and nothing of what it holds.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("grpc", &self.grpc_url()).field("http", &self.http_url()).finish_non_exhaustive()
     }
 }
 
