@@ -1,0 +1,4 @@
+//! The tests that need a server.
+
+#[cfg(feature = "cli")]
+mod cli;
