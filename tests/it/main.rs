@@ -1,4 +1,7 @@
-//! The tests that need a server.
+//! Tests over real sockets.
 
 #[cfg(feature = "cli")]
 mod cli;
+mod raw;
+mod replay;
+mod standin;
