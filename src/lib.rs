@@ -22,5 +22,7 @@ pub mod message;
 mod methods;
 mod payload;
 mod request;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 mod wire;

@@ -69,7 +69,10 @@ async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Result<
     let rest = content_type.strip_prefix("application/grpc");
     if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';'])) {
         let message = format!("invalid gRPC request content-type {content_type:?}");
-        return Err(Status { http: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..Status::new(code::INVALID_ARGUMENT, message) });
+        return Err(Status {
+            http: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ..Status::new(code::INVALID_ARGUMENT, message)
+        });
     }
     let method = find_method(head.uri.path())?;
     let message = read_message(body, &head.headers, node.max_grpc_message).await?;
@@ -95,9 +98,7 @@ async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Result<
     };
     let mode = head.headers.get("x-centrifugo-error-mode");
     match reply.error() {
-        Some(error) if node.transport_errors || mode.is_some_and(|mode| mode == "transport") => {
-            Err(Status::of(error))
-        }
+        Some(error) if node.transport_errors || mode.is_some_and(|mode| mode == "transport") => Err(Status::of(error)),
         _ => Ok((reply.protobuf().into(), asks_for_gzip(&head.headers))),
     }
 }

@@ -61,14 +61,7 @@ impl Map {
 
 impl Channel {
     fn new() -> Self {
-        Self {
-            epoch: epoch(),
-            top: 0,
-            stream: VecDeque::new(),
-            state: BTreeMap::new(),
-            expires: None,
-            removed: None,
-        }
+        Self { epoch: epoch(), top: 0, stream: VecDeque::new(), state: BTreeMap::new(), expires: None, removed: None }
     }
 
     fn position(&self) -> Position {
@@ -147,13 +140,8 @@ impl Maps {
             return (channel.position(), suppressed);
         }
         let now = Instant::now();
-        let mut entry = MapEntry {
-            key: key.clone(),
-            data,
-            tags: request.tags.clone(),
-            time: unix_ms(),
-            ..MapEntry::default()
-        };
+        let mut entry =
+            MapEntry { key: key.clone(), data, tags: request.tags.clone(), time: unix_ms(), ..MapEntry::default() };
         channel.expires = settings.has_stream().then(|| now + settings.stream_ttl);
         channel.add(&mut entry, settings);
         // A publication without a version leaves the one that the key had.
@@ -302,7 +290,10 @@ mod tests {
         maps.publish(&set("a"), bytes::Bytes::new(), &settings);
         tokio::time::advance(Duration::from_secs(30)).await;
         let (entries, position) = maps.stream("m", &Range { limit: -1, ..Range::default() }, &settings).unwrap();
-        assert_eq!(entries.iter().map(|entry| (entry.offset, entry.removed)).collect::<Vec<_>>(), [(1, false), (2, true)]);
+        assert_eq!(
+            entries.iter().map(|entry| (entry.offset, entry.removed)).collect::<Vec<_>>(),
+            [(1, false), (2, true)]
+        );
         assert_eq!((position.offset, maps.len("m", &settings)), (2, 0));
         tokio::time::advance(Duration::from_secs(30)).await;
         let (entries, position) = maps.stream("m", &Range { limit: -1, ..Range::default() }, &settings).unwrap();

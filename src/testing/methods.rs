@@ -53,9 +53,7 @@ impl Api {
     fn namespace(&self, channel: &str) -> Result<&Namespace, ApiError> {
         match name_of(channel) {
             None => Ok(&self.without_namespace),
-            Some(name) => {
-                self.namespaces.iter().find(|namespace| namespace.name == name).ok_or_else(unknown_channel)
-            }
+            Some(name) => self.namespaces.iter().find(|namespace| namespace.name == name).ok_or_else(unknown_channel),
         }
     }
 

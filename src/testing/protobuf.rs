@@ -308,7 +308,8 @@ mod tests {
     #[test]
     fn what_is_broken_is_refused_in_the_servers_words() {
         let read = |bytes: &[u8]| Protobuf.read::<PublishRequest>(bytes).unwrap_err();
-        for malformed in [&b"\x0a\xff"[..], b"\x00\x01", b"\x7b\x08\x01", b"\x0c", b"\x0f", b"\x0a\x05ab", &[0xff; 11]] {
+        for malformed in [&b"\x0a\xff"[..], b"\x00\x01", b"\x7b\x08\x01", b"\x0c", b"\x0f", b"\x0a\x05ab", &[0xff; 11]]
+        {
             assert_eq!(read(malformed), MALFORMED, "{}", malformed.escape_ascii());
         }
         assert_eq!(read(b"\x0a\x02\xff\xfe"), NOT_UTF8);

@@ -50,7 +50,8 @@ pub(super) fn headers(headers: &http::HeaderMap) -> Vec<(String, String)> {
         .iter()
         .map(|(name, value)| {
             let secret = matches!(name.as_str(), "authorization" | "x-api-key");
-            let value = if secret { "[redacted]".into() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+            let value =
+                if secret { "[redacted]".into() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
             (name.as_str().to_owned(), value)
         })
         .collect()

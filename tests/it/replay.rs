@@ -100,8 +100,7 @@ async fn grpc(client: &mut Grpc, pool: &DescriptorPool, exchange: &Value, volati
         .map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default()))
         .collect();
     let gzip = exchange["name"] == "grpc/gzip_request";
-    let answer =
-        client.call(path, &metadata, message, gzip).await.map_err(|error| format!("no answer: {error}"))?;
+    let answer = client.call(path, &metadata, message, gzip).await.map_err(|error| format!("no answer: {error}"))?;
     same("code", &Value::from(answer.code), &exchange["code"])?;
     same("message", &Value::from(answer.message), &exchange["message"])?;
     let details = answer.metadata.get("grpc-status-details-bin").map(|details| {
@@ -112,9 +111,9 @@ async fn grpc(client: &mut Grpc, pool: &DescriptorPool, exchange: &Value, volati
 
     let Some(recorded) = text("response_hex") else { return same("body", &answer.body, &None) };
     let body = answer.body.ok_or("no body")?;
-    let descriptor = path.rsplit_once('/').and_then(|(service, name)| {
-        pool.get_service_by_name(service)?.methods().find(|method| method.name() == name)
-    });
+    let descriptor = path
+        .rsplit_once('/')
+        .and_then(|(service, name)| pool.get_service_by_name(service)?.methods().find(|method| method.name() == name));
     let descriptor = descriptor.ok_or("a method that is not in the schema")?.output();
     let decode = |bytes: Bytes| -> Result<Value, String> {
         let message = DynamicMessage::decode(descriptor.clone(), bytes).map_err(|error| error.to_string())?;

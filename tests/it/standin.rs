@@ -48,7 +48,10 @@ async fn a_server_needs_no_key_and_keeps_history_and_presence() {
     let history = http(&server, "history", &json!({"channel": "a", "limit": -1})).await.unwrap();
     let history: Value = serde_json::from_slice(&history.body).unwrap();
     assert_eq!(history["result"]["publications"], json!([{"data": {}, "offset": 1}, {"data": {}, "offset": 2}]));
-    assert_eq!(http(&server, "presence", &json!({"channel": "a"})).await.unwrap().body, r#"{"result":{"presence":{}}}"#);
+    assert_eq!(
+        http(&server, "presence", &json!({"channel": "a"})).await.unwrap().body,
+        r#"{"result":{"presence":{}}}"#
+    );
 }
 
 #[tokio::test]
@@ -112,10 +115,16 @@ async fn a_status_comes_only_over_its_transport() {
     server.fault(Fault::grpc_status(14, "gone\n100%").header("x-a", "b").body(&b"\x08\x0e"[..]));
     let answer = publish_grpc(&server).await.unwrap();
     assert_eq!((answer.code, answer.message.as_str(), answer.body), (14, "gone\n100%", None));
-    assert_eq!((&answer.metadata["x-a"], &answer.metadata["grpc-status-details-bin"]), (&"b".parse().unwrap(), &"CA4".parse().unwrap()));
+    assert_eq!(
+        (&answer.metadata["x-a"], &answer.metadata["grpc-status-details-bin"]),
+        (&"b".parse().unwrap(), &"CA4".parse().unwrap())
+    );
     let page = publish_http(&server).await.unwrap();
     assert_eq!((page.status, &page.body[..]), (StatusCode::SERVICE_UNAVAILABLE, &b"<b>"[..]));
-    assert_eq!((&page.headers["retry-after"], &page.headers["content-type"]), (&"7".parse().unwrap(), &"text/html".parse().unwrap()));
+    assert_eq!(
+        (&page.headers["retry-after"], &page.headers["content-type"]),
+        (&"7".parse().unwrap(), &"text/html".parse().unwrap())
+    );
     assert_eq!(server.applied("a"), 0);
     assert_eq!(publish_http(&server).await.unwrap().status, 200);
     assert_eq!(publish_grpc(&server).await.unwrap().code, 0);
@@ -194,7 +203,10 @@ async fn calls_are_recorded_without_their_keys() {
     let mut client = Grpc::connect(server.grpc_addr()).await.unwrap();
     let metadata = [("authorization", "apikey sesame")];
     client.call(&format!("{SERVICE}/Publish"), &metadata, &b"\x0a\x01a\x12\x02\xff\x00"[..], false).await.unwrap();
-    client.call(&format!("{SERVICE}/Batch"), &metadata, &b"\x0a\x05\x4a\x03\x0a\x01a\x10\x01"[..], false).await.unwrap();
+    client
+        .call(&format!("{SERVICE}/Batch"), &metadata, &b"\x0a\x05\x4a\x03\x0a\x01a\x10\x01"[..], false)
+        .await
+        .unwrap();
     client.call(&format!("{SERVICE}/Publish"), &[], PUBLISH, false).await.unwrap();
 
     let calls = server.calls();
@@ -237,14 +249,20 @@ async fn presence_is_what_the_test_says() {
         result("presence", json!({"channel": "p:1"})).await,
         r#"{"result":{"presence":{"c1":{"user":"u","client":"c1","conn_info":{"n":"\u003c"}},"c2":{"user":"u","client":"c2"}}}}"#
     );
-    assert_eq!(result("presence_stats", json!({"channel": "p:1"})).await, r#"{"result":{"num_clients":2,"num_users":1}}"#);
+    assert_eq!(
+        result("presence_stats", json!({"channel": "p:1"})).await,
+        r#"{"result":{"num_clients":2,"num_users":1}}"#
+    );
     assert_eq!(
         result("channels", json!({"pattern": "[pq]:*"})).await,
         r#"{"result":{"channels":{"p:1":{"num_clients":2},"q:1":{"num_clients":1}}}}"#
     );
     let info_result: Value = serde_json::from_str(&result("info", json!({})).await).unwrap();
     let node = &info_result["result"]["nodes"][0];
-    assert_eq!((&node["num_clients"], &node["num_users"], &node["num_channels"], &node["num_subs"]), (&json!(2), &json!(1), &json!(2), &json!(3)));
+    assert_eq!(
+        (&node["num_clients"], &node["num_users"], &node["num_channels"], &node["num_subs"]),
+        (&json!(2), &json!(1), &json!(2), &json!(3))
+    );
     server.set_presence("p:1", "c3", info("v", b"\xff"));
     assert_eq!(result("presence", json!({"channel": "p:1"})).await, "Internal Server Error\n");
     assert!(server.remove_presence("q:1", "c2").is_some());
@@ -297,11 +315,17 @@ async fn broken_frames_are_told_so() {
         assert_eq!((answer.code, answer.message.as_str()), (code, message));
     }
     let answer = client.call(&path, &[], vec![0; 1000], true).await.unwrap();
-    assert_eq!((answer.code, answer.message.as_str()), (8, "grpc: received message after decompression larger than max 100"));
+    assert_eq!(
+        (answer.code, answer.message.as_str()),
+        (8, "grpc: received message after decompression larger than max 100")
+    );
     let answer = client.call(&path, &[("content-type", "application/json")], PUBLISH, false).await.unwrap();
     assert_eq!(answer.code, 3);
     let answer = client.call(&path, &[("grpc-encoding", "br")], PUBLISH, false).await.unwrap();
-    assert_eq!((answer.code, answer.message.as_str()), (12, "grpc: Decompressor is not installed for grpc-encoding \"br\""));
+    assert_eq!(
+        (answer.code, answer.message.as_str()),
+        (12, "grpc: Decompressor is not installed for grpc-encoding \"br\"")
+    );
 }
 
 #[tokio::test]

@@ -1,13 +1,17 @@
 //! The arguments: which there are, and the client they describe.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use centrifugo_api::{Client, Config, Error, ErrorKind, Method, Tls};
+use centrifugo_api::{Client, Config, Error, Method, Tls};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::output::{self, Failure};
+use crate::serve::Namespace;
 
 /// The ports and the path of a server that is configured with neither.
 const GRPC: &str = "http://localhost:10000";
@@ -43,7 +47,16 @@ pub(crate) enum Command {
     /// latency of requests, and this process's CPU time per message. Uses the server given with `--grpc`, `--http` or
     /// both; without either it starts the stand-in as a process of its own and uses that.
     Bench(Bench),
+    /// Runs the stand-in: a server in memory that answers as Centrifugo does
+    ///
+    /// Prints the addresses as a line of JSON and runs until it is interrupted or terminated. With an API key it asks
+    /// for that; without one it is open to everyone. It has no subscribers, and forgets everything when it ends.
+    Serve(Serve),
 }
+
+/// The options that are only for commands that talk to a server.
+const OF_CALLERS: [&str; 8] =
+    ["grpc", "http", "transport", "timeout", "ca", "client_cert", "client_key", "insecure_skip_verification"];
 
 /// Where the server is, for all commands that talk to one.
 #[derive(Args)]
@@ -66,7 +79,7 @@ pub(crate) struct Connection {
     api_key_file: Option<PathBuf>,
     /// Bounds every call, as `500ms`, `2s` or `1m`
     #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Trusts the certificate authorities in this PEM file instead of the operating system's
     #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -144,7 +157,12 @@ pub(crate) struct Publication {
 #[derive(Args)]
 pub(crate) struct Data {
     /// The data, in JSON; `-` reads it from standard input
-    #[arg(value_name = "DATA", required_unless_present = "file", conflicts_with = "file", allow_negative_numbers = true)]
+    #[arg(
+        value_name = "DATA",
+        required_unless_present = "file",
+        conflicts_with = "file",
+        allow_negative_numbers = true
+    )]
     pub(crate) given: Option<String>,
     /// Reads the data from a file
     #[arg(long, value_name = "FILE")]
@@ -202,9 +220,33 @@ pub(crate) enum Runtime {
     Current,
 }
 
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Where to listen for gRPC; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10000")]
+    pub(crate) grpc_addr: SocketAddr,
+    /// Where to listen for HTTP
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    pub(crate) http_addr: SocketAddr,
+    /// Adds a namespace, as `chat`, `chat:history=100,presence` or `scores:map`; may be given again
+    #[arg(long = "namespace", value_name = "NAME[:OPTION,…]")]
+    pub(crate) namespaces: Vec<Namespace>,
+    /// Ends when standard input does, as it does when the process at its other end is gone
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
+}
+
 /// Reads the command line. Errors of its form end the process here, as clap does it.
 pub(crate) fn parse() -> Cli {
     let matches = Cli::command().get_matches();
+    if let Some(("serve", serve)) = matches.subcommand() {
+        // They come with every command, and this one calls no server.
+        let on_the_line = |id: &&str| serve.value_source(id) == Some(ValueSource::CommandLine);
+        if let Some(id) = OF_CALLERS.into_iter().find(on_the_line) {
+            let message = format!("`serve` calls no server, and so has no use for --{}", id.replace('_', "-"));
+            Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
+        }
+    }
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut Cli::command()).exit())
 }
 
@@ -320,7 +362,7 @@ impl Transport {
 /// Reads a file that an option names. That it cannot be read is the option's fault.
 pub(crate) fn read(option: &str, file: &Path) -> Result<Vec<u8>, Failure> {
     let text = || format!("the file of {option}, {}, cannot be read", file.display());
-    Ok(fs::read(file).map_err(|error| Error::new(ErrorKind::Invalid, text()).with_source(error))?)
+    Ok(fs::read(file).map_err(|error| Error::new(centrifugo_api::ErrorKind::Invalid, text()).with_source(error))?)
 }
 
 /// A number with a unit; without one it is seconds.

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use centrifugo_api::{Client, InfoRequest, Payload};
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::runtime::{self, Runtime};
 
-use crate::args::{self, Bench, Connection, Transport};
+use crate::args::{Bench, Connection, Transport};
 use crate::output::{self, Failure};
 use report::{Report, Row};
 use server::Server;
@@ -35,7 +34,7 @@ struct Contest {
 pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure> {
     let plan = plan(bench)?;
     let server = Server::new(connection)?;
-    let runtime = runtime(bench.runtime)?;
+    let runtime = crate::runtime(bench.runtime)?;
     let mut clients = Vec::new();
     for transport in connection.transports() {
         clients.push((transport, Client::new(server.config(connection, transport)?.connections(bench.connections))?));
@@ -69,13 +68,13 @@ pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure>
     }
     progress.finish_and_clear();
 
-    let version = clients.first().and_then(|(_, client)| runtime.block_on(version(client)));
+    // The stand-in says that it is what it stands in for.
+    let real = clients.first().filter(|_| connection.names_a_server());
+    let version = real.and_then(|(_, client)| runtime.block_on(version(client)));
     let rows = contests.iter().map(|contest| Row::new(contest.way, contest.transport, &plan, &contest.runs)).collect();
     let report = Report::new(bench, server.described(connection, version), rows);
-    if let Some(file) = &bench.chart {
-        chart::draw(&report, file)?;
-    }
-    output::print(&if bench.json { report.json()? } else { report.table() })
+    output::print(&if bench.json { report.json()? } else { report.table() })?;
+    bench.chart.as_ref().map_or(Ok(()), |file| chart::draw(&report, file))
 }
 
 impl Contest {
@@ -98,14 +97,6 @@ fn plan(bench: &Bench) -> Result<Plan, Failure> {
         payload: Payload::json(&text)?,
         batch: bench.batch,
     })
-}
-
-fn runtime(kind: args::Runtime) -> Result<Runtime, Failure> {
-    let mut builder = match kind {
-        args::Runtime::Multi => runtime::Builder::new_multi_thread(),
-        args::Runtime::Current => runtime::Builder::new_current_thread(),
-    };
-    builder.enable_all().build().map_err(|error| Failure::io("the runtime cannot be started", error))
 }
 
 /// What the server says of itself; not every server has to.

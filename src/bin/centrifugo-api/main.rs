@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use args::{Cli, Command};
+use args::{Cli, Command, Runtime};
 use output::Failure;
 
 mod args;
@@ -12,6 +12,7 @@ mod bench;
 mod call;
 mod output;
 mod publish;
+mod serve;
 
 fn main() -> ExitCode {
     output::finish(&run(args::parse()))
@@ -19,15 +20,21 @@ fn main() -> ExitCode {
 
 fn run(Cli { connection, command }: Cli) -> Result<(), Failure> {
     match command {
-        Command::Call(call) => small_runtime()?.block_on(call::run(&connection, call)),
-        Command::Publish(publish) => small_runtime()?.block_on(publish::publish(&connection, publish)),
-        Command::Broadcast(broadcast) => small_runtime()?.block_on(publish::broadcast(&connection, broadcast)),
+        Command::Call(call) => runtime(Runtime::Current)?.block_on(call::run(&connection, call)),
+        Command::Publish(publish) => runtime(Runtime::Current)?.block_on(publish::publish(&connection, publish)),
+        Command::Broadcast(broadcast) => {
+            runtime(Runtime::Current)?.block_on(publish::broadcast(&connection, broadcast))
+        }
         Command::Bench(bench) => bench::run(&connection, &bench),
+        Command::Serve(serve) => runtime(Runtime::Multi)?.block_on(serve::run(&connection, serve)),
     }
 }
 
 /// For one call a single thread starts sooner than a pool.
-fn small_runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::io("the runtime cannot be started", error))
+fn runtime(threads: Runtime) -> Result<tokio::runtime::Runtime, Failure> {
+    let mut builder = match threads {
+        Runtime::Multi => tokio::runtime::Builder::new_multi_thread(),
+        Runtime::Current => tokio::runtime::Builder::new_current_thread(),
+    };
+    builder.enable_all().build().map_err(|error| Failure::io("the runtime cannot be started", error))
 }

@@ -9,7 +9,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::report::{Report, Row, Spread, rounded};
+use super::report::{Report, Row, Spread, digits, rounded};
 use crate::output::Failure;
 
 const WIDTH: u32 = 1080;
@@ -73,7 +73,7 @@ fn picture(report: &Report, svg: &mut String) -> Result<(), Box<dyn StdError>> {
         write(&throughput, &row.name, (MARGIN, middle), 14, INK, HPos::Left)?;
     }
     draw_panel(&cpu, "client CPU, µs per message (less is better)", MARGIN, &rows, |row| {
-        row.cpu_us_per_message.map(|cpu| (cpu, format!("{:.1}", cpu.median)))
+        row.cpu_us_per_message.map(|cpu| (cpu, digits(cpu.median)))
     })?;
     write(&foot, &report.conditions(), (MARGIN, 14), 13, FAINT, HPos::Left)?;
     area.present()?;

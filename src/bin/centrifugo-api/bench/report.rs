@@ -70,7 +70,9 @@ impl Spread {
         let middle = numbers.len() / 2;
         let median =
             if numbers.len() % 2 == 1 { numbers[middle] } else { f64::midpoint(numbers[middle - 1], numbers[middle]) };
-        Some(Self { median, min, max })
+        // Finer than the clocks are.
+        let rounded = |number: f64| (number * 1e3).round() / 1e3;
+        Some(Self { median: rounded(median), min: rounded(min), max: rounded(max) })
     }
 }
 
@@ -154,9 +156,10 @@ impl Report {
             1 => "1 round".into(),
             rounds => format!("medians of {rounds} rounds"),
         };
+        let build = if cfg!(debug_assertions) { " (built without optimization)" } else { "" };
         let shared = if self.server.is_stand_in() { "; the server shares them" } else { "" };
         format!(
-            "{rounds}; centrifugo-api {}, {threads}, {connections} over gRPC; {os} {arch}, {}{shared}",
+            "{rounds}; centrifugo-api {}{build}, {threads}, {connections} over gRPC; {os} {arch}, {}{shared}",
             self.version,
             count(cores, "core")
         )
@@ -174,7 +177,7 @@ impl Report {
                 format!("{} to {}", rounded(min), rounded(max)),
                 time(row.p50_us.median),
                 time(row.p99_us.median),
-                row.cpu_us_per_message.map_or("not known".into(), |cpu| format!("{:.1} µs", cpu.median)),
+                row.cpu_us_per_message.map_or("not known".into(), |cpu| format!("{} µs", digits(cpu.median))),
             ]);
         }
         let widths: Vec<usize> = (0..head.len())
@@ -189,8 +192,10 @@ impl Report {
             text.truncate(text.trim_end().len());
             text.push('\n');
         }
-        text.push_str("\np50 and p99 are of requests, from having the data to having checked every reply.\n");
-        text.push_str("CPU is this process's, user and system; the server's is not in it.");
+        text.push_str(
+            "\np50 and p99 are of requests, from having the data to having checked every reply; of less than 100\n\
+             requests, p99 is the slowest. CPU is this process's, user and system; the server's is not in it.",
+        );
         text
     }
 }
@@ -205,6 +210,15 @@ fn time(micros: f64) -> String {
     }
 }
 
+/// A number with three significant digits, of which two may be after the point.
+pub(super) fn digits(number: f64) -> String {
+    match number {
+        number if number < 10.0 => format!("{number:.2}"),
+        number if number < 100.0 => format!("{number:.1}"),
+        number => rounded(number),
+    }
+}
+
 /// A number with three significant digits and its thousands apart: the fourth would differ the next time.
 pub(super) fn rounded(number: f64) -> String {
     let digits = number.abs().max(1.0).log10().floor();
@@ -212,7 +226,7 @@ pub(super) fn rounded(number: f64) -> String {
     thousands(&format!("{:.0}", (number / unit).round() * unit))
 }
 
-fn whole(number: usize) -> String {
+pub(super) fn whole(number: usize) -> String {
     thousands(&number.to_string())
 }
 

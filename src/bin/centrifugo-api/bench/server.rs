@@ -78,11 +78,12 @@ impl Server {
     }
 
     pub(super) fn config(&self, connection: &Connection, transport: Transport) -> Result<Config, Failure> {
-        match (self, transport) {
-            (Self::Given, _) => connection.config(transport),
-            (Self::StandIn { urls, .. }, Transport::Grpc) => Ok(Config::grpc(&urls.grpc).api_key(KEY)),
-            (Self::StandIn { urls, .. }, Transport::Http) => Ok(Config::http(&urls.http).api_key(KEY)),
-        }
+        let config = match (self, transport) {
+            (Self::Given, _) => return connection.config(transport),
+            (Self::StandIn { urls, .. }, Transport::Grpc) => Config::grpc(&urls.grpc),
+            (Self::StandIn { urls, .. }, Transport::Http) => Config::http(&urls.http),
+        };
+        Ok(config.api_key(KEY).timeout(connection.timeout))
     }
 
     pub(super) fn described(&self, connection: &Connection, version: Option<String>) -> Described {

@@ -8,6 +8,7 @@ use centrifugo_api::{Batch, BroadcastRequest, Client, Payload, PublishRequest};
 use tokio::task::JoinSet;
 
 use super::cpu;
+use super::report::whole;
 use crate::output::{Failure, Refused};
 
 /// The publications: message `i` goes to channel `i`, from the first again after the last.
@@ -84,9 +85,9 @@ impl Way {
     pub(super) fn name(self, plan: &Plan) -> String {
         match self {
             Self::OneByOne { callers: 1 } => "one by one, 1 caller".into(),
-            Self::OneByOne { callers } => format!("one by one, {callers} callers"),
-            Self::Batches => format!("batches of {}", self.size(plan)),
-            Self::Broadcast => format!("broadcast to {}", self.size(plan)),
+            Self::OneByOne { callers } => format!("one by one, {} callers", whole(callers)),
+            Self::Batches => format!("batches of {}", whole(self.size(plan))),
+            Self::Broadcast => format!("broadcast to {}", whole(self.size(plan))),
         }
     }
 }
