@@ -1,5 +1,7 @@
 //! The command, as a shell sees it, against the stand-in.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by ending")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -441,12 +443,11 @@ const SMALL: [&str; 11] =
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bench_publishes_the_same_in_every_way_and_gives_every_number() {
     let server = server().await;
-    let arguments = [&SMALL[..], &["--json", "--grpc", &server.grpc_url(), "--http", &server.http_url()]].concat();
+    let (grpc, http) = (server.grpc_url(), server.http_url());
+    let arguments = [&SMALL[..], &["--json", "--grpc", &grpc, "--http", &http]].concat();
     let data = run(command(&arguments).env("CENTRIFUGO_API_KEY", KEY)).result();
     let data = complete(data, &TRANSPORTS, 40);
-    let expected = json!({
-        "kind": "given", "version": "6.9.1 OSS", "grpc": server.grpc_url(), "http": server.http_url(),
-    });
+    let expected = json!({ "kind": "given", "version": "6.9.1 OSS", "grpc": grpc, "http": http });
     assert_eq!(data["server"], expected);
     // Four ways, two transports, a warm-up and two rounds; message 0, 7, 14, … of 40 goes to the first channel.
     assert_eq!(server.applied("bench_0"), 4 * 2 * 3 * 6);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use centrifugo_api::{Client, Config, Error, Method, Tls};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::output::{self, Failure};
 use crate::serve::Namespace;
@@ -123,7 +123,7 @@ pub(crate) struct Publish {
 #[derive(Args)]
 pub(crate) struct Broadcast {
     /// The channels, separated by commas
-    #[arg(value_delimiter = ',', value_name = "CHANNEL,CHANNEL…", required = true)]
+    #[arg(value_delimiter = ',', num_args = 1, action = ArgAction::Set, required = true, value_name = "CHANNEL,CHANNEL…")]
     pub(crate) channels: Vec<String>,
     #[command(flatten)]
     pub(crate) publication: Publication,
