@@ -3,6 +3,8 @@
 //! `cargo run --example publish`, with a server that has both APIs on their default ports (`docker compose up` starts one),
 //! and its key in `CENTRIFUGO_API_KEY`.
 
+#![allow(clippy::print_stdout, reason = "a program that prints what it sees")]
+
 use std::env;
 
 use centrifugo_api::{Client, Config, Error, HistoryRequest, PublishRequest};

@@ -141,13 +141,13 @@ async fn provoke(over: Over, cell: &str) -> Error {
             let server = start().await;
             server.fault(Fault::hang_after());
             let client = client(over, &server);
-            let call = tokio::spawn(async move { client.publish(request()).await });
+            let publishing = tokio::spawn(async move { client.publish(request()).await });
             while server.applied("news") == 0 {
                 tokio::task::yield_now().await;
             }
             tokio::time::pause();
             tokio::time::advance(Duration::from_secs(11)).await;
-            let error = call.await.unwrap().unwrap_err();
+            let error = publishing.await.unwrap().unwrap_err();
             tokio::time::resume();
             error
         }
@@ -205,7 +205,7 @@ async fn details_that_are_no_base64_are_an_error_and_not_a_panic() {
 async fn a_redirect_is_not_followed() {
     let elsewhere = start().await;
     let server = start().await;
-    server.fault(Fault::http_status(307).header("location", &format!("{}/publish", elsewhere.http_url())));
+    server.fault(Fault::http_status(307).header("location", format!("{}/publish", elsewhere.http_url())));
     let error = client(Over::Http, &server).publish(request()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert!(elsewhere.calls().is_empty());

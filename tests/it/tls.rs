@@ -72,7 +72,7 @@ fn refused(outcomes: [Result<(), Error>; 2], cause: &str) {
         let mut causes = String::new();
         let mut next = error.source();
         while let Some(error) = next {
-            write!(causes, "{error}\n").unwrap();
+            writeln!(causes, "{error}").unwrap();
             next = error.source();
         }
         assert!(causes.contains(cause), "{causes}");
