@@ -16,7 +16,7 @@ const WIDTH: u32 = 1080;
 /// Above the panels: title, server, legend.
 const HEAD: u32 = 128;
 /// Below them: how it was measured.
-const FOOT: u32 = 40;
+const FOOT: u32 = 60;
 /// A bar and the space to the next; a group of bars has the same space once more.
 const BAR: i32 = 22;
 const STEP: i32 = 27;
@@ -75,7 +75,9 @@ fn picture(report: &Report, svg: &mut String) -> Result<(), Box<dyn StdError>> {
     draw_panel(&cpu, "client CPU, µs per message (less is better)", MARGIN, &rows, |row| {
         row.cpu_us_per_message.map(|cpu| (cpu, digits(cpu.median)))
     })?;
-    write(&foot, &report.conditions(), (MARGIN, 14), 13, FAINT, HPos::Left)?;
+    for (y, line) in [14, 34].into_iter().zip(report.conditions()) {
+        write(&foot, &line, (MARGIN, y), 13, FAINT, HPos::Left)?;
+    }
     area.present()?;
     Ok(())
 }
