@@ -196,13 +196,13 @@ impl Hub {
         self.presence.entry(channel).or_default().insert(client, info);
     }
 
-    pub(super) fn leave(&mut self, channel: &str, client: &str) -> Option<ClientInfo> {
-        let clients = self.presence.get_mut(channel)?;
-        let left = clients.remove(client);
-        if clients.is_empty() {
-            self.presence.remove(channel);
+    pub(super) fn leave(&mut self, channel: &str, client: &str) {
+        if let Some(clients) = self.presence.get_mut(channel) {
+            clients.remove(client);
+            if clients.is_empty() {
+                self.presence.remove(channel);
+            }
         }
-        left
     }
 
     /// Who is in a channel.
@@ -265,7 +265,12 @@ impl Keys {
 
     pub(super) fn put(&mut self, channel: &str, key: &str, position: Position) {
         let expires = Instant::now() + IDEMPOTENCY_TTL;
-        self.0.entry(channel.to_owned()).or_default().insert(key.to_owned(), (position, expires));
+        let keys = self.0.entry(channel.to_owned()).or_default();
+        // Now and then those that nobody asks for any more have to go.
+        if keys.len() >= 1024 && keys.len().is_power_of_two() {
+            keys.retain(|_, (_, expires)| *expires > Instant::now());
+        }
+        keys.insert(key.to_owned(), (position, expires));
     }
 
     pub(super) fn forget(&mut self, channel: &str) {

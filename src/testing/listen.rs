@@ -74,7 +74,7 @@ where
 /// Ends everything when told to, or when dropped.
 #[derive(Debug)]
 pub(super) struct Stop {
-    stop: watch::Sender<bool>,
+    told: watch::Sender<bool>,
     alive: mpsc::Receiver<()>,
     // Kept until the end, so that listeners can be given it.
     lend: Option<mpsc::Sender<()>>,
@@ -83,12 +83,12 @@ pub(super) struct Stop {
 impl Stop {
     pub(super) fn new() -> Self {
         let (lend, alive) = mpsc::channel(1);
-        Self { stop: watch::Sender::new(false), alive, lend: Some(lend) }
+        Self { told: watch::Sender::new(false), alive, lend: Some(lend) }
     }
 
     /// Ends everything, and waits until it has ended.
     pub(super) async fn all(mut self) {
-        self.stop.send_replace(true);
+        self.told.send_replace(true);
         self.lend = None;
         // Nobody sends: it is the last sender's end that is waited for.
         while self.alive.recv().await.is_some() {}
@@ -107,20 +107,18 @@ impl Stop {
     {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let mut stop = self.stop.subscribe();
+        let mut stop = self.told.subscribe();
         let Some(alive) = self.lend.clone() else { return Ok(address) };
         tokio::spawn(async move {
             loop {
-                let stream = tokio::select! {
-                    accepted = listener.accept() => match accepted {
-                        Ok((stream, _)) => stream,
-                        // Connections that end before they are accepted, or too many at once: neither is the end.
-                        Err(_) => {
-                            tokio::task::yield_now().await;
-                            continue;
-                        }
-                    },
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
                     () = stopped(&mut stop) => break,
+                };
+                let Ok((stream, _)) = accepted else {
+                    // A connection that ended before it was accepted, or too many at once: neither lasts.
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                    continue;
                 };
                 let line = Line { cut: Arc::new(watch::Sender::new(false)), _alive: alive.clone() };
                 let (handshake, serve, mut stop) = (Arc::clone(&handshake), serve.clone(), stop.clone());

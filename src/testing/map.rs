@@ -32,7 +32,7 @@ struct Channel {
 
 #[derive(Debug)]
 struct Entry {
-    entry: MapEntry,
+    shown: MapEntry,
     version: u64,
     version_epoch: String,
     expires: Option<Instant>,
@@ -91,7 +91,7 @@ impl Channel {
         for (at, key) in expired {
             self.clear_stream(at);
             if let Some(entry) = self.state.remove(&key) {
-                let mut removal = removal(key, entry.entry.tags);
+                let mut removal = removal(key, entry.shown.tags);
                 self.add(&mut removal, settings);
             }
         }
@@ -122,7 +122,7 @@ impl Maps {
         if let Some(first) = self.first(&request.channel, &request.idempotency_key) {
             return (first, Some("idempotency"));
         }
-        let channel = self.channel(&request.channel, settings);
+        let (channel, _) = self.channel(&request.channel, settings);
         let before = channel.state.get(key).map(|entry| (entry.version, entry.version_epoch.clone()));
         let suppressed = match &before {
             Some((version, version_epoch))
@@ -150,7 +150,7 @@ impl Maps {
             _ => (request.version, request.version_epoch.clone()),
         };
         let expires = settings.key_ttl().map(|ttl| now + ttl);
-        channel.state.insert(key.clone(), Entry { entry, version, version_epoch, expires });
+        channel.state.insert(key.clone(), Entry { shown: entry, version, version_epoch, expires });
         let position = channel.position();
         self.remember(&request.channel, &request.idempotency_key, &position);
         (position, None)
@@ -169,7 +169,7 @@ impl Maps {
             return (found.position(), Some("key_not_found"));
         };
         found.expires = settings.has_stream().then(|| Instant::now() + settings.stream_ttl);
-        found.add(&mut removal(key.to_owned(), entry.entry.tags), settings);
+        found.add(&mut removal(key.to_owned(), entry.shown.tags), settings);
         found.removed = settings.meta_ttl().map(|ttl| Instant::now() + ttl);
         let position = found.position();
         self.remember(channel, idempotency_key, &position);
@@ -182,21 +182,22 @@ impl Maps {
         request: &MapReadStateRequest,
         settings: &Map,
     ) -> Result<(Vec<MapEntry>, Position, String), ReadError> {
-        let channel = self.channel(&request.channel, settings);
+        let (channel, is_new) = self.channel(&request.channel, settings);
         let position = channel.position();
-        let revision = request.revision_offset > 0 || !request.revision_epoch.is_empty();
+        // A channel that was never used has no revision, so only an epoch can be a wrong one.
+        let revision = (request.revision_offset > 0 && !is_new) || !request.revision_epoch.is_empty();
         if revision && request.revision_epoch != position.epoch {
             return Err(ReadError::Unrecoverable);
         }
         if !request.key.is_empty() {
-            let entry = channel.state.get(&request.key).map(|entry| entry.entry.clone());
+            let entry = channel.state.get(&request.key).map(|entry| entry.shown.clone());
             return Ok((entry.into_iter().collect(), position, String::new()));
         }
         let mut left = channel
             .state
             .iter()
             .filter(|(key, _)| request.cursor.is_empty() || **key > request.cursor)
-            .map(|(_, entry)| entry.entry.clone());
+            .map(|(_, entry)| entry.shown.clone());
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
         let page: Vec<MapEntry> = left.by_ref().take(limit).collect();
         let cursor = match page.last() {
@@ -213,8 +214,11 @@ impl Maps {
         range: &Range,
         settings: &Map,
     ) -> Result<(Vec<MapEntry>, Position), ReadError> {
-        let found = self.channel(channel, settings);
+        let (found, is_new) = self.channel(channel, settings);
         let position = found.position();
+        if is_new {
+            return Ok((Vec::new(), position));
+        }
         if range.since.as_ref().is_some_and(|since| !since.epoch.is_empty() && since.epoch != position.epoch) {
             return Err(ReadError::Unrecoverable);
         }
@@ -222,7 +226,7 @@ impl Maps {
         let chosen = choose(found.stream.iter().map(|entry| entry.offset), found.top, since, range);
         let entries: Vec<MapEntry> = chosen.into_iter().filter_map(|index| found.stream.get(index).cloned()).collect();
         match (since, entries.first()) {
-            (Some(since), Some(first)) if !range.reverse && since > 0 && first.offset > since + 1 => {
+            (Some(since), Some(first)) if !range.reverse && since > 0 && first.offset > since.wrapping_add(1) => {
                 Err(ReadError::Unrecoverable)
             }
             _ => Ok((entries, position)),
@@ -251,12 +255,13 @@ impl Maps {
         }
     }
 
-    /// A channel, made if need be, without what has expired; using it lets it live on.
-    fn channel(&mut self, channel: &str, settings: &Map) -> &mut Channel {
+    /// A channel, made if need be (and whether it was), without what has expired; using it lets it live on.
+    fn channel(&mut self, channel: &str, settings: &Map) -> (&mut Channel, bool) {
         self.drop_expired(channel, settings);
+        let is_new = !self.channels.contains_key(channel);
         let found = self.channels.entry(channel.to_owned()).or_insert_with(Channel::new);
         found.removed = settings.meta_ttl().map(|ttl| Instant::now() + ttl);
-        found
+        (found, is_new)
     }
 
     fn drop_expired(&mut self, channel: &str, settings: &Map) {

@@ -1,7 +1,5 @@
 //! The command, as a shell sees it, against the stand-in.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by ending")]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};

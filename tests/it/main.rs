@@ -1,5 +1,7 @@
 //! Tests over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[cfg(feature = "cli")]
 mod cli;
 mod raw;

@@ -169,7 +169,10 @@ impl Report {
     /// How it was measured.
     pub(super) fn conditions(&self) -> [String; 2] {
         let Machine { os, arch, cores, load } = self.machine;
-        let connections = count(self.grpc_connections, "connection");
+        let connections = match count(self.grpc_connections, "connection") {
+            connections if self.ways.iter().any(|row| row.transport == "grpc") => format!(", {connections} over gRPC"),
+            _ => String::new(),
+        };
         let threads = match self.runtime {
             "multi" => format!("a runtime with {}", count(cores, "thread")),
             _ => "a runtime with 1 thread".into(),
@@ -185,7 +188,7 @@ impl Report {
             _ => String::new(),
         };
         [
-            format!("client: centrifugo-api {}{build}, {threads}, {connections} over gRPC; {rounds}", self.version),
+            format!("client: centrifugo-api {}{build}, {threads}{connections}; {rounds}", self.version),
             format!("machine: {os} {arch}, {}{shared}{busy}", count(cores, "core")),
         ]
     }
