@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::{Bench, Connection, Transport};
 use crate::output::{self, Failure};
-use report::{Report, Row};
+use report::{Machine, Report, Row};
 use server::Server;
 use ways::{Plan, Run, Way};
 
@@ -33,6 +33,7 @@ struct Contest {
 
 pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure> {
     let plan = plan(bench)?;
+    let machine = Machine::new();
     let server = Server::new(connection)?;
     let runtime = crate::runtime(bench.runtime)?;
     let mut clients = Vec::new();
@@ -72,7 +73,7 @@ pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure>
     let real = clients.first().filter(|_| connection.names_a_server());
     let version = real.and_then(|(_, client)| runtime.block_on(version(client)));
     let rows = contests.iter().map(|contest| Row::new(contest.way, contest.transport, &plan, &contest.runs)).collect();
-    let report = Report::new(bench, server.described(connection, version), rows);
+    let report = Report::new(bench, machine, server.described(connection, version), rows);
     output::print(&if bench.json { report.json()? } else { report.table() })?;
     bench.chart.as_ref().map_or(Ok(()), |file| chart::draw(&report, file))
 }

@@ -11,13 +11,10 @@ use tokio::sync::oneshot;
 use crate::args::{Connection, Serve};
 use crate::output::{self, Failure};
 
-/// How often the server is told to forget what it was asked. Nobody looks at it here.
-const FORGET: Duration = Duration::from_millis(100);
-
 pub(crate) async fn run(connection: &Connection, serve: Serve) -> Result<(), Failure> {
     // From the beginning, so that no signal is missed.
     let stopped = stopped(serve.stop_with_stdin).map_err(|error| Failure::io("signals cannot be waited for", error))?;
-    let mut builder = Server::builder().grpc_addr(serve.grpc_addr).http_addr(serve.http_addr);
+    let mut builder = Server::builder().grpc_addr(serve.grpc_addr).http_addr(serve.http_addr).without_records();
     if let Some(key) = connection.key()? {
         builder = builder.api_key(key);
     }
@@ -28,15 +25,7 @@ pub(crate) async fn run(connection: &Connection, serve: Serve) -> Result<(), Fai
     let server = started.map_err(|error| Failure::io("the stand-in cannot listen at its addresses", error))?;
     let urls = json!({ "grpc": server.grpc_url(), "http": server.http_url() });
     output::print(&urls.to_string())?;
-
-    let mut forget = tokio::time::interval(FORGET);
-    tokio::pin!(stopped);
-    loop {
-        tokio::select! {
-            () = &mut stopped => break,
-            _ = forget.tick() => server.clear_calls(),
-        }
-    }
+    stopped.await;
     server.shutdown().await;
     Ok(())
 }

@@ -16,7 +16,9 @@ const WIDTH: u32 = 1080;
 /// Above the panels: title, server, legend.
 const HEAD: u32 = 128;
 /// Below them: how it was measured.
-const FOOT: u32 = 40;
+const FOOT: u32 = 60;
+/// Where the bars begin in a panel, below its title.
+const BARS: i32 = 50;
 /// A bar and the space to the next; a group of bars has the same space once more.
 const BAR: i32 = 22;
 const STEP: i32 = 27;
@@ -58,24 +60,26 @@ fn picture(report: &Report, svg: &mut String) -> Result<(), Box<dyn StdError>> {
             left += 120;
         }
     }
-    write(&area, "thin line: lowest to highest round", (left, 91), 14, FAINT, HPos::Left)?;
+    if report.rounds > 1 {
+        write(&area, "thin line: lowest to highest round", (left, 91), 14, FAINT, HPos::Left)?;
+    }
     let (_, below) = area.split_vertically(HEAD);
     let (panels, foot) = below.split_vertically(panel);
     let (throughput, cpu) = panels.split_horizontally(i32::try_from(WIDTH)? / 2 + NAMES / 2);
     draw_panel(&throughput, "messages per second (more is better)", NAMES + MARGIN, &rows, |row| {
         Some((row.messages_per_second, rounded(row.messages_per_second.median)))
     })?;
-    for (y, row) in
-        rows.iter().enumerate().filter(|(at, (_, row))| *at == 0 || rows[at - 1].1.name != row.name).map(|(_, row)| row)
-    {
-        let same = rows.iter().filter(|(_, other)| other.name == row.name).count();
-        let middle = 50 + y + (i32::try_from(same)? * STEP - (STEP - BAR)) / 2;
-        write(&throughput, &row.name, (MARGIN, middle), 14, INK, HPos::Left)?;
+    for way in rows.chunk_by(|(_, row), (_, next)| row.name == next.name) {
+        if let (Some((first, row)), Some((last, _))) = (way.first(), way.last()) {
+            write(&throughput, &row.name, (MARGIN, BARS + i32::midpoint(*first, last + BAR)), 14, INK, HPos::Left)?;
+        }
     }
     draw_panel(&cpu, "client CPU, µs per message (less is better)", MARGIN, &rows, |row| {
         row.cpu_us_per_message.map(|cpu| (cpu, digits(cpu.median)))
     })?;
-    write(&foot, &report.conditions(), (MARGIN, 14), 13, FAINT, HPos::Left)?;
+    for (y, line) in [14, 34].into_iter().zip(report.conditions()) {
+        write(&foot, &line, (MARGIN, y), 13, FAINT, HPos::Left)?;
+    }
     area.present()?;
     Ok(())
 }
@@ -117,13 +121,13 @@ fn draw_panel(
     write(area, title, (left, 14), 15, INK, HPos::Left)?;
     for value in std::iter::successors(Some(0.0), |value| Some(value + step)).take_while(|value| *value <= most) {
         let style = if value == 0.0 { INK } else { GRID };
-        area.draw(&PathElement::new([(x(value), 42), (x(value), bottom)], style))?;
+        area.draw(&PathElement::new([(x(value), BARS - 8), (x(value), bottom)], style))?;
         let text = if step < 1.0 { format!("{value:.1}") } else { rounded(value) };
         write(area, &text, (x(value), bottom + 12), 12, FAINT, HPos::Center)?;
     }
     for (y, row) in rows {
         let Some((spread, text)) = number(row) else { continue };
-        let (top, middle) = (50 + y, 50 + y + BAR / 2);
+        let (top, middle) = (BARS + y, BARS + y + BAR / 2);
         let colour = colour(row.transport);
         area.draw(&Rectangle::new([(left, top), (x(spread.median), top + BAR)], colour.filled()))?;
         let (low, high) = (x(spread.min), x(spread.max));

@@ -2,6 +2,7 @@
 
 use std::env::consts::{ARCH, OS};
 use std::fmt::Write as _;
+use std::fs;
 use std::num::NonZero;
 use std::thread;
 use std::time::Duration;
@@ -29,11 +30,33 @@ pub(super) struct Report {
     pub(super) ways: Vec<Row>,
 }
 
-#[derive(Serialize)]
-struct Machine {
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct Machine {
     os: &'static str,
     arch: &'static str,
     cores: usize,
+    /// How many threads wanted to run in the minute before, on average; Linux says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load: Option<f64>,
+}
+
+impl Machine {
+    /// Asked before anything is measured, or the bench would see itself.
+    pub(super) fn new() -> Self {
+        let load = fs::read_to_string("/proc/loadavg").ok();
+        Self {
+            os: OS,
+            arch: ARCH,
+            cores: thread::available_parallelism().map_or(1, NonZero::get),
+            load: load.and_then(|text| text.split(' ').next()?.parse().ok()),
+        }
+    }
+
+    /// Whether others had so much of the machine that the numbers are theirs as well.
+    fn is_busy(&self) -> bool {
+        #[allow(clippy::cast_precision_loss, reason = "no machine has 2^53 cores")]
+        self.load.is_some_and(|load| load > self.cores as f64 / 4.0)
+    }
 }
 
 /// One way over one transport.
@@ -110,8 +133,7 @@ impl Row {
 }
 
 impl Report {
-    pub(super) fn new(bench: &Bench, server: Described, ways: Vec<Row>) -> Self {
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    pub(super) fn new(bench: &Bench, machine: Machine, server: Described, ways: Vec<Row>) -> Self {
         let runtime = match bench.runtime {
             args::Runtime::Multi => "multi",
             args::Runtime::Current => "current",
@@ -119,7 +141,7 @@ impl Report {
         Self {
             server,
             version: env!("CARGO_PKG_VERSION"),
-            machine: Machine { os: OS, arch: ARCH, cores },
+            machine,
             messages: bench.messages,
             channels: bench.channels,
             payload_bytes: bench.payload,
@@ -145,9 +167,12 @@ impl Report {
     }
 
     /// How it was measured.
-    pub(super) fn conditions(&self) -> String {
-        let Machine { os, arch, cores } = self.machine;
-        let connections = count(self.grpc_connections, "connection");
+    pub(super) fn conditions(&self) -> [String; 2] {
+        let Machine { os, arch, cores, load } = self.machine;
+        let connections = match count(self.grpc_connections, "connection") {
+            connections if self.ways.iter().any(|row| row.transport == "grpc") => format!(", {connections} over gRPC"),
+            _ => String::new(),
+        };
         let threads = match self.runtime {
             "multi" => format!("a runtime with {}", count(cores, "thread")),
             _ => "a runtime with 1 thread".into(),
@@ -157,12 +182,15 @@ impl Report {
             rounds => format!("medians of {rounds} rounds"),
         };
         let build = if cfg!(debug_assertions) { " (built without optimization)" } else { "" };
-        let shared = if self.server.is_stand_in() { "; the server shares them" } else { "" };
-        format!(
-            "{rounds}; centrifugo-api {}{build}, {threads}, {connections} over gRPC; {os} {arch}, {}{shared}",
-            self.version,
-            count(cores, "core")
-        )
+        let shared = if self.server.is_stand_in() { ", which the server shares" } else { "" };
+        let busy = match load {
+            Some(load) if self.machine.is_busy() => format!("; busy before this began (load {load})"),
+            _ => String::new(),
+        };
+        [
+            format!("client: centrifugo-api {}{build}, {threads}{connections}; {rounds}", self.version),
+            format!("machine: {os} {arch}, {}{shared}{busy}", count(cores, "core")),
+        ]
     }
 
     pub(super) fn table(&self) -> String {
@@ -183,7 +211,8 @@ impl Report {
         let widths: Vec<usize> = (0..head.len())
             .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default())
             .collect();
-        let mut text = format!("{}\nserver: {}\n{}\n\n", self.title(), self.server.text(), self.conditions());
+        let [client, machine] = self.conditions();
+        let mut text = format!("{}\nserver: {}\n{client}\n{machine}\n\n", self.title(), self.server.text());
         for line in lines {
             for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
                 // Words on the left, numbers on the right. Writing to a string does not fail.
