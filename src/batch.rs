@@ -39,7 +39,7 @@ use crate::{ApiError, AsRequest, Error, Message, Method, Request};
 ///
 /// A request over gRPC is at most 4 MiB unless the server is configured otherwise, so a batch is, too. See the server's
 /// page on [batching](https://centrifugal.dev/docs/server/server_api#batch).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Batch {
     /// The commands as the schema's `BatchRequest` holds them, ready to be sent over gRPC.
     encoded: Vec<u8>,
@@ -49,21 +49,30 @@ pub struct Batch {
     problem: Option<(Method, Problem)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Command {
-    /// Of the schema: the body of the request ends here in `encoded`, and is this long.
-    Encoded { method: Method, end: usize, len: usize },
+    /// Of the schema: the body of the request ends here in `encoded`, is this long, and asks for so many answers.
+    Encoded { method: Method, end: usize, len: usize, answers: usize },
     /// Given as JSON; over gRPC it is translated when it is sent.
-    Json { method: Box<str>, params: Raw },
+    Json { method: Box<str>, params: Box<RawValue> },
 }
 
-/// JSON text that `Debug` does not show.
-#[derive(Clone)]
-struct Raw(Box<RawValue>);
+impl Command {
+    fn method(&self) -> &str {
+        match self {
+            Self::Encoded { method, .. } => method.name(),
+            Self::Json { method, .. } => method,
+        }
+    }
+}
 
-impl std::fmt::Debug for Raw {
+/// Shows the methods and no payload.
+impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.0.get().len())
+        f.debug_struct("Batch")
+            .field("commands", &self.commands.iter().map(Command::method).collect::<Vec<_>>())
+            .field("parallel", &self.parallel)
+            .finish_non_exhaustive()
     }
 }
 
@@ -120,7 +129,7 @@ impl Batch {
         // Only `Method::Batch` has no tag, and no request has that method.
         let tag = method.command_tag().unwrap_or_default();
         wire::push_command(tag, len, request, &mut self.encoded);
-        self.add(Command::Encoded { method, end: self.encoded.len(), len })
+        self.add(Command::Encoded { method, end: self.encoded.len(), len, answers: request.answers() })
     }
 
     /// Adds a command by its name, with its parameters in JSON, such as the schema of this version may not know.
@@ -134,7 +143,7 @@ impl Batch {
         check_method_name(method)?;
         let params = serde_json::value::to_raw_value(&params)
             .map_err(|_| Error::invalid("the command's parameters cannot be written as JSON"))?;
-        Ok(self.add(Command::Json { method: method.into(), params: Raw(params) }))
+        Ok(self.add(Command::Json { method: method.into(), params }))
     }
 
     fn add<T: ?Sized>(&mut self, command: Command) -> Handle<T> {
@@ -177,11 +186,13 @@ impl Batch {
             let (found, sent) = (replies.len(), self.len());
             return Err(Error::protocol(format!("the answer has {found} replies to {sent} commands")));
         }
-        let methods = self.commands.iter().map(|command| match command {
-            Command::Encoded { method, .. } => Cow::Borrowed(method.name()),
-            Command::Json { method, .. } => Cow::Owned(method.to_string()),
+        let commands = self.commands.iter().map(|command| match command {
+            Command::Encoded { method, answers, .. } => {
+                Sent { method: Cow::Borrowed(method.name()), answers: *answers }
+            }
+            Command::Json { method, .. } => Sent { method: Cow::Owned(method.to_string()), answers: 1 },
         });
-        Ok(BatchReplies { format, replies, methods: methods.collect(), transport: "", endpoint: None })
+        Ok(BatchReplies { format, replies, commands: commands.collect(), transport: "", endpoint: None })
     }
 }
 
@@ -207,7 +218,7 @@ impl Body for Batch {
                 Command::Json { method, params } => {
                     batch.extend_from_slice(&self.encoded[copied..end]);
                     copied = end;
-                    let (tag, request) = from_json(method, params.0.get())?;
+                    let (tag, request) = from_json(method, params.get())?;
                     wire::push_encoded_command(tag, &request, &mut batch);
                 }
             }
@@ -227,7 +238,7 @@ impl Body for Batch {
         for (index, command) in self.commands.iter().enumerate() {
             json.extend_from_slice(if index == 0 { br#"{""# } else { br#",{""# });
             match command {
-                Command::Encoded { method, end, len } => {
+                Command::Encoded { method, end, len, .. } => {
                     json.extend_from_slice(method.name().as_bytes());
                     json.extend_from_slice(br#"":"#);
                     method
@@ -237,7 +248,7 @@ impl Body for Batch {
                 Command::Json { method, params } => {
                     json.extend_from_slice(method.as_bytes());
                     json.extend_from_slice(br#"":"#);
-                    json.extend_from_slice(params.0.get().as_bytes());
+                    json.extend_from_slice(params.get().as_bytes());
                 }
             }
             json.push(b'}');
@@ -266,9 +277,16 @@ pub struct BatchReplies {
     format: Format,
     /// One for each command, as the server wrote it.
     replies: Vec<Bytes>,
-    methods: Vec<Cow<'static, str>>,
+    commands: Vec<Sent>,
     transport: &'static str,
     endpoint: Option<Arc<str>>,
+}
+
+/// What a reply is the reply to.
+#[derive(Clone)]
+struct Sent {
+    method: Cow<'static, str>,
+    answers: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -286,13 +304,19 @@ impl BatchReplies {
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the reply is not one to this command, [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the handle is of
     /// another, longer batch.
     pub fn get<T: Message>(&self, handle: Handle<T>) -> Result<T, Error> {
-        self.read(handle.index, |method, reply| match self.format {
+        let reply: T = self.read(handle.index, |method, reply| match self.format {
             Format::Json => wire::reply_from_json(reply, method),
             Format::Protobuf => match wire::reply_from_protobuf(reply.clone(), command_tag(method)?)? {
                 Ok(result) => wire::message_from_protobuf(result).map(Ok),
                 Err(error) => Ok(Err(error)),
             },
-        })
+        })?;
+        // `read` has found the command.
+        let sent = &self.commands[handle.index];
+        match check_answers(sent.answers, &reply) {
+            Ok(()) => Ok(reply),
+            Err(error) => Err(error.at(sent.method.clone(), self.transport, self.endpoint.clone())),
+        }
     }
 
     /// The result of a command that was given as JSON, decoded from JSON.
@@ -315,7 +339,7 @@ impl BatchReplies {
         index: usize,
         read: impl FnOnce(&str, &Bytes) -> Result<Answer<T>, Malformed>,
     ) -> Result<T, Error> {
-        let (Some(reply), Some(method)) = (self.replies.get(index), self.methods.get(index)) else {
+        let (Some(reply), Some(Sent { method, .. })) = (self.replies.get(index), self.commands.get(index)) else {
             return Err(Error::invalid("the handle is of another batch"));
         };
         let error = match read(method, reply) {
@@ -332,7 +356,7 @@ impl BatchReplies {
     /// The replies, each as the JSON of its envelope.
     pub(crate) fn to_json(&self) -> Result<Vec<Box<RawValue>>, Error> {
         let mut all = Vec::with_capacity(self.replies.len());
-        for (index, method) in self.methods.iter().enumerate() {
+        for (index, Sent { method, .. }) in self.commands.iter().enumerate() {
             let envelope = match self.get_json::<Box<RawValue>>(Handle::new(index)) {
                 Ok(result) => serde_json::value::to_raw_value(&BTreeMap::from([(method, result)])),
                 Err(error) => match error.api() {
@@ -367,6 +391,15 @@ impl BatchReplies {
 impl std::fmt::Debug for BatchReplies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BatchReplies").field("len", &self.len()).field("format", &self.format).finish_non_exhaustive()
+    }
+}
+
+/// Whether the result answers all that the request asked.
+pub(crate) fn check_answers<T: Message>(asked: usize, reply: &T) -> Result<(), Error> {
+    match reply.answers() {
+        Some(answers) if answers == asked => Ok(()),
+        Some(answers) => Err(Error::protocol(format!("the answer has {answers} results where {asked} were asked for"))),
+        None => Err(Error::protocol("a part of the answer has neither a result nor an error")),
     }
 }
 

@@ -103,7 +103,10 @@ impl Client {
         let checked = request.check().or_else(|problem| problem.error(self.pro));
         checked.map_err(|error| self.at(error, method.name()))?;
         let call = Call::new(method, request, self.deadline());
-        self.send(&call).await?.read().map_err(|error| self.at(error, method.name()))
+        let reply = self.send(&call).await?.read();
+        reply
+            .and_then(|reply| batch::check_answers(request.answers(), &reply).map(|()| reply))
+            .map_err(|error| self.at(error, method.name()))
     }
 
     /// Sends many commands in one request.
@@ -280,6 +283,11 @@ macro_rules! client_methods {
             )]
             /// # Ok(()) }
             /// ```
+            ///
+            #[doc = concat!(
+                "See the server's page on [", stringify!($name),
+                "](https://centrifugal.dev/docs/server/server_api#", stringify!($name), ")."
+            )]
             ///
             /// # Errors
             ///

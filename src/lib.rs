@@ -1,4 +1,55 @@
-//! Client for the server API of [Centrifugo](https://centrifugal.dev), the real-time messaging server, over gRPC and HTTP.
+//! A client for the server API of [Centrifugo](https://centrifugal.dev), the real-time messaging server, over gRPC and
+//! over HTTP.
+//!
+//! A backend uses it to publish into channels, to read their history and presence, and to manage the connections of its
+//! users: every method of the [server API](https://centrifugal.dev/docs/server/server_api) is here. The same request goes
+//! over either transport and comes back with the same result or the same error.
+//!
+//! ```no_run
+//! use centrifugo_api::{Client, Config, HistoryRequest, PublishRequest};
+//! use serde_json::{Value, json};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), centrifugo_api::Error> {
+//!     let client = Client::new(Config::grpc("http://localhost:10000").api_key("my key"))?;
+//!     // or: Client::new(Config::http("http://localhost:8000/api").api_key("my key"))?
+//!
+//!     let position = client.publish(PublishRequest::new("news", json!({ "text": "hello" }))).await?;
+//!     println!("offset {} of epoch {}", position.offset, position.epoch);
+//!
+//!     let history = client.history(HistoryRequest::new("news").limit(10)).await?;
+//!     for publication in history.publications {
+//!         println!("{}: {}", publication.offset, publication.json::<Value>()?);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Where to find what
+//!
+//! - [`Client`] has a method for each of the API's; [`Config`] says where the server is and how to talk to it, [`Tls`] how
+//!   to check its certificate.
+//! - [`message`] has the requests and the results; [`Payload`] is what goes into their `bytes` fields.
+//! - [`Batch`] carries many calls in one request, [`BroadcastRequest`] the same data to many channels.
+//! - [`Error`] says what went wrong and whether the call may have been carried out all the same; [`ErrorKind`] has the
+//!   table of what each transport's failures mean.
+//! - [`Transport`] is how calls travel; implement it for a fake, a recorder or a fault injector.
+#![cfg_attr(
+    feature = "testing",
+    doc = "- [`testing`] is a server to try all this on, in memory and without Centrifugo."
+)]
+//!
+//! # Features
+//!
+//! | feature | default | what it brings |
+//! | --- | --- | --- |
+//! | `grpc` | yes | calls over gRPC, with tonic |
+//! | `http` | yes | calls over HTTP, with reqwest |
+//! | `tls` | yes | `https://` endpoints, with rustls |
+//! | `testing` | no | an in-memory server that stands in for Centrifugo in tests |
+//! | `cli` | no | the `centrifugo-api` command |
+//!
+//! The default features need Rust and its linker to build, and nothing else.
 
 pub use batch::{Batch, BatchReplies, Handle};
 pub use client::Client;
@@ -9,7 +60,7 @@ pub use message::*;
 pub use methods::Method;
 pub use payload::Payload;
 pub use request::{AsRequest, Message, Request};
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "tls", any(feature = "grpc", feature = "http")))]
 pub use transport::tls::Tls;
 pub use transport::{BoxFuture, Call, Reply, Transport, from_fn};
 

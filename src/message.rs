@@ -1,7 +1,7 @@
 //! The messages of the API, as `proto/api.proto` describes them.
 //!
 //! A request is made with `new`, from what the server requires, and with setters for the rest; a result is read by its
-//! fields. Every `bytes` field is a [`Payload`](crate::Payload) on the way in and [`Bytes`](bytes::Bytes) on the way out.
+//! fields. Every `bytes` field is a [`Payload`] on the way in and [`Bytes`] on the way out.
 
 #![allow(clippy::pedantic, reason = "prost's code, and names that the server gave")]
 
@@ -165,11 +165,11 @@ impl BroadcastResult {
     /// # Ok(()) }
     /// ```
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<&PublishResult, &ApiError>> {
-        /// A position of zeroes, for an answer that a channel without history gives.
-        static NOWHERE: PublishResult = PublishResult { offset: 0, epoch: String::new() };
-        self.responses.iter().map(|response| match &response.error {
-            Some(error) => Err(error),
-            None => Ok(response.result.as_ref().unwrap_or(&NOWHERE)),
+        /// For a value that no call has returned: the client refuses an answer like that.
+        static NOTHING: ApiError = ApiError { code: 0, message: String::new(), temporary: false };
+        self.responses.iter().map(|response| match (&response.error, &response.result) {
+            (None, Some(position)) => Ok(position),
+            (error, _) => Err(error.as_ref().unwrap_or(&NOTHING)),
         })
     }
 

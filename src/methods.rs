@@ -2,8 +2,9 @@
 //!
 //! A line says what a person decides: the method's names, what its request needs, and when a repeat of it is harmless:
 //! `always` (a read, or the same state in the end), `with` a field set (a key or a version by which the server knows the
-//! repeat), `never` (it may undo or do twice what somebody would notice); and which `check` of `request.rs` it must pass. What the schema says stands in `proto/api.proto` only; a test compares the
-//! two, both ways. `Batch` is the one method that is not here: it carries the others, see `batch.rs`.
+//! repeat), `never` (it may undo or do twice what somebody would notice); and which `check` of `request.rs` it must pass.
+//! What the schema says stands in `proto/api.proto` only; a test compares the two, both ways. `Batch` is the one method
+//! that is not here: it carries the others, see `batch.rs`.
 
 macro_rules! for_each_method { ($expand:ident) => { $expand! {
     /// # Publishing
@@ -11,15 +12,16 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
         /// Publishes data into one channel.
         ///
         /// The result is the position in the channel's history, or zeroes where the channel keeps none. A repeated
-        /// idempotency key and a stale version are successes too: the answer is the position of the first publication,
-        /// or of the newest one.
+        /// idempotency key and a stale version are successes too: the answer is the position of the first
+        /// publication, or of the newest one.
         Publish => publish(PublishRequest { channel: String, data: Payload }) -> PublishResult, repeat with idempotency_key;
 
         /// Publishes the same data into many channels.
         ///
-        /// The call succeeds even if every channel is refused: look at [`BroadcastResult::iter`](crate::BroadcastResult::iter) or
-        /// [`BroadcastResult::failed`](crate::BroadcastResult::failed). Unlike `publish`, the server does not check here that a channel's namespace is
-        /// of the stream kind.
+        /// The call succeeds even if every channel is refused: look at
+        /// [`BroadcastResult::iter`](crate::BroadcastResult::iter) or
+        /// [`BroadcastResult::failed`](crate::BroadcastResult::failed). Unlike `publish`, the server does not check
+        /// here that a channel's namespace is of the stream kind.
         Broadcast => broadcast(BroadcastRequest { channels: Strings, data: Payload }) -> BroadcastResult, repeat with idempotency_key;
     }
 
@@ -27,8 +29,8 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
     impl {
         /// Subscribes the connections of a user to a channel.
         ///
-        /// It succeeds when the user has no connection, too. For a user who is subscribed already the server answers
-        /// error 100. `expire_at` in the past gives error 100 as well.
+        /// It succeeds when the user has no connection, too. For a user who is subscribed already it sends the push
+        /// again. An `expire_at` in the past gives error 100.
         Subscribe => subscribe(SubscribeRequest { channel: String, user: String }) -> SubscribeResult, repeat never, check subscribe;
 
         /// Unsubscribes the connections of a user from a channel.
@@ -38,8 +40,8 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
         /// Closes the connections of a user; `client` narrows that to one of them.
         ///
-        /// Without a `disconnect` object the code is 3503, "force disconnect". A given object is used as it is, so give
-        /// both its code and its reason. An empty user means the anonymous connections.
+        /// Without a `disconnect` object the code is 3503, "force disconnect". A given object is used as it is, so
+        /// give both its code and its reason. An empty user means the anonymous connections.
         Disconnect => disconnect(DisconnectRequest { user: String }) -> DisconnectResult, repeat never, check disconnect;
 
         /// Renews the connections of a user, with a new expiry or a new connection info.
@@ -55,8 +57,8 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
     impl {
         /// Who is subscribed to a channel now, by client id.
         ///
-        /// Over HTTP the server answers 500 ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)) when a connection's info is not JSON; over gRPC
-        /// the bytes arrive.
+        /// Over HTTP the server answers 500 ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)) when a connection's
+        /// info is not JSON; over gRPC the bytes arrive.
         Presence => presence(PresenceRequest { channel: String }) -> PresenceResult, repeat always;
 
         /// How many clients and users are subscribed to a channel now.
@@ -64,14 +66,16 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
         /// The publications a channel keeps, and its current position.
         ///
-        /// Without a `limit` the server returns the position and no publications; [`HistoryRequest::NO_LIMIT`](crate::HistoryRequest::NO_LIMIT) returns
-        /// all of them. Position and epoch are always the newest, not those of the last publication returned. A gap
-        /// is not an error: compare the first offset with `since.offset + 1`. `reverse` from offset 0 is refused here,
-        /// because the server answers it with error 100, as if it were broken.
+        /// Without a `limit` the server returns the position and no publications;
+        /// [`HistoryRequest::NO_LIMIT`](crate::HistoryRequest::NO_LIMIT) returns all of them. Position and epoch are
+        /// always the newest, not those of the last publication returned. A gap is not an error: compare the first
+        /// offset with `since.offset + 1`. `reverse` from offset 0 is refused here, because the server answers it
+        /// with error 100, as if it were broken.
         ///
         /// Data comes back over gRPC byte for byte; over HTTP the server compacts it and escapes `<`, `>` and `&`, so
         /// compare JSON values, not bytes. If any of it is not JSON, the server answers 500 over HTTP
-        /// ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)). A long history may be over the limit for replies: see [`Config::max_reply_size`](crate::Config::max_reply_size).
+        /// ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)). A long history may be over the limit for replies:
+        /// see [`Config::max_reply_size`](crate::Config::max_reply_size).
         History => history(HistoryRequest { channel: String }) -> HistoryResult, repeat always, check history;
 
         /// Removes the publications a channel keeps. Its offset and its epoch stay.
@@ -98,7 +102,8 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
     impl {
         /// Sets a key of a map channel.
         ///
-        /// A publish that the server suppressed is a success with [`MapPublishResult::suppressed`](crate::MapPublishResult::suppressed) set.
+        /// A publish that the server suppressed is a success with [`suppressed`](crate::MapPublishResult::suppressed)
+        /// set.
         MapPublish => map_publish(MapPublishRequest { channel: String, key: String }) -> MapPublishResult, repeat with idempotency_key;
 
         /// Removes a key of a map channel.
@@ -111,7 +116,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
         /// Reads the changes of a map channel since a position.
         ///
-        /// Unlike [`history`](Self::history), a gap is error 112.
+        /// Unlike [`history`](crate::Client::history), a gap is error 112.
         MapReadStream => map_read_stream(MapReadStreamRequest { channel: String }) -> MapReadStreamResult, repeat always;
 
         /// How many keys a map channel has.
@@ -129,7 +134,8 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
     /// # Users and tokens
     ///
-    /// Centrifugo PRO only: an open-source server answers [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    /// [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only: an open-source server answers
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     impl {
         /// Sets a user's status. Centrifugo PRO only.
         UpdateUserStatus => update_user_status(UpdateUserStatusRequest { users: Strings, state: String })
@@ -158,7 +164,8 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
     /// # Push notifications
     ///
-    /// Centrifugo PRO only: an open-source server answers [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    /// [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only: an open-source server answers
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     impl {
         /// Registers a device. Centrifugo PRO only.
         DeviceRegister => device_register(DeviceRegisterRequest { provider: String, token: String, platform: String })

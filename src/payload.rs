@@ -127,7 +127,31 @@ impl From<Box<RawValue>> for Payload {
 ///
 /// Space around the value is not JSON's to keep, so bytes that have it are sent in base64 where that is possible.
 pub(crate) fn as_inline_json(bytes: &[u8]) -> Option<&RawValue> {
-    as_json(bytes).filter(|raw| raw.get().len() == bytes.len())
+    as_json(bytes).filter(|raw| raw.get().len() == bytes.len() && !is_deep(bytes))
+}
+
+/// Whether JSON is nested more deeply than the server reads in the body of a request: 10,000 levels, of which the request
+/// itself has some.
+fn is_deep(json: &[u8]) -> bool {
+    const MAX_DEPTH: usize = 9_990;
+    if json.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= MAX_DEPTH {
+        return false;
+    }
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest > MAX_DEPTH
 }
 
 /// The bytes as JSON, without space around the value.
@@ -147,4 +171,43 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> R
             place.1
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_json_goes_inline_byte_for_byte() {
+        for text in ["null", "1.10", r#"{"a" : [1, "\ud800"]}"#, "\"\u{2028}<\"", "1e999", r#"{"a":1,"a":2}"#] {
+            assert_eq!(as_inline_json(text.as_bytes()).map(RawValue::get), Some(text));
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_or_would_lose_something_does_not() {
+        for bytes in [&b""[..], b" 1", b"1\n", b"{", b"\xff", b"\"\xff\"", b"01", b"\"\n\"", b"\xef\xbb\xbf1", b"nul"] {
+            assert!(as_inline_json(bytes).is_none(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn nesting_that_the_server_would_refuse_does_not_go_inline() {
+        let nested = |levels: usize| [vec![b'['; levels], vec![b']'; levels]].concat();
+        assert!(as_inline_json(&nested(9_990)).is_some());
+        assert!(as_inline_json(&nested(9_991)).is_none());
+        let quoted = format!("[{}]", vec![r#""[[\"[\\""#; 5_000].join(","));
+        assert!(as_inline_json(quoted.as_bytes()).is_some(), "brackets in strings do not nest");
+    }
+
+    #[test]
+    fn a_value_that_has_no_json_is_refused_without_quoting_it() {
+        let keys = std::collections::BTreeMap::from([(vec!["sesame"], 1)]);
+        let error = Payload::json(&keys).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Invalid);
+        let error = Payload::raw_json("{sesame").unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("sesame"));
+        let error = decode::<u64>("the data", br#""sesame""#).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("sesame"));
+    }
 }

@@ -24,6 +24,10 @@ pub trait Request: Message {
 
     #[doc(hidden)]
     fn check(&self) -> Result<(), Problem>;
+
+    /// How many answers it asks for: one for each channel of a broadcast.
+    #[doc(hidden)]
+    fn answers(&self) -> usize;
 }
 
 /// A request, or a reference to one, so that a call can take either.
@@ -41,7 +45,12 @@ pub trait Message: prost::Message + Serialize + DeserializeOwned + Default + Clo
 impl<T: prost::Message + Serialize + DeserializeOwned + Default + Clone + sealed::Sealed + 'static> Message for T {}
 
 pub(crate) mod sealed {
-    pub trait Sealed {}
+    pub trait Sealed {
+        /// How many answers it holds, as a result: one for each channel of a broadcast. `None` if one of them is empty.
+        fn answers(&self) -> Option<usize> {
+            Some(1)
+        }
+    }
 }
 
 macro_rules! requests {
@@ -51,7 +60,7 @@ macro_rules! requests {
             repeat $repeat:ident $($key:ident)? $(, check $check:ident)?;
     )+ })+) => { $($(
         impl sealed::Sealed for message::$request {}
-        impl sealed::Sealed for message::$reply {}
+        requests! { @reply $reply }
 
         impl Request for message::$request {
             const METHOD: Method = Method::$rpc;
@@ -64,6 +73,10 @@ macro_rules! requests {
             fn check(&self) -> Result<(), Problem> {
                 $(check::$check(self)?;)?
                 Ok(())
+            }
+
+            fn answers(&self) -> usize {
+                requests!(@answers self $request)
             }
         }
 
@@ -83,6 +96,18 @@ macro_rules! requests {
 
         requests! { @new $request { $($field: $type),* } }
     )+)+ };
+
+    (@reply BroadcastResult) => {
+        impl sealed::Sealed for message::BroadcastResult {
+            fn answers(&self) -> Option<usize> {
+                let complete = self.responses.iter().all(|response| response.error.is_some() || response.result.is_some());
+                complete.then_some(self.responses.len())
+            }
+        }
+    };
+    (@reply $reply:ident) => { impl sealed::Sealed for message::$reply {} };
+    (@answers $self:ident BroadcastRequest) => { $self.channels.len() };
+    (@answers $self:ident $request:ident) => { 1 };
 
     (@repeat $self:ident always) => { true };
     (@repeat $self:ident never) => { false };

@@ -6,7 +6,7 @@ pub(crate) mod grpc;
 pub(crate) mod http;
 #[cfg(any(feature = "grpc", feature = "http"))]
 mod per_runtime;
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "tls", any(feature = "grpc", feature = "http")))]
 pub(crate) mod tls;
 
 use std::fmt;
@@ -315,15 +315,15 @@ pub(crate) fn of_http_status(status: ::http::StatusCode, page: &[u8]) -> Error {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Handover(Arc<AtomicU8>);
 
-/// The default: 0.
-#[cfg(test)]
-const UNTRACKED: u8 = 0;
 const PENDING: u8 = 1;
+#[cfg(any(test, feature = "grpc", feature = "http"))]
 const TAKEN: u8 = 2;
 const REVOKED: u8 = 3;
 
+/// For transports that keep the record; it starts as 0, which proves nothing.
+#[cfg(any(test, feature = "grpc", feature = "http"))]
 impl Handover {
-    /// Starts to keep the record, which until then proves nothing.
+    /// Starts to keep the record.
     pub(crate) fn track(&self) -> Self {
         self.0.store(PENDING, Ordering::Release);
         self.clone()
@@ -334,7 +334,9 @@ impl Handover {
         let taken = self.0.compare_exchange(PENDING, TAKEN, Ordering::AcqRel, Ordering::Acquire);
         matches!(taken, Ok(_) | Err(TAKEN))
     }
+}
 
+impl Handover {
     /// Makes sure that the body will not be handed over any more. Whether that is certain.
     pub(crate) fn revoke(&self) -> bool {
         let revoked = self.0.compare_exchange(PENDING, REVOKED, Ordering::AcqRel, Ordering::Acquire);

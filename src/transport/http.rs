@@ -94,7 +94,7 @@ impl Http {
         let body = Latched { body: Some(body), handover: call.handover().track() };
         *request.body_mut() = Some(reqwest::Body::wrap(body));
 
-        let failed = |error: reqwest::Error| call.handover().judge(error_of(error));
+        let failed = |error: reqwest::Error| error_of(error, call.handover());
         let client = self.clients.get(|| self.client.get())?;
         let response = client.execute(request).await.map_err(failed)?;
         let status = response.status();
@@ -141,6 +141,7 @@ enum ClientSource {
 }
 
 impl ClientSource {
+    #[cfg_attr(not(feature = "tls"), allow(clippy::unnecessary_wraps, reason = "only TLS can be set up wrongly"))]
     fn new(config: &Config, settings: &HttpSettings, https: bool) -> Result<Self, Error> {
         if let Some(client) = &settings.client {
             return Ok(Self::Given(client.clone()));
@@ -233,15 +234,21 @@ impl http_body::Body for Latched {
 struct Revoked;
 
 /// What a failed exchange means. The table in `docs/errors.md` says the same.
-fn error_of(error: reqwest::Error) -> Error {
+fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
     // The URL stands in our own error.
     let error = error.without_url();
     if error.is_connect() {
         return Error::new(ErrorKind::Connect, "no connection could be made").with_source(error);
     }
-    if causes(&error).filter_map(|error| error.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse) {
-        return Error::protocol("the server does not speak HTTP here; is this the port of its HTTP API?")
+    let sent = !handover.revoke();
+    let what = if !sent {
+        "the connection ended before the request was sent; is this the port of the server's HTTP API?"
+    } else if causes(&error).filter_map(|error| error.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse) {
+        return Error::protocol("the answer is not HTTP; is this the port of the server's HTTP API?")
             .with_source(error);
-    }
-    Error::new(ErrorKind::Lost, "the connection ended without an answer").with_source(error)
+    } else {
+        "the connection ended without an answer"
+    };
+    let lost = Error::new(ErrorKind::Lost, what).with_source(error);
+    if sent { lost } else { lost.not_carried_out() }
 }

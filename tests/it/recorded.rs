@@ -61,8 +61,8 @@ impl HttpLine {
     /// What the client makes of the answer.
     pub(crate) fn outcome(&self, method: Method) -> Outcome {
         if self.status == 200 {
-            let methods = reply_methods(&parsed(&self.request_body), &parsed(&self.response_body));
-            return outcome_of(method, &Reply::json(self.response_body.clone()), &methods);
+            let reply = Reply::json(self.response_body.clone());
+            return outcome_of(method, &reply, &parsed(&self.request_body), &parsed(&self.response_body));
         }
         let headers: Vec<_> = self.response_headers.clone().into_iter().collect();
         failure(method, async || {
@@ -89,8 +89,8 @@ impl GrpcLine {
     /// What the client makes of the answer.
     pub(crate) fn outcome(&self, method: Method) -> Outcome {
         if let (Some(response), Some(json)) = (&self.response_hex, &self.response_json) {
-            let methods = reply_methods(self.request_json.as_ref().unwrap_or(&Value::Null), json);
-            return outcome_of(method, &Reply::protobuf(bytes_of(response)), &methods);
+            let request = self.request_json.as_ref().unwrap_or(&Value::Null);
+            return outcome_of(method, &Reply::protobuf(bytes_of(response)), request, json);
         }
         let details = self.details();
         failure(method, async || Config::grpc(scripted::grpc(self.code, &self.message, details.as_deref()).await))
@@ -125,33 +125,39 @@ impl Outcome {
     }
 }
 
-/// The methods that the replies of a recorded batch are to: as the reply says, or else the command.
-fn reply_methods(request: &Value, response: &Value) -> Vec<Method> {
-    let named = |object: &Value| object.as_object().and_then(|object| Method::from_name(object.keys().next()?));
-    let replies = response["replies"].as_array().map_or(&[][..], Vec::as_slice);
-    let methods =
-        replies.iter().enumerate().map(|(at, reply)| named(reply).or_else(|| named(&request["commands"][at])));
-    // A command without a method cannot be pushed; any other that the server refuses with the same error will do.
-    methods.map(|method| method.unwrap_or(Method::Publish)).collect()
-}
-
 /// JSON, or null for what is none.
 fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
 
 /// What the client makes of an answer, called with the method's own types.
-fn outcome_of(method: Method, reply: &Reply, replies_to: &[Method]) -> Outcome {
+fn outcome_of(method: Method, reply: &Reply, request: &Value, response: &Value) -> Outcome {
     let client = client_answered(reply.clone());
     if method != Method::Batch {
-        return with_request(method, CallDefault(&client));
+        return with_request(method, CallLike(&client, request));
     }
     let mut batch = Batch::new();
-    let handles: Vec<_> = replies_to.iter().map(|method| with_request(*method, PushDefault(&mut batch))).collect();
+    let replies = response["replies"].as_array().map_or(&[][..], Vec::as_slice);
+    let named = |object: &Value| object.as_object().and_then(|object| Method::from_name(object.keys().next()?));
+    let handles: Vec<_> = replies
+        .iter()
+        .enumerate()
+        .map(|(at, reply)| {
+            let command = &request["commands"][at];
+            // A command without a method cannot be pushed; any other that the server refuses with the same error will do.
+            let method = named(reply).or_else(|| named(command)).unwrap_or(Method::Publish);
+            with_request(method, PushLike(&mut batch, &command[method.name()]))
+        })
+        .collect();
     match block_on(client.batch(&batch)) {
         Ok(replies) => Outcome::Replies(handles.iter().map(|read| read(&replies)).collect()),
         Err(error) => Outcome::of(&error),
     }
+}
+
+/// A request that the recorded answer can be one to: with as many channels, and nothing else that matters.
+fn request_like<R: Request>(recorded: &Value) -> R {
+    serde_json::from_value(serde_json::json!({ "channels": recorded["channels"] })).unwrap()
 }
 
 /// A client whose every call is answered with `reply`.
@@ -211,14 +217,14 @@ requests! {
     CancelPush CancelPushRequest,
 }
 
-/// Calls with an empty request.
-struct CallDefault<'a>(&'a Client);
+/// Calls with a request like the recorded one.
+struct CallLike<'a>(&'a Client, &'a Value);
 
-impl Visitor for CallDefault<'_> {
+impl Visitor for CallLike<'_> {
     type Out = Outcome;
 
     fn visit<R: Request + AsRequest<Request = R>>(self) -> Outcome {
-        match block_on(self.0.call(R::default())) {
+        match block_on(self.0.call(request_like::<R>(self.1))) {
             Ok(result) => done(&result),
             Err(error) => Outcome::of(&error),
         }
@@ -229,14 +235,14 @@ fn done<T: centrifugo_api::Message>(result: &T) -> Outcome {
     Outcome::Done { protobuf: result.encode_to_vec(), json: serde_json::to_string(result).ok() }
 }
 
-/// Pushes an empty request, and returns how to read the reply.
-struct PushDefault<'a>(&'a mut Batch);
+/// Pushes a request like the recorded one, and returns how to read the reply.
+struct PushLike<'a>(&'a mut Batch, &'a Value);
 
-impl Visitor for PushDefault<'_> {
+impl Visitor for PushLike<'_> {
     type Out = Box<dyn Fn(&BatchReplies) -> Outcome>;
 
     fn visit<R: Request + AsRequest<Request = R>>(self) -> Self::Out {
-        let handle = self.0.push(R::default());
+        let handle = self.0.push(request_like::<R>(self.1));
         Box::new(move |replies| match replies.get(handle) {
             Ok(result) => done(&result),
             Err(error) => Outcome::of(&error),

@@ -144,6 +144,7 @@ impl fmt::Debug for Dialer {
 }
 
 impl Dialer {
+    #[cfg_attr(not(feature = "tls"), allow(clippy::unnecessary_wraps, reason = "only TLS can be set up wrongly"))]
     fn new(origin: &Uri, config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
