@@ -7,4 +7,5 @@ mod fixtures;
 mod recorded;
 mod runtime;
 mod scripted;
+mod servers;
 mod suite;
