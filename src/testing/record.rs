@@ -1,0 +1,58 @@
+//! What a server was asked.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::fault::Transport;
+use crate::Method;
+
+/// A call that a server understood, for [`Server::calls`](super::Server::calls).
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Recorded {
+    /// How it came.
+    pub transport: Transport,
+    /// Its method; [`Method::name`] gives it as text.
+    pub method: Method,
+    /// The request as JSON, whatever its form was on the wire: fields that are not set are left out, and data that is
+    /// not JSON stands in the `b64…` field. Of a batch, `{"commands": [{"publish": {…}}, …]}`.
+    pub request: Value,
+    /// The headers, or the metadata, in their order; names are in lower case. Keys are `[redacted]`.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Recorded {
+    /// The first header of this name, in lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Shows the names of what was sent, and no values.
+impl fmt::Debug for Recorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields: Vec<&String> = self.request.as_object().into_iter().flat_map(serde_json::Map::keys).collect();
+        let headers: Vec<&String> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Recorded")
+            .field("transport", &self.transport)
+            .field("method", &self.method)
+            .field("request", &fields)
+            .field("headers", &headers)
+            .finish()
+    }
+}
+
+/// The headers as they are recorded.
+pub(super) fn headers(headers: &http::HeaderMap) -> Vec<(String, String)> {
+    headers
+        .iter()
+        .map(|(name, value)| {
+            let secret = matches!(name.as_str(), "authorization" | "x-api-key");
+            let value =
+                if secret { "[redacted]".into() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+            (name.as_str().to_owned(), value)
+        })
+        .collect()
+}
