@@ -73,5 +73,7 @@ pub mod message;
 mod methods;
 mod payload;
 mod request;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 mod wire;

@@ -77,6 +77,8 @@ impl Grpc {
     }
 
     async fn call(&self, call: &Call<'_>) -> Result<Reply, Error> {
+        // From here on a deadline that passes finds out whether the body has left.
+        let handover = call.handover().track();
         let Some(method) = call.known_method() else {
             return Err(Error::invalid(format!(
                 "the schema of this version has no method `{}`, and gRPC carries no other; over HTTP it can be called",
@@ -97,7 +99,6 @@ impl Grpc {
         let connection = self.connections.get().await?;
         let answered = connection.answered();
 
-        let handover = call.handover().track();
         let codec = BytesCodec { len: body.len(), handover };
         let mut request = tonic::Request::from_parts(MetadataMap::from_headers(headers), http::Extensions::new(), body);
         if let Some(deadline) = call.deadline() {

@@ -79,6 +79,8 @@ impl Http {
     }
 
     async fn call(&self, call: &Call<'_>) -> Result<Reply, Error> {
+        // From here on a deadline that passes finds out whether the body has left.
+        let handover = call.handover().track();
         let body = call.to_json()?;
         if body.len() > self.max_request_size {
             return Err(Error::new(
@@ -91,7 +93,7 @@ impl Http {
         if let Some(source) = &self.token {
             request.headers_mut().insert(AUTHORIZATION, config::bearer(source).await?);
         }
-        let body = Latched { body: Some(body), handover: call.handover().track() };
+        let body = Latched { body: Some(body), handover };
         *request.body_mut() = Some(reqwest::Body::wrap(body));
 
         let failed = |error: reqwest::Error| error_of(error, call.handover());

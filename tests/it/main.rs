@@ -1,8 +1,10 @@
-//! The integration tests: recorded exchanges, and a suite that runs on every server and over both transports.
+//! The integration tests, in one binary.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod config;
+mod connections;
+mod errors;
 mod fixtures;
 mod raw;
 mod recorded;
@@ -12,3 +14,4 @@ mod scripted;
 mod servers;
 mod standin;
 mod suite;
+mod tls;

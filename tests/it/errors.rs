@@ -1,0 +1,233 @@
+//! The table of `docs/errors.md`, row by row: each cell names a failure, and here it is provoked on a server.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use centrifugo_api::testing::{Fault, Server};
+use centrifugo_api::{
+    ApiError, Batch, Client, Config, ConnectionsRequest, Error, ErrorKind, HistoryRequest, Payload, PublishRequest,
+};
+
+const TABLE: &str = include_str!("../../docs/errors.md");
+
+#[derive(Clone, Copy, PartialEq)]
+enum Over {
+    Grpc,
+    Http,
+}
+
+/// The rows of the table: over gRPC, over HTTP, kind, may have run.
+fn rows() -> Vec<[String; 4]> {
+    TABLE
+        .lines()
+        .filter(|line| line.starts_with('|') && !line.contains("---") && !line.contains("over gRPC |"))
+        .map(|line| {
+            let cells: Vec<_> = line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+            cells.try_into().expect("a row has four cells")
+        })
+        .collect()
+}
+
+fn config(over: Over, server: &Server) -> Config {
+    match over {
+        Over::Grpc => Config::grpc(server.grpc_url()),
+        Over::Http => Config::http(server.http_url()),
+    }
+}
+
+fn client(over: Over, server: &Server) -> Client {
+    Client::new(config(over, server)).unwrap()
+}
+
+fn request() -> PublishRequest {
+    PublishRequest::new("news", Payload::raw_json(r#"{"text":"hello"}"#).unwrap())
+}
+
+async fn start() -> Server {
+    Server::start().await.unwrap()
+}
+
+/// The error of a publish when `fault` happens to it.
+async fn publish_with(over: Over, fault: Fault) -> Error {
+    let server = start().await;
+    server.fault(fault);
+    client(over, &server).publish(request()).await.unwrap_err()
+}
+
+fn grpc_code(name: &str) -> Option<i32> {
+    let names = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    names.iter().position(|known| *known == name).map(|code| i32::try_from(code).unwrap())
+}
+
+/// Makes the failure happen that a cell of the table names.
+async fn provoke(over: Over, cell: &str) -> Error {
+    if let Some((_, code)) = cell.split_once(" with `error` ") {
+        return publish_with(over, Fault::api_error(ApiError::new(code.parse().unwrap(), "said the server"))).await;
+    }
+    if let Ok(status) = cell.parse() {
+        return publish_with(over, Fault::http_status(status)).await;
+    }
+    let (name, text) = cell.split_once(' ').unwrap_or((cell, "said the server"));
+    if let Some(code) = grpc_code(name) {
+        return publish_with(over, Fault::grpc_status(code, text.trim_matches('"'))).await;
+    }
+    match cell {
+        "any status with an API error in its details" | "any status with an API error as its body" => {
+            let server = Server::builder().error_mode_transport().start().await.unwrap();
+            client(over, &server).publish(PublishRequest::new("nowhere:a", request().data)).await.unwrap_err()
+        }
+        "104 in a batch, but for `rpc`" => {
+            let server = start().await;
+            let mut batch = Batch::new();
+            let connections = batch.push(ConnectionsRequest::new());
+            client(over, &server).batch(&batch).await.unwrap().get(connections).unwrap_err()
+        }
+        "an answer that is no protobuf message" => publish_with(over, Fault::raw_reply(&b"\xff\xff"[..])).await,
+        "an answer that is not JSON" => publish_with(over, Fault::raw_reply(&b"<html>"[..])).await,
+        "no `result` and no `error`" => {
+            let nothing = if over == Over::Grpc { &b""[..] } else { &b"{}"[..] };
+            publish_with(over, Fault::raw_reply(nothing)).await
+        }
+        "a reply over `max_reply_size`" => {
+            let server = start().await;
+            client(over, &server).publish(request()).await.unwrap();
+            let client = Client::new(config(over, &server).max_reply_size(16)).unwrap();
+            client.history(HistoryRequest::new("news").limit(1)).await.unwrap_err()
+        }
+        "a request over `max_request_size`" => {
+            let server = start().await;
+            let client = Client::new(config(over, &server).max_request_size(16)).unwrap();
+            let error = client.publish(request()).await.unwrap_err();
+            assert!(server.calls().is_empty(), "it was sent");
+            error
+        }
+        "nobody listens" => {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let config = match over {
+                Over::Grpc => Config::grpc(format!("http://127.0.0.1:{port}")),
+                Over::Http => Config::http(format!("http://127.0.0.1:{port}/api")),
+            };
+            Client::new(config).unwrap().publish(request()).await.unwrap_err()
+        }
+        "the connection ends before the answer" => publish_with(over, Fault::cut_after()).await,
+        "the deadline passes before the request is sent" => {
+            let server = start().await;
+            let waiting_for_ever = config(over, &server).bearer_token(std::future::pending);
+            let client = Client::new(waiting_for_ever.timeout(Duration::from_millis(1))).unwrap();
+            let error = client.publish(request()).await.unwrap_err();
+            assert_eq!(server.applied("news"), 0);
+            error
+        }
+        "the deadline passes after the request is sent" => {
+            let server = start().await;
+            server.fault(Fault::hang_after());
+            let client = client(over, &server);
+            let call = tokio::spawn(async move { client.publish(request()).await });
+            while server.applied("news") == 0 {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(11)).await;
+            let error = call.await.unwrap().unwrap_err();
+            tokio::time::resume();
+            error
+        }
+        other => panic!("the table names a failure that no test provokes: {other}"),
+    }
+}
+
+#[tokio::test]
+async fn every_row_of_the_table_is_true() {
+    let mut kinds = BTreeSet::new();
+    for [grpc, http, kind, may_have_run] in rows() {
+        for (over, cell) in [(Over::Grpc, grpc), (Over::Http, http)] {
+            if cell.is_empty() {
+                continue;
+            }
+            let error = provoke(over, &cell).await;
+            assert_eq!(format!("{:?}", error.kind()), kind, "{cell}: {error:?}");
+            if may_have_run != "as above" {
+                assert_eq!(error.may_have_run(), may_have_run == "yes", "{cell}: {error:?}");
+            }
+            assert!(error.method().is_some() && error.transport().is_some() && error.endpoint().is_some(), "{error:?}");
+            kinds.insert(error.kind().name());
+        }
+    }
+    assert_eq!(kinds, ErrorKind::ALL.iter().map(|kind| kind.name()).collect(), "a kind has no row");
+}
+
+#[tokio::test]
+async fn an_error_says_what_happened_where_and_what_to_do() {
+    let server = start().await;
+    for over in [Over::Grpc, Over::Http] {
+        let error = client(over, &server).publish(PublishRequest::new("nowhere:a", request().data)).await.unwrap_err();
+        let (name, endpoint) = match over {
+            Over::Grpc => ("grpc", server.grpc_url()),
+            Over::Http => ("http", server.http_url()),
+        };
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "publish over {name} to {endpoint}: error 102 (unknown channel); it was not carried out; \
+                 configure the channel's namespace on the server, or correct the channel's name"
+            )
+        );
+    }
+}
+
+#[tokio::test]
+async fn details_that_are_no_base64_are_an_error_and_not_a_panic() {
+    let bad = Fault::grpc_status(13, "broken").header("grpc-status-details-bin", "not base64!");
+    let error = publish_with(Over::Grpc, bad).await;
+    assert_eq!(error.kind(), ErrorKind::Protocol, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = start().await;
+    let server = start().await;
+    server.fault(Fault::http_status(307).header("location", &format!("{}/publish", elsewhere.http_url())));
+    let error = client(Over::Http, &server).publish(request()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(elsewhere.calls().is_empty());
+}
+
+#[tokio::test]
+async fn neither_an_error_nor_its_causes_tell_the_key_the_token_or_the_payload() {
+    let server = Server::builder().api_key("other").start().await.unwrap();
+    for over in [Over::Grpc, Over::Http] {
+        let secretive = [
+            config(over, &server).api_key("sesame"),
+            config(over, &server).bearer_token(|| async { Ok("sesame".to_owned()) }),
+            config(over, &server).bearer_token(|| async { Ok("sesame\n".to_owned()) }),
+            config(over, &server).header("x-tenant", "sesame"),
+        ];
+        for config in secretive {
+            assert!(!format!("{config:?}").contains("sesame"));
+            let client = Client::new(config).unwrap();
+            let request = PublishRequest::new("news", serde_json::json!("sesame"));
+            let error = client.publish(&request).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
+            assert!(!format!("{error} {error:?} {client:?} {request:?}").contains("sesame"));
+        }
+    }
+}
