@@ -48,7 +48,8 @@ fn the_defaults_are_accepted() {
 
 #[test]
 fn an_endpoint_that_is_no_url_is_refused() {
-    for url in ["", "localhost", "http://", "http://:8000", "http://localhost:99999", "http://[::1", "//localhost:8000"] {
+    for url in ["", "localhost", "http://", "http://:8000", "http://localhost:99999", "http://[::1", "//localhost:8000"]
+    {
         assert_refused(Config::grpc(url), "endpoint");
         assert_refused(Config::http(url), "endpoint");
     }
@@ -109,13 +110,6 @@ fn an_api_key_that_no_header_can_carry_is_refused_and_not_quoted() {
             assert_secret(&Client::new(config.clone().api_key(key)).unwrap_err());
         }
         assert_accepted(config.api_key("a key with spaces, and ~!@#$%^&*()"));
-    }
-}
-
-#[test]
-fn an_api_key_that_is_not_ascii_is_refused() {
-    for config in both() {
-        assert_refused(config.api_key("ключ"), "`api_key`");
     }
 }
 
@@ -241,7 +235,9 @@ fn a_request_shows_no_payload_and_no_token() {
     assert_secret(&data());
     assert_secret(&PublishRequest::new("news", data()).b64data("c2VzYW1l"));
     assert_secret(&BroadcastRequest::new(["news"], data()).b64data("c2VzYW1l"));
-    assert_secret(&SubscribeRequest::new("news", "me").info(data()).data(data()).b64info("c2VzYW1l").b64data("c2VzYW1l"));
+    assert_secret(
+        &SubscribeRequest::new("news", "me").info(data()).data(data()).b64info("c2VzYW1l").b64data("c2VzYW1l"),
+    );
     assert_secret(&RefreshRequest::new("me").info(data()));
     assert_secret(&RpcRequest::new("echo").params(data()));
     assert_secret(&MapPublishRequest::new("map:a", "key").data(data()).stream_data(data()).b64data("c2VzYW1l"));
@@ -306,7 +302,9 @@ fn an_error_of_decoding_shows_no_payload() {
 fn a_call_that_finds_nobody_shows_no_key_and_no_payload() {
     // A port that was free a moment ago, and that nobody listens at.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    for config in [Config::grpc(format!("http://127.0.0.1:{port}")), Config::http(format!("http://127.0.0.1:{port}/api"))] {
+    for config in
+        [Config::grpc(format!("http://127.0.0.1:{port}")), Config::http(format!("http://127.0.0.1:{port}/api"))]
+    {
         let client = Client::new(config.api_key(SECRET)).unwrap();
         let error = block_on(client.publish(PublishRequest::new("news", json!(SECRET)))).unwrap_err();
         assert_eq!((error.kind(), error.may_have_run()), (ErrorKind::Connect, false));

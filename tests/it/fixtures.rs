@@ -8,14 +8,15 @@ use centrifugo_api::{
     AsRequest, Batch, BroadcastRequest, Call, ChannelsRequest, Client, Disconnect, DisconnectRequest, Error, ErrorKind,
     HistoryRemoveRequest, HistoryRequest, InfoRequest, MapClearRequest, MapPublishRequest, MapReadStateRequest,
     MapReadStreamRequest, MapRemoveRequest, MapStatsRequest, Method, Payload, PresenceRequest, PresenceStatsRequest,
-    PublishRequest, RefreshRequest, Request, RpcRequest, SharedPollPublishRequest, StreamPosition,
+    PublishRequest, RefreshRequest, Reply, Request, RpcRequest, SharedPollPublishRequest, StreamPosition,
     SubscribeOptionOverride, SubscribeRequest, UnsubscribeRequest, from_fn,
 };
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::recorded::{
-    GrpcLine, HttpLine, Outcome, Visitor, block_on, canonical, grpc_lines, http_lines, request_schema, result_schema,
-    with_request,
+    GrpcLine, HttpLine, Outcome, Visitor, block_on, canonical, client_answered, grpc_lines, http_lines, request_schema,
+    result_schema, with_request,
 };
 
 /// Recorded over HTTP, and no call that a client makes: another HTTP method, the older form, other paths, a key in the
@@ -235,6 +236,30 @@ fn every_answer_recorded_over_grpc_is_read_as_what_it_says() {
         seen,
         BTreeMap::from([("batch", 12), ("error", 79), ("error as a status", 15), ("result", 204), ("status", 33)])
     );
+}
+
+#[test]
+fn calls_by_name_read_the_same_json_as_typed_calls() {
+    let mut compared = 0;
+    for (method, line) in http_calls().into_iter().filter(|(_, line)| line.status == 200) {
+        if let Outcome::Done { json: Some(json), .. } = line.outcome(method) {
+            let client = client_answered(Reply::json(line.response_body));
+            let by_name = block_on(client.call_json::<Box<RawValue>>(method.name(), json!({})));
+            assert_eq!(by_name.unwrap().get(), json, "{}", line.name);
+            compared += 1;
+        }
+    }
+    for (method, line) in grpc_calls() {
+        let reply = line.response();
+        if let (Outcome::Done { json, .. }, Some(reply)) = (line.outcome(method), reply) {
+            let by_name = block_on(client_answered(reply).call_json::<Box<RawValue>>(method.name(), json!({})));
+            // Bytes that are not JSON have no place in JSON, by name as by type.
+            assert_eq!(by_name.ok().map(|result| result.get().to_owned()), json, "{}", line.name);
+            compared += 1;
+        }
+    }
+    // As many as there are results above.
+    assert_eq!(compared, 207 + 204);
 }
 
 /// Where the transports differ, as the README of the fixtures says. Bytes that are not JSON have no place in an answer

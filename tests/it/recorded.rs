@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use centrifugo_api::{
     AsRequest, Batch, BatchReplies, Client, Config, Error, ErrorKind, Method, Reply, Request, from_fn,
 };
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor, ReflectMessage as _};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -82,15 +80,20 @@ impl GrpcLine {
         bytes_of(&self.request_hex)
     }
 
+    /// The answer, if it is one of the method and not of the transport.
+    pub(crate) fn response(&self) -> Option<Reply> {
+        self.response_hex.as_deref().map(|hex| Reply::protobuf(bytes_of(hex)))
+    }
+
     pub(crate) fn details(&self) -> Option<Vec<u8>> {
         self.status_details_hex.as_deref().map(bytes_of)
     }
 
     /// What the client makes of the answer.
     pub(crate) fn outcome(&self, method: Method) -> Outcome {
-        if let (Some(response), Some(json)) = (&self.response_hex, &self.response_json) {
+        if let (Some(response), Some(json)) = (self.response(), &self.response_json) {
             let request = self.request_json.as_ref().unwrap_or(&Value::Null);
-            return outcome_of(method, &Reply::protobuf(bytes_of(response)), request, json);
+            return outcome_of(method, &response, request, json);
         }
         let details = self.details();
         failure(method, async || Config::grpc(scripted::grpc(self.code, &self.message, details.as_deref()).await))
@@ -274,36 +277,7 @@ fn rpc(method: Method) -> &'static str {
 
 /// Protobuf as its canonical JSON, with the schema's names, as the recording wrote it.
 pub(crate) fn canonical(message: &MessageDescriptor, protobuf: &[u8]) -> Value {
-    json_of_message(&DynamicMessage::decode(message.clone(), protobuf).unwrap())
-}
-
-fn json_of_message(message: &DynamicMessage) -> Value {
-    assert_eq!(message.unknown_fields().count(), 0, "{} has unknown fields", message.descriptor().name());
-    message
-        .fields()
-        .map(|(field, value)| (field.name().to_owned(), json_of(&field, value)))
-        .collect::<Map<_, _>>()
-        .into()
-}
-
-fn json_of(field: &FieldDescriptor, value: &prost_reflect::Value) -> Value {
-    use prost_reflect::Value as P;
-    match value {
-        P::Bool(value) => (*value).into(),
-        P::I32(value) => (*value).into(),
-        P::U32(value) => (*value).into(),
-        P::I64(value) => value.to_string().into(),
-        P::U64(value) => value.to_string().into(),
-        P::F64(value) => (*value).into(),
-        P::String(value) => value.clone().into(),
-        P::Bytes(value) => STANDARD.encode(value).into(),
-        P::Message(value) => json_of_message(value),
-        P::List(values) => values.iter().map(|value| json_of(field, value)).collect::<Vec<_>>().into(),
-        P::Map(values) => values
-            .iter()
-            .map(|(key, value)| (key.as_str().unwrap().to_owned(), json_of(field, value)))
-            .collect::<Map<_, _>>()
-            .into(),
-        other => panic!("{}: {other:?} is in no message of the API", field.full_name()),
-    }
+    let message = DynamicMessage::decode(message.clone(), protobuf).unwrap();
+    let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(true);
+    message.serialize_with_options(serde_json::value::Serializer, &options).unwrap()
 }

@@ -217,17 +217,3 @@ fn a_call_outside_of_any_runtime_is_an_error_and_no_panic() {
     }
     standin.stop();
 }
-
-#[test]
-fn a_runtime_without_a_clock_or_io_is_an_error_and_no_panic() {
-    let standin = Standin::start();
-    for over in BOTH {
-        let client = standin.client(over);
-        let bare = Builder::new_current_thread().build().unwrap();
-        let called = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            bare.block_on(client.info(InfoRequest::new())).unwrap_err().kind()
-        }));
-        println!("{over:?}: {called:?}");
-    }
-    standin.stop();
-}

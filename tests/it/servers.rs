@@ -1,19 +1,20 @@
 //! The servers that tests run on: the stand-in, started for each test, and a real one that the environment names.
+//!
+//! The tests on a real server are ignored unless asked for. It needs the configuration `default` of
+//! `tests/fixtures/server-configs.json`:
+//!
+//! ```text
+//! CENTRIFUGO_TEST_GRPC=http://127.0.0.1:18002 \
+//! CENTRIFUGO_TEST_HTTP=http://127.0.0.1:18001/api \
+//! CENTRIFUGO_TEST_API_KEY=api_key \
+//!     cargo test --all-features --test it -- --ignored real_server
+//! ```
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use centrifugo_api::testing::{DataFormat, MapMode, Namespace, Server};
 use centrifugo_api::{Client, Config};
-
-/// Why the tests on a real server are left out unless asked for.
-macro_rules! needs_a_real_server {
-    () => {
-        "needs a real server: set CENTRIFUGO_TEST_GRPC, CENTRIFUGO_TEST_HTTP and CENTRIFUGO_TEST_API_KEY, and run \
-         `cargo test --all-features --test it -- --ignored real_server`"
-    };
-}
-pub(crate) use needs_a_real_server;
 
 /// How calls travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl Here {
 
     /// The server that the environment names.
     pub(crate) fn real(over: Over) -> Self {
-        let set = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: {}", needs_a_real_server!()));
+        let set = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: see tests/it/servers.rs"));
         Self {
             over,
             grpc: set("CENTRIFUGO_TEST_GRPC"),

@@ -3,16 +3,18 @@
 
 use std::time::Duration;
 
+use centrifugo_api::testing::Fault;
 use centrifugo_api::{
-    ApiError, Batch, BlockUserRequest, BroadcastRequest, ChannelsRequest, Client, ClientInfo, ConnectionsRequest,
-    DisconnectRequest, Error, ErrorKind, FilterNode, HistoryRemoveRequest, HistoryRequest, HistoryResult, InfoRequest,
-    MapClearRequest, MapPublishRequest, MapReadStateRequest, MapReadStreamRequest, MapRemoveRequest, MapStatsRequest,
-    Method, Payload, PresenceRequest, PresenceStatsRequest, PublishRequest, PublishResult, RefreshRequest, RpcRequest,
-    SharedPollPublishRequest, StreamPosition, SubscribeRequest, UnsubscribeRequest,
+    ApiError, Batch, BlockUserRequest, BroadcastRequest, ChannelsRequest, Client, ClientInfo, Config,
+    ConnectionsRequest, DisconnectRequest, Error, ErrorKind, FilterNode, HistoryRemoveRequest, HistoryRequest,
+    HistoryResult, InfoRequest, MapClearRequest, MapPublishRequest, MapReadStateRequest, MapReadStreamRequest,
+    MapRemoveRequest, MapStatsRequest, Method, Payload, PresenceRequest, PresenceStatsRequest, PublishRequest,
+    PublishResult, RefreshRequest, RpcRequest, SharedPollPublishRequest, StreamPosition, SubscribeRequest, Tls,
+    UnsubscribeRequest,
 };
 use serde_json::{Value, json};
 
-use crate::servers::{Here, Over, needs_a_real_server};
+use crate::servers::{self, Here, Over};
 
 macro_rules! suite {
     (everywhere { $($test:ident)* } standin { $($special:ident)* }) => {
@@ -30,7 +32,7 @@ macro_rules! suite {
     };
     (@real $over:ident $test:ident) => {
         #[tokio::test]
-        #[ignore = super::needs_a_real_server!()]
+        #[ignore = "needs a real server: set CENTRIFUGO_TEST_GRPC, _HTTP and _API_KEY, see tests/it/servers.rs"]
         async fn $test() {
             let here = super::Here::real(super::Over::$over);
             super::$test(&here.client(), &here).await;
@@ -210,7 +212,10 @@ async fn an_error_says_where_it_happened(client: &Client, here: &Here) {
     assert_eq!((error.method(), error.transport()), (Some("history"), Some(transport)));
     let endpoint = error.endpoint().unwrap();
     let text = error.to_string();
-    assert!(text.starts_with(&format!("history over {transport} to {endpoint}: error 102 (unknown channel); ")), "{text}");
+    assert!(
+        text.starts_with(&format!("history over {transport} to {endpoint}: error 102 (unknown channel); ")),
+        "{text}"
+    );
 }
 
 // Broadcast
@@ -220,7 +225,8 @@ async fn a_broadcast_answers_for_every_channel_in_order(client: &Client, here: &
     publish(client, &second, json!(0)).await;
     let channels = [&*first, "nope:a", &second, "", &plain];
     let result = client.broadcast(BroadcastRequest::new(channels, json!({"n": 1}))).await.unwrap();
-    let outcomes: Vec<_> = result.iter().map(|outcome| outcome.map(|it| it.offset).map_err(|error| error.code)).collect();
+    let outcomes: Vec<_> =
+        result.iter().map(|outcome| outcome.map(|it| it.offset).map_err(|error| error.code)).collect();
     assert_eq!(outcomes, [Ok(1), Err(102), Ok(2), Err(107), Ok(0)]);
     let failed: Vec<_> = result.failed().map(|(index, error)| (index, error.code)).collect();
     assert_eq!(failed, [(1, 102), (3, 107)]);
@@ -546,7 +552,8 @@ async fn calls_by_name_take_and_give_json(client: &Client, here: &Here) {
         "publications": [{"data": {"n": 1}, "offset": 1, "tags": {"a": "b"}}], "epoch": published.epoch, "offset": 1,
     });
     assert_eq!(history, expected);
-    let nothing: Value = client.call_json("publish", json!({"channel": here.channel("plain"), "data": 1})).await.unwrap();
+    let nothing: Value =
+        client.call_json("publish", json!({"channel": here.channel("plain"), "data": 1})).await.unwrap();
     assert_eq!(nothing, json!({}));
 }
 
@@ -625,6 +632,18 @@ async fn a_wrong_key_is_unauthenticated(_: &Client, here: &Here) {
     }
 }
 
+async fn a_key_need_not_be_ascii(_: &Client, here: &Here) {
+    // Tried on a real server too, which compares bytes.
+    let server = servers::standin("ключ").await;
+    let config = match here.over {
+        Over::Grpc => Config::grpc(server.grpc_url()),
+        Over::Http => Config::http(server.http_url()),
+    };
+    Client::new(config.clone().api_key("ключ")).unwrap().info(InfoRequest::new()).await.unwrap();
+    let wrong = Client::new(config.api_key("ключи")).unwrap();
+    assert_kind(wrong.info(InfoRequest::new()).await, ErrorKind::Unauthenticated, false);
+}
+
 // Sizes and times
 
 /// A request for a channel without history that has exactly this many bytes in protobuf.
@@ -632,7 +651,9 @@ fn request_of(size: usize, here: &Here) -> PublishRequest {
     use prost::Message as _;
 
     let channel = here.channel("plain");
-    let with = |length: usize| PublishRequest::new(&channel, Payload::from(format!("\"{}\"", "x".repeat(length)).into_bytes()));
+    let with = |length: usize| {
+        PublishRequest::new(&channel, Payload::from(format!("\"{}\"", "x".repeat(length)).into_bytes()))
+    };
     // The fields' numbers and lengths take the same room for all large payloads.
     let extra = with(size).encoded_len() - size;
     let request = with(size - extra);
@@ -686,14 +707,54 @@ async fn a_long_reply_is_given_up(client: &Client, here: &Here) {
     assert_eq!(client.history(&history).await.unwrap().publications.len(), 10);
 }
 
-async fn a_call_without_time_times_out_and_the_others_do_not(client: &Client, here: &Here) {
-    let channel = here.channel("");
-    let hurried = client.with_timeout(Duration::from_nanos(1));
-    let published = hurried.publish(PublishRequest::new(&channel, json!(1))).await;
-    let error = assert_kind(published, ErrorKind::Timeout, false);
+async fn a_hurried_copy_of_a_client_does_not_hurry_it(client: &Client, here: &Here) {
+    here.server().fault(Fault::hang_before().method(Method::Publish));
+    let hurried = client.with_timeout(Duration::from_millis(50));
+    let published = hurried.publish(PublishRequest::new(here.channel(""), json!(1))).await;
+    let error = assert_kind(published, ErrorKind::Timeout, true);
     assert!(error.is_transient());
-    assert_eq!(kept(client, &channel).await.offset, 0, "it was not sent");
-    assert_eq!(hurried.with_timeout(Duration::MAX).history(HistoryRequest::new(&channel)).await.unwrap().offset, 0);
+    assert!(error.to_string().contains("50ms"), "{error}");
+    // The other one keeps its own deadline: this answer comes later than the hurried copy would wait.
+    here.server().fault(Fault::delay(Duration::from_millis(200)).method(Method::Publish));
+    client.publish(PublishRequest::new(here.channel(""), json!(1))).await.unwrap();
+    // A deadline beyond what the clock can say is none.
+    client.with_timeout(Duration::MAX).info(InfoRequest::new()).await.unwrap();
+}
+
+/// The settings of clients, over both transports, whose connection is never ready: the server accepts it and says nothing,
+/// so that TLS is never agreed on.
+async fn never_connected() -> ([Config; 2], tokio::net::TcpListener) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let tls = Tls::new().danger_skip_verification();
+    ([Config::grpc(&url).tls(tls.clone()), Config::http(&url).tls(tls)], listener)
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_while_connecting_leaves_nothing_sent() {
+    let (configs, _listener) = never_connected().await;
+    for config in configs {
+        let client = Client::new(config.timeout(Duration::from_millis(50))).unwrap();
+        assert_kind(client.info(InfoRequest::new()).await, ErrorKind::Timeout, false);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_too_long_is_none() {
+    let (configs, _listener) = never_connected().await;
+    for config in configs {
+        let client = Client::new(config.connect_timeout(Duration::from_millis(50))).unwrap();
+        assert_kind(client.info(InfoRequest::new()).await, ErrorKind::Connect, false);
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_while_a_token_is_awaited_leaves_nothing_sent() {
+    for config in [Config::grpc("http://127.0.0.1:1"), Config::http("http://127.0.0.1:1")] {
+        let config = config.bearer_token(std::future::pending).timeout(Duration::from_millis(50));
+        let client = Client::new(config).unwrap();
+        assert_kind(client.info(InfoRequest::new()).await, ErrorKind::Timeout, false);
+    }
 }
 
 // Maps and shared polls
@@ -789,7 +850,10 @@ async fn a_method_of_another_kind_of_channel_is_error_107(client: &Client, here:
     assert_code(client.map_stats(MapStatsRequest::new(&stream)).await, ApiError::BAD_REQUEST);
     assert_code(client.map_publish(MapPublishRequest::new(&stream, "a")).await, ApiError::BAD_REQUEST);
     assert_code(client.publish(PublishRequest::new(&map, json!(1))).await, ApiError::BAD_REQUEST);
-    assert_code(client.shared_poll_publish(SharedPollPublishRequest::new(&stream, "a", 1)).await, ApiError::BAD_REQUEST);
+    assert_code(
+        client.shared_poll_publish(SharedPollPublishRequest::new(&stream, "a", 1)).await,
+        ApiError::BAD_REQUEST,
+    );
 }
 
 async fn a_shared_poll_takes_versions_stale_ones_too(client: &Client, here: &Here) {
@@ -858,7 +922,6 @@ suite! {
         the_servers_own_limit_is_told_as_the_clients_is
         a_limit_of_ones_own_is_kept_over_both
         a_long_reply_is_given_up
-        a_call_without_time_times_out_and_the_others_do_not
         a_map_is_published_to_read_and_cleared
         a_suppressed_map_publish_says_why
         the_pages_of_a_map_follow_its_cursor
@@ -868,6 +931,8 @@ suite! {
         a_shared_poll_takes_versions_stale_ones_too
     }
     standin {
+        a_hurried_copy_of_a_client_does_not_hurry_it
+        a_key_need_not_be_ascii
         binary_infos_are_read_over_grpc_only
         those_present_are_told_by_client_id
     }
