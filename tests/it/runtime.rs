@@ -177,15 +177,12 @@ fn a_dropped_call_does_not_disturb_the_others() {
                     calls.push((left, tokio::spawn(Polled { future: Some(future), left })));
                 }
                 for (left, call) in calls {
-                    match call.await.unwrap() {
-                        Some(result) => {
-                            result.unwrap();
-                            answered += 1;
-                        }
-                        None => {
-                            assert_ne!(left, usize::MAX);
-                            dropped += 1;
-                        }
+                    if let Some(result) = call.await.unwrap() {
+                        result.unwrap();
+                        answered += 1;
+                    } else {
+                        assert_ne!(left, usize::MAX);
+                        dropped += 1;
                     }
                 }
             }

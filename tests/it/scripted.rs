@@ -1,5 +1,7 @@
 //! Servers that answer every call with the one answer they were given, byte for byte, on a free port of the loopback.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -9,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) async fn http(status: u16, headers: &[(String, String)], body: &[u8]) -> String {
     let mut answer = format!("HTTP/1.1 {status} Scripted\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers.iter().filter(|(name, _)| name != "connection") {
-        answer.push_str(&format!("{name}: {value}\r\n"));
+        write!(answer, "{name}: {value}\r\n").unwrap();
     }
     let answer = [answer.as_bytes(), b"\r\n", body].concat();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -89,7 +91,7 @@ fn percent_encoded(message: &str) -> String {
     message.bytes().fold(String::new(), |mut text, byte| {
         match byte {
             b' '..=b'~' if byte != b'%' => text.push(char::from(byte)),
-            _ => text.push_str(&format!("%{byte:02X}")),
+            _ => write!(text, "%{byte:02X}").unwrap(),
         }
         text
     })
