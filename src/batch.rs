@@ -122,9 +122,7 @@ impl Batch {
     #[allow(clippy::needless_pass_by_value, reason = "a request or a reference to one, as everywhere")]
     pub fn push<R: AsRequest>(&mut self, request: R) -> Handle<<R::Request as Request>::Reply> {
         let (method, request) = (R::Request::METHOD, request.as_request());
-        if let (None, Err(problem)) = (&self.problem, request.check()) {
-            self.problem = Some((method, problem));
-        }
+        self.check_command(Some(method), || request.check());
         let len = request.encoded_len();
         // Only `Method::Batch` has no tag, and no request has that method.
         let tag = method.command_tag().unwrap_or_default();
@@ -143,7 +141,18 @@ impl Batch {
         check_method_name(method)?;
         let params = serde_json::value::to_raw_value(&params)
             .map_err(|_| Error::invalid("the command's parameters cannot be written as JSON"))?;
+        let known = Method::from_name(method);
+        self.check_command(known, || known.map_or(Ok(()), |known| known.check_json(params.get().as_bytes())));
         Ok(self.add(Command::Json { method: method.into(), params }))
+    }
+
+    /// Remembers the first command that must not be sent.
+    fn check_command(&mut self, method: Option<Method>, check: impl FnOnce() -> Result<(), Problem>) {
+        if let (None, Some(method)) = (&self.problem, method)
+            && let Err(problem) = check()
+        {
+            self.problem = Some((method, problem));
+        }
     }
 
     fn add<T: ?Sized>(&mut self, command: Command) -> Handle<T> {

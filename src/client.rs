@@ -87,6 +87,12 @@ impl Client {
         Self { timeout: Some(timeout), ..self.clone() }
     }
 
+    /// The same client, told whether the server is Centrifugo PRO: see [`Config::pro`](crate::Config::pro).
+    #[must_use]
+    pub fn with_pro(&self, pro: bool) -> Self {
+        Self { pro, ..self.clone() }
+    }
+
     /// The transport that carries the calls.
     #[must_use]
     pub fn transport(&self) -> &dyn Transport {
@@ -148,6 +154,7 @@ impl Client {
         });
         let params = params.map_err(|error| self.at(error, method))?;
         let body = RawBody { method, params: &params };
+        body.check(self.pro).map_err(|error| self.at(error, method))?;
         let call = Call::raw(method, &body, self.deadline());
         let reply = self.send(&call).await?;
         body.read(reply).map_err(|error| self.at(error, method))
@@ -198,6 +205,16 @@ struct RawBody<'a> {
 }
 
 impl RawBody<'_> {
+    /// The checks that a call with its own types makes.
+    fn check(&self, pro: bool) -> Result<(), Error> {
+        match Method::from_name(self.method) {
+            // What is no batch is the server's to judge.
+            Some(Method::Batch) => self.to_batch().map_or(Ok(()), |batch| batch.check(pro)),
+            Some(method) => method.check_json(self.params.get().as_bytes()).or_else(|problem| problem.error(pro)),
+            None => Ok(()),
+        }
+    }
+
     /// A batch given as JSON, for a transport that speaks protobuf.
     fn to_batch(&self) -> Result<Batch, Error> {
         #[derive(serde::Deserialize)]

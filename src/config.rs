@@ -10,7 +10,7 @@ use url::Url;
 use crate::error::BoxError;
 use crate::{BoxFuture, Error};
 
-/// Every call, waits included. The same as pycent's and cent's.
+/// Every call, waits included. The same as pycent 5's and cent's.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Name resolution, TCP and TLS together. The server answers within a round trip or two.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -227,7 +227,7 @@ impl Config {
     }
 
     /// After how long without any data, while calls are open, the server is asked for a sign of life, over gRPC. 30 s
-    /// unless set; `None` never asks. The server ends connections that ask more than three times in 5 minutes.
+    /// unless set; `None` never asks. The server ends a connection at the fourth time without an answer to a call in between.
     #[cfg(feature = "grpc")]
     pub fn keepalive(mut self, interval: Option<Duration>) -> Self {
         self.for_grpc(|settings| settings.keepalive = interval);

@@ -49,7 +49,8 @@
 //! | `testing` | no | an in-memory server that stands in for Centrifugo in tests |
 //! | `cli` | no | the `centrifugo-api` command |
 //!
-//! The default features need Rust and its linker to build, and nothing else.
+//! The default features build with Rust and the C toolchain that it links with (ring, under `tls`, compiles a little with
+//! it): no protoc, no cmake, no OpenSSL.
 
 pub use batch::{Batch, BatchReplies, Handle};
 pub use client::Client;
@@ -77,3 +78,12 @@ mod request;
 pub mod testing;
 mod transport;
 mod wire;
+
+/// The programs of the README and of the other pages compile.
+#[cfg(all(doctest, feature = "grpc", feature = "http", feature = "testing"))]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/migration.md")]
+    struct Migration;
+}

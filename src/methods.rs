@@ -283,6 +283,17 @@ macro_rules! methods {
                 }
             }
 
+            /// Makes the checks of the method's request on one that is given as JSON. What cannot be read is the server's
+            /// to judge.
+            pub(crate) fn check_json(self, json: &[u8]) -> Result<(), Problem> {
+                match self {
+                    $($(Self::$rpc => {
+                        serde_json::from_slice::<message::$request>(json).map_or(Ok(()), |request| request.check())
+                    })+)+
+                    Self::Batch => Ok(()),
+                }
+            }
+
             /// Writes the method's request, given as protobuf, as JSON.
             pub(crate) fn request_to_json(self, protobuf: Bytes, out: &mut Vec<u8>) -> Result<(), String> {
                 match self {
@@ -311,6 +322,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::message::{self, command_tag};
+use crate::request::{Problem, Request as _};
 use crate::wire::json;
 
 for_each_method!(methods);

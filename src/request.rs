@@ -19,7 +19,8 @@ pub trait Request: Message {
 
     /// Whether sending it again, after an attempt that may have been carried out, can do no harm.
     ///
-    /// Reads can be repeated; a publish can with an idempotency key.
+    /// Reads can be repeated; a publish can with an idempotency key, which servers know from version 5.2 on and keep for
+    /// 5 minutes.
     fn is_repeatable(&self) -> bool;
 
     #[doc(hidden)]

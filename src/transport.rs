@@ -334,6 +334,12 @@ impl Handover {
         let taken = self.0.compare_exchange(PENDING, TAKEN, Ordering::AcqRel, Ordering::Acquire);
         matches!(taken, Ok(_) | Err(TAKEN))
     }
+
+    /// Whether any of the body was handed over.
+    #[cfg(any(test, feature = "grpc"))]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.0.load(Ordering::Acquire) == TAKEN
+    }
 }
 
 impl Handover {

@@ -38,20 +38,28 @@ impl Handshake for Plain {
 /// One connection, to those that serve it.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
-    cut: Arc<watch::Sender<bool>>,
+    state: Arc<watch::Sender<LineState>>,
     /// Held by all that is still going on.
     _alive: mpsc::Sender<()>,
 }
 
+/// The streams of a connection end only after it is closed: a stream that ended before would still say so to the other side.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+enum LineState {
+    Open,
+    Cut,
+    Closed,
+}
+
 impl Line {
-    /// Closes the connection, and drops all that is going on for it.
+    /// Closes the connection, and then drops all that is going on for it.
     pub(super) fn cut(&self) {
-        self.cut.send_replace(true);
+        self.state.send_replace(LineState::Cut);
     }
 
-    async fn is_cut(&self) {
+    async fn is(&self, state: LineState) {
         // The sender is in `self`, so there is no other way for this to end.
-        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
+        let _ = self.state.subscribe().wait_for(|now| *now >= state).await;
     }
 }
 
@@ -65,7 +73,7 @@ where
         tokio::spawn(async move {
             tokio::select! {
                 () = task => {}
-                () = line.is_cut() => {}
+                () = line.is(LineState::Closed) => {}
             }
         });
     }
@@ -120,7 +128,7 @@ impl Stop {
                     tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                     continue;
                 };
-                let line = Line { cut: Arc::new(watch::Sender::new(false)), _alive: alive.clone() };
+                let line = Line { state: Arc::new(watch::Sender::new(LineState::Open)), _alive: alive.clone() };
                 let (handshake, serve, mut stop) = (Arc::clone(&handshake), serve.clone(), stop.clone());
                 tokio::spawn(async move {
                     let connection = async {
@@ -132,10 +140,10 @@ impl Stop {
                     };
                     tokio::select! {
                         () = connection => {}
-                        () = line.is_cut() => {}
+                        () = line.is(LineState::Cut) => {}
                         () = stopped(&mut stop) => {}
                     }
-                    line.cut();
+                    line.state.send_replace(LineState::Closed);
                 });
             }
             drop(alive);

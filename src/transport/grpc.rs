@@ -7,7 +7,6 @@ mod connection;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -20,11 +19,11 @@ use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decode
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use self::connection::{Connections, NotGrpc};
+use self::connection::{Connection, Connections, NotGrpc};
 use super::{BoxFuture, Call, Handover, Reply, Transport};
 use crate::config::{self, Config, GrpcSettings, TokenSource};
 use crate::error::causes;
-use crate::{ApiError, Error, ErrorKind};
+use crate::{ApiError, Error, ErrorKind, Method};
 
 /// The tonic implementation of [`Transport`].
 #[derive(Debug)]
@@ -97,22 +96,44 @@ impl Grpc {
             headers.insert(header::AUTHORIZATION, config::bearer(source).await?);
         }
         let connection = self.connections.get().await?;
-        let answered = connection.answered();
+        match self.send_on(&connection, call, method, &headers, &body).await {
+            // A connection that ended on its own before it took the body: the call goes on the next one.
+            Err(status) if connection_ended(&status) && !handover.is_taken() => {
+                connection.retire();
+                let connection = self.connections.get().await?;
+                self.send_on(&connection, call, method, &headers, &body).await.map_err(|status| (connection, status))
+            }
+            sent => sent.map_err(|status| (connection, status)),
+        }
+        .map_err(|(connection, status)| {
+            if connection_ended(&status) {
+                connection.retire();
+            }
+            handover.judge(error_of(status, connection.has_answered()))
+        })
+    }
 
-        let codec = BytesCodec { len: body.len(), handover };
-        let mut request = tonic::Request::from_parts(MetadataMap::from_headers(headers), http::Extensions::new(), body);
+    async fn send_on(
+        &self,
+        connection: &Connection,
+        call: &Call<'_>,
+        method: Method,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Reply, Status> {
+        let codec = BytesCodec { len: body.len(), handover: call.handover().clone() };
+        let metadata = MetadataMap::from_headers(headers.clone());
+        let mut request = tonic::Request::from_parts(metadata, http::Extensions::new(), body.clone());
         if let Some(deadline) = call.deadline() {
             request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         }
-        let mut client =
-            GrpcClient::with_origin(connection, self.origin.clone()).max_decoding_message_size(self.max_reply_size);
+        let mut client = GrpcClient::with_origin(connection.clone(), self.origin.clone())
+            .max_decoding_message_size(self.max_reply_size);
         if self.gzip {
             client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
         }
-        match client.unary(request, PathAndQuery::from_static(method.grpc_path()), codec).await {
-            Ok(reply) => Ok(Reply::protobuf(reply.into_inner())),
-            Err(status) => Err(call.handover().judge(error_of(status, answered.load(Ordering::Relaxed)))),
-        }
+        let reply = client.unary(request, PathAndQuery::from_static(method.grpc_path()), codec).await?;
+        Ok(Reply::protobuf(reply.into_inner()))
     }
 }
 
@@ -268,6 +289,14 @@ fn api_error(details: &[u8]) -> Option<ApiError> {
     let status = RpcStatus::decode(details).ok()?;
     let error = status.details.into_iter().find(|any| any.type_url.ends_with("/centrifugal.centrifugo.api.Error"))?;
     ApiError::decode(error.value).ok()
+}
+
+/// Whether the whole connection ended, and not only this call on it.
+fn connection_ended(status: &Status) -> bool {
+    let mut causes = causes(status).peekable();
+    causes.peek().is_some()
+        && !causes
+            .any(|cause| cause.is::<NotGrpc>() || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset))
 }
 
 /// Whether the cause proves that the server did not process the request: it said so itself, or the request never left.

@@ -154,3 +154,20 @@ async fn a_url_without_the_path_of_the_api_is_explained() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("ends in /api"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_call_after_a_lost_connection_goes_on_a_new_one() {
+    use centrifugo_api::testing::{Fault, Server};
+
+    let server = Server::start().await.unwrap();
+    for config in [Config::grpc(server.grpc_url()), Config::http(server.http_url())] {
+        let client = Client::new(config).unwrap();
+        for _ in 0..100 {
+            server.fault(Fault::cut_before());
+            let error = client.publish(PublishRequest::new("news", json!({}))).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Lost, "{error:?}");
+            client.publish(PublishRequest::new("news", json!({}))).await.unwrap();
+        }
+    }
+    assert_eq!(server.applied("news"), 200);
+}

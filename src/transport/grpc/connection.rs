@@ -112,7 +112,7 @@ impl Slot {
             }
         }
         if let State::Ready(connection) = &*state
-            && !connection.sender.is_closed()
+            && connection.is_open()
         {
             return Ok(connection.clone());
         }
@@ -205,7 +205,7 @@ impl Dialer {
                 Err(error) => tracing::debug!(%endpoint, %error, "connection lost"),
             }
         });
-        Ok(Connection { sender, answered: Arc::default() })
+        Ok(Connection { sender, record: Arc::default() })
     }
 }
 
@@ -266,13 +266,29 @@ impl From<DialError> for Error {
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     sender: SendRequest<Body>,
-    answered: Arc<AtomicBool>,
+    record: Arc<Record>,
+}
+
+/// What the calls on a connection have found out about it.
+#[derive(Debug, Default)]
+struct Record {
+    answered: AtomicBool,
+    retired: AtomicBool,
 }
 
 impl Connection {
-    /// Tells, now and later, whether the other side has answered anything on this connection.
-    pub(crate) fn answered(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.answered)
+    /// Whether the other side has answered anything on it.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.record.answered.load(Ordering::Relaxed)
+    }
+
+    /// Gives it no more calls. A call learns that a connection has ended a moment before the connection's sender does.
+    pub(crate) fn retire(&self) {
+        self.record.retired.store(true, Ordering::Relaxed);
+    }
+
+    fn is_open(&self) -> bool {
+        !self.record.retired.load(Ordering::Relaxed) && !self.sender.is_closed()
     }
 }
 
@@ -287,10 +303,10 @@ impl Service<Request<Body>> for Connection {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let sent = self.sender.send_request(request);
-        let answered = self.answered();
+        let record = Arc::clone(&self.record);
         Box::pin(async move {
             let mut response = sent.await?;
-            answered.store(true, Ordering::Relaxed);
+            record.answered.store(true, Ordering::Relaxed);
             if is_not_grpc(&response) {
                 return Err(NotGrpc { status: response.status() }.into());
             }
