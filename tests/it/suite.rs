@@ -452,12 +452,18 @@ async fn a_history_goes_on_from_a_position(client: &Client, here: &Here) {
 async fn reverse_from_offset_0_is_refused_before_it_is_sent(client: &Client, here: &Here) {
     let channel = here.channel("");
     let request = HistoryRequest::new(&channel).reverse(true).since(StreamPosition::new(0, ""));
-    let error = assert_kind(client.history(request).await, ErrorKind::Invalid, false);
-    assert!(error.to_string().contains("`reverse`"), "{error}");
-    // What the server would have said.
-    let params = json!({"channel": channel, "reverse": true, "since": {"offset": 0}});
-    let error = assert_kind(client.call_json::<Value>("history", params).await, ErrorKind::Api, true);
-    assert_eq!(error.code(), Some(ApiError::INTERNAL));
+    let mut batch = Batch::new();
+    batch.push_json("history", &request).unwrap();
+    // The server would answer error 100, as if it were broken.
+    for error in [
+        client.history(&request).await.unwrap_err(),
+        client.call_json::<Value>("history", &request).await.unwrap_err(),
+        client.batch(&batch).await.unwrap_err(),
+    ] {
+        assert_eq!((error.kind(), error.may_have_run()), (ErrorKind::Invalid, false), "{error}");
+        assert!(error.to_string().contains("`reverse`"), "{error}");
+    }
+    assert_eq!(client.history(request.since(StreamPosition::new(1, ""))).await.unwrap().offset, 0);
 }
 
 async fn a_removed_history_keeps_its_position(client: &Client, here: &Here) {
@@ -530,12 +536,14 @@ async fn filters_of_pro_are_refused_unless_the_server_is_pro(client: &Client, he
     assert!(error.to_string().contains("`label_filter`"), "{error}");
     let error = assert_kind(client.unsubscribe(&everybody).await, ErrorKind::Invalid, false);
     assert!(error.to_string().contains("`all_users`"), "{error}");
+    assert_kind(client.call_json::<Value>("disconnect", &filtered).await, ErrorKind::Invalid, false);
     let mut batch = Batch::new();
     batch.push(SubscribeRequest::new(here.channel(""), "ghost").all_users(true));
     assert_kind(client.batch(&batch).await, ErrorKind::Invalid, false);
 
     let pro = Client::new(here.config().pro(true)).unwrap();
     pro.disconnect(&filtered).await.unwrap();
+    pro.call_json::<Value>("disconnect", &filtered).await.unwrap();
     pro.unsubscribe(&everybody).await.unwrap();
     assert_eq!(pro.batch(&batch).await.unwrap().len(), 1);
 }
