@@ -25,10 +25,16 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Time is tokio's: in a test with a [paused clock](tokio::time::pause), history and idempotency keys expire when the
-//! test advances it.
+//! Time is tokio's, so a test need not wait for history or idempotency keys to expire: `tokio::time::pause()`,
+//! `advance(…).await` and `resume()` take it there. Do not leave the clock paused while something waits for a socket, as
+//! tokio then runs ahead to the next timeout.
 //!
-//! What it does not do: connections have no time limits, gRPC pings are not counted, and the counters of `info` are few.
+//! # Where it differs
+//!
+//! - No connection has a time limit, gRPC pings are not counted, and the end is abrupt: no GOAWAY.
+//! - `info` has one of the server's some hundred counters.
+//! - Over HTTP, a request that holds broken UTF-8 anywhere (which Centrifugo keeps in payloads) has it replaced by U+FFFD
+//!   everywhere; `-0` is not an integer; filters nest up to some 60 levels only.
 
 mod call;
 mod fault;
@@ -70,7 +76,6 @@ const VERSION: &str = "6.9.1 OSS";
 /// A running server. It ends when it is dropped.
 ///
 /// See the [module](self) for an example.
-#[derive(Debug)]
 pub struct Server {
     node: Arc<Node>,
     grpc: SocketAddr,
@@ -135,12 +140,15 @@ impl Server {
     /// The calls so far, in the order they came. Only those that were understood and had the right key.
     #[must_use]
     pub fn calls(&self) -> Vec<Recorded> {
-        self.node.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let calls = self.node.calls.as_ref();
+        calls.map(|calls| calls.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
     }
 
     /// Forgets the calls so far.
     pub fn clear_calls(&self) {
-        self.node.calls.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        if let Some(calls) = &self.node.calls {
+            calls.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 
     /// How much was published into a channel, whether it keeps history or not. What was suppressed, for its idempotency
@@ -184,6 +192,13 @@ impl Server {
     }
 }
 
+/// Shows where it is, and nothing of what it holds.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("grpc", &self.grpc_url()).field("http", &self.http_url()).finish_non_exhaustive()
+    }
+}
+
 /// The settings of a [`Server`] to be started.
 ///
 /// ```
@@ -210,6 +225,7 @@ pub struct Builder {
     transport_errors: bool,
     max_grpc_message: usize,
     node_name: String,
+    record: bool,
     #[cfg(feature = "tls")]
     tls: tls::Tls,
 }
@@ -228,6 +244,7 @@ impl Builder {
             // grpc-go's default, which the server leaves.
             max_grpc_message: 4 << 20,
             node_name: "stand-in".into(),
+            record: true,
             #[cfg(feature = "tls")]
             tls: tls::Tls::default(),
         }
@@ -301,6 +318,12 @@ impl Builder {
         self
     }
 
+    /// Records no calls: for a server that runs for long, which would only remember more and more of them.
+    pub fn without_records(mut self) -> Self {
+        self.record = false;
+        self
+    }
+
     /// Listens with TLS on both ports, with this chain of certificates and this private key, both as PEM.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, certificates: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
@@ -327,7 +350,7 @@ impl Builder {
         let node = Arc::new(Node {
             api: Api::new(self.without_namespace, self.namespaces, self.node_name),
             faults: fault::Faults::default(),
-            calls: Mutex::default(),
+            calls: self.record.then(Mutex::default),
             keys: Keys { http: self.http_key, grpc: self.grpc_key },
             transport_errors: self.transport_errors,
             max_grpc_message: self.max_grpc_message,
@@ -372,6 +395,7 @@ impl fmt::Debug for Builder {
             .field("transport_errors", &self.transport_errors)
             .field("max_grpc_message", &self.max_grpc_message)
             .field("node_name", &self.node_name)
+            .field("record", &self.record)
             .finish_non_exhaustive()
     }
 }

@@ -32,7 +32,7 @@ impl Glob {
 
 type Chars<'a> = std::iter::Peekable<std::str::Chars<'a>>;
 
-/// Reads parts up to the end, or up to the `,` or `}` of the alternatives around.
+/// Reads parts up to the end, or up to the `,` or `}` of the alternatives around. These may be left open.
 fn parse(chars: &mut Chars<'_>, inside: bool) -> Option<Glob> {
     let mut parts = Vec::new();
     while let Some(&next) = chars.peek() {
@@ -48,30 +48,37 @@ fn parse(chars: &mut Chars<'_>, inside: bool) -> Option<Glob> {
                 let mut either = Vec::new();
                 loop {
                     either.push(parse(chars, true)?);
-                    if chars.next()? == '}' {
+                    if chars.next() != Some(',') {
                         break Part::Either(either);
                     }
                 }
             }
-            '\\' => Part::One(chars.next()?),
+            '\\' => match chars.next() {
+                Some(escaped) => Part::One(escaped),
+                None => break,
+            },
             other => Part::One(other),
         });
     }
-    (!inside).then_some(Glob(parts))
+    Some(Glob(parts))
 }
 
+/// Reads what stands in brackets: one range, or some characters.
 fn class(chars: &mut Chars<'_>) -> Option<Part> {
     let negated = chars.next_if_eq(&'!').is_some();
-    let mut ranges = Vec::new();
+    let (mut ranges, mut has_range) = (Vec::new(), false);
     loop {
         match chars.next()? {
-            ']' if !ranges.is_empty() => return Some(Part::Class { negated, ranges }),
+            ']' if ranges.len() == 1 || (!has_range && !ranges.is_empty()) => {
+                return Some(Part::Class { negated, ranges });
+            }
             ']' => return None,
             first => {
                 let first = if first == '\\' { chars.next()? } else { first };
-                let last = if chars.next_if_eq(&'-').is_some() { chars.next()? } else { first };
-                if last == ']' && first != ']' {
-                    return None;
+                let mut last = first;
+                if chars.next_if_eq(&'-').is_some() {
+                    has_range = true;
+                    last = chars.next().filter(|last| *last != ']' && *last >= first)?;
                 }
                 ranges.push((first, last));
             }
@@ -119,6 +126,7 @@ mod tests {
             (r"a\*", "a*", "ab"),
             ("*:*.*", "a:b.c", "a:b"),
             ("a,b}", "a,b}", "a"),
+            ("{a,b*", "bc", "ac"),
         ] {
             let glob = Glob::new(pattern).unwrap();
             assert!(glob.matches(yes) && !glob.matches(no), "{pattern}");
@@ -127,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_malformed_pattern_is_none() {
-        for pattern in ["[a", "{a", "[]", "a\\"] {
+        for pattern in ["[a", "[]", "[z-a]", "[a-]", "[a-cx-z]"] {
             assert!(Glob::new(pattern).is_none(), "{pattern}");
         }
     }

@@ -30,7 +30,9 @@ const SERVICE: &str = "centrifugal.centrifugo.api.CentrifugoApi";
 const PREFIX: usize = 5;
 
 mod code {
+    pub(super) const UNKNOWN: i32 = 2;
     pub(super) const INVALID_ARGUMENT: i32 = 3;
+    pub(super) const DEADLINE_EXCEEDED: i32 = 4;
     pub(super) const NOT_FOUND: i32 = 5;
     pub(super) const ALREADY_EXISTS: i32 = 6;
     pub(super) const RESOURCE_EXHAUSTED: i32 = 8;
@@ -45,10 +47,13 @@ pub(super) async fn serve(node: Arc<Node>, io: Io, line: Line) {
     let service = service_fn(|request| {
         let (node, line) = (Arc::clone(&node), line.clone());
         async move {
-            Ok::<_, Infallible>(match answer(&node, request, &line).await {
+            let content_type = content_type(request.headers());
+            let mut response = match answer(&node, request, &line).await {
                 Ok((message, gzip)) => message_response(message, gzip),
                 Err(status) => status.response(),
-            })
+            };
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
+            Ok::<_, Infallible>(response)
         }
     });
     let connection = hyper::server::conn::http2::Builder::new(line.clone())
@@ -65,15 +70,7 @@ pub(super) async fn serve(node: Arc<Node>, io: Io, line: Line) {
 /// Answers with a message, and whether it is to be compressed.
 async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Result<(Bytes, bool), Status> {
     let (head, body) = request.into_parts();
-    let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let rest = content_type.strip_prefix("application/grpc");
-    if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';'])) {
-        let message = format!("invalid gRPC request content-type {content_type:?}");
-        return Err(Status {
-            http: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            ..Status::new(code::INVALID_ARGUMENT, message)
-        });
-    }
+    check_head(&head)?;
     let method = find_method(head.uri.path())?;
     let message = read_message(body, &head.headers, node.max_grpc_message).await?;
     let call = Call::read(&Protobuf, method, &message)
@@ -103,10 +100,59 @@ async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Result<
     }
 }
 
+/// What of a content type is left after `application/grpc`, if it is that: `+proto`, or nothing.
+fn subtype(headers: &HeaderMap) -> Result<&str, &str> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let rest = content_type.strip_prefix("application/grpc").ok_or(content_type)?;
+    if rest.is_empty() || rest.starts_with(['+', ';']) { Ok(rest) } else { Err(content_type) }
+}
+
+/// The content type of the answer, which is that of the request.
+fn content_type(headers: &HeaderMap) -> HeaderValue {
+    let subtype = subtype(headers).ok().and_then(|subtype| subtype.get(1..)).filter(|subtype| !subtype.is_empty());
+    let content_type = subtype.and_then(|subtype| format!("application/grpc+{subtype}").parse().ok());
+    content_type.unwrap_or(HeaderValue::from_static("application/grpc"))
+}
+
+/// What is looked at before the path: the content type, the HTTP method, the time left.
+fn check_head(head: &http::request::Parts) -> Result<(), Status> {
+    if let Err(content_type) = subtype(&head.headers) {
+        let status = Status::new(code::INVALID_ARGUMENT, format!("invalid gRPC request content-type {content_type:?}"));
+        return Err(Status { http: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..status });
+    }
+    if head.method != http::Method::POST {
+        let method = head.method.as_str();
+        let message = format!("Received a HEADERS frame with :method {method:?} which should be POST");
+        return Err(Status { http: StatusCode::METHOD_NOT_ALLOWED, ..Status::new(code::INTERNAL, message) });
+    }
+    let timeout = head.headers.get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
+    match timeout.map(parse_timeout) {
+        Some(Ok(0)) => Err(Status::new(code::DEADLINE_EXCEEDED, "context deadline exceeded")),
+        Some(Err(why)) => {
+            let status = Status::new(code::INTERNAL, format!("malformed grpc-timeout: {why}"));
+            Err(Status { http: StatusCode::BAD_REQUEST, ..status })
+        }
+        Some(Ok(_)) | None => Ok(()),
+    }
+}
+
+/// The number in a timeout, whatever its unit.
+fn parse_timeout(timeout: &str) -> Result<u64, String> {
+    /// Eight digits and a unit.
+    const LONGEST: usize = 9;
+    match timeout.len() {
+        ..2 => return Err(format!("transport: timeout string is too short: {timeout:?}")),
+        2..=LONGEST => {}
+        _ => return Err(format!("transport: timeout string is too long: {timeout:?}")),
+    }
+    let number = timeout.strip_suffix(['H', 'M', 'S', 'm', 'u', 'n']);
+    let number = number.ok_or_else(|| format!("transport: timeout unit is not recognized: {timeout:?}"))?;
+    number.parse().map_err(|_| format!("strconv.ParseUint: parsing {number:?}: invalid syntax"))
+}
+
 fn find_method(path: &str) -> Result<Method, Status> {
     let unimplemented = |message| Status::new(code::UNIMPLEMENTED, message);
-    let path = path.strip_prefix('/').unwrap_or(path);
-    let Some((service, name)) = path.rsplit_once('/') else {
+    let Some((service, name)) = path.strip_prefix('/').unwrap_or(path).rsplit_once('/') else {
         return Err(unimplemented(format!("malformed method name: {path:?}")));
     };
     if service != SERVICE {
@@ -145,7 +191,8 @@ async fn read_message(mut body: Incoming, headers: &HeaderMap, max: usize) -> Re
                     received.extend_from_slice(&data);
                 }
             }
-            Some(Err(_)) | None => return Err(internal("unexpected EOF".into())),
+            Some(Err(_)) | None if length.is_some() => return Err(Status::new(code::UNKNOWN, "unexpected EOF")),
+            Some(Err(_)) | None => return Err(Status::new(code::UNKNOWN, "EOF")),
         }
     };
     let compressed = received[0];
@@ -155,10 +202,14 @@ async fn read_message(mut body: Incoming, headers: &HeaderMap, max: usize) -> Re
         (1, "gzip") => {
             let mut whole = Vec::new();
             let limit = max as u64 + 1;
-            flate2::read::GzDecoder::new(&message[..])
-                .take(limit)
-                .read_to_end(&mut whole)
-                .map_err(|error| internal(format!("grpc: failed to decompress the received message: {error}")))?;
+            flate2::read::GzDecoder::new(&message[..]).take(limit).read_to_end(&mut whole).map_err(|error| {
+                let why = match error.kind() {
+                    _ if message.is_empty() => "EOF".to_owned(),
+                    std::io::ErrorKind::UnexpectedEof => "unexpected EOF".to_owned(),
+                    _ => format!("gzip: {error}"),
+                };
+                internal(format!("grpc: failed to decompress the message: {why}"))
+            })?;
             if whole.len() > max {
                 let message = format!("grpc: received message after decompression larger than max {max}");
                 return Err(Status::new(code::RESOURCE_EXHAUSTED, message));
@@ -227,17 +278,11 @@ impl Status {
 
     /// Headers and nothing else.
     fn response(&self) -> Response<Body> {
-        let mut response = response(Body::default());
+        let mut response = Response::new(Body::default());
         *response.status_mut() = self.http;
         response.headers_mut().extend(self.headers());
         response
     }
-}
-
-fn response(body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
 }
 
 fn message_response(message: Bytes, gzip: bool) -> Response<Body> {
@@ -252,7 +297,7 @@ fn message_response(message: Bytes, gzip: bool) -> Response<Body> {
     data.extend_from_slice(&[compressed]);
     data.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
     data.extend_from_slice(&message);
-    let mut response = response(Body { data: Some(data.freeze()), trailers: Some(Status::new(0, "").headers()) });
+    let mut response = Response::new(Body { data: Some(data.freeze()), trailers: Some(Status::new(0, "").headers()) });
     if gzip {
         response.headers_mut().insert("grpc-encoding", HeaderValue::from_static("gzip"));
     }
@@ -307,7 +352,7 @@ mod tests {
     fn a_path_names_a_service_and_a_method() {
         assert_eq!(find_method(Method::RPC.grpc_path()).ok(), Some(Method::RPC));
         let refused = |path| find_method(path).err().map(|status| status.message);
-        assert_eq!(refused("/x").as_deref(), Some("malformed method name: \"x\""));
+        assert_eq!(refused("/x").as_deref(), Some("malformed method name: \"/x\""));
         assert_eq!(refused("/a.B/Publish").as_deref(), Some("unknown service a.B"));
         assert_eq!(
             refused("/centrifugal.centrifugo.api.CentrifugoApi/publish").as_deref(),

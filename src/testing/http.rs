@@ -42,7 +42,7 @@ async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Page {
     if let Some(clean) = clean(uri.path()) {
         return redirect(&request, &clean);
     }
-    let method = match uri.path() {
+    let method = match percent_decode(uri.path()).as_str() {
         "/health" => return page(StatusCode::OK, Some("application/json"), "{}"),
         "/api" => None,
         path => {
@@ -131,6 +131,23 @@ fn may_call(node: &Node, headers: &HeaderMap, query: Option<&str>) -> bool {
         || url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
             .find(|(name, _)| name == "api_key")
             .is_some_and(|(_, value)| value == *key)
+}
+
+/// The path with what stands in it as `%` and two digits.
+fn percent_decode(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut out = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            out.push(byte);
+            out.extend(&part.as_bytes()[2..]);
+        } else {
+            out.push(b'%');
+            out.extend(part.as_bytes());
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// The path without empty and dotted parts, if it has any.
@@ -228,6 +245,11 @@ impl Format for Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_decoded() {
+        assert_eq!(percent_decode("/api/%69nfo%2F%zz%"), "/api/info/%zz%");
+    }
 
     #[test]
     fn a_path_is_cleaned_as_the_server_does() {

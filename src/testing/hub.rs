@@ -265,7 +265,12 @@ impl Keys {
 
     pub(super) fn put(&mut self, channel: &str, key: &str, position: Position) {
         let expires = Instant::now() + IDEMPOTENCY_TTL;
-        self.0.entry(channel.to_owned()).or_default().insert(key.to_owned(), (position, expires));
+        let keys = self.0.entry(channel.to_owned()).or_default();
+        // Now and then those that nobody asks for any more have to go.
+        if keys.len() >= 1024 && keys.len().is_power_of_two() {
+            keys.retain(|_, (_, expires)| *expires > Instant::now());
+        }
+        keys.insert(key.to_owned(), (position, expires));
     }
 
     pub(super) fn forget(&mut self, channel: &str) {

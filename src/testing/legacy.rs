@@ -73,7 +73,9 @@ fn method(command: &Object) -> Result<Option<Method>, NotAccepted> {
         (39, Method::SharedPollPublish),
     ];
     let Some(named) = command.get("method") else { return Ok(Some(Method::Publish)) };
-    if let Ok(name) = serde_json::from_slice::<String>(named) {
+    // The text is compared as it stands: escapes in it are not looked into.
+    let name = std::str::from_utf8(named).ok().and_then(|named| named.strip_prefix('"')?.strip_suffix('"'));
+    if let Some(name) = name {
         return match Method::from_name(&name.to_ascii_lowercase()) {
             Some(Method::Batch) | None => Err(NotAccepted),
             Some(method) => Ok(Some(method).filter(|method| !is_pro(*method))),

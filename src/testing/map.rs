@@ -122,7 +122,7 @@ impl Maps {
         if let Some(first) = self.first(&request.channel, &request.idempotency_key) {
             return (first, Some("idempotency"));
         }
-        let channel = self.channel(&request.channel, settings);
+        let (channel, _) = self.channel(&request.channel, settings);
         let before = channel.state.get(key).map(|entry| (entry.version, entry.version_epoch.clone()));
         let suppressed = match &before {
             Some((version, version_epoch))
@@ -182,9 +182,10 @@ impl Maps {
         request: &MapReadStateRequest,
         settings: &Map,
     ) -> Result<(Vec<MapEntry>, Position, String), ReadError> {
-        let channel = self.channel(&request.channel, settings);
+        let (channel, is_new) = self.channel(&request.channel, settings);
         let position = channel.position();
-        let revision = request.revision_offset > 0 || !request.revision_epoch.is_empty();
+        // A channel that was never used has no revision, so only an epoch can be a wrong one.
+        let revision = (request.revision_offset > 0 && !is_new) || !request.revision_epoch.is_empty();
         if revision && request.revision_epoch != position.epoch {
             return Err(ReadError::Unrecoverable);
         }
@@ -213,8 +214,11 @@ impl Maps {
         range: &Range,
         settings: &Map,
     ) -> Result<(Vec<MapEntry>, Position), ReadError> {
-        let found = self.channel(channel, settings);
+        let (found, is_new) = self.channel(channel, settings);
         let position = found.position();
+        if is_new {
+            return Ok((Vec::new(), position));
+        }
         if range.since.as_ref().is_some_and(|since| !since.epoch.is_empty() && since.epoch != position.epoch) {
             return Err(ReadError::Unrecoverable);
         }
@@ -222,7 +226,7 @@ impl Maps {
         let chosen = choose(found.stream.iter().map(|entry| entry.offset), found.top, since, range);
         let entries: Vec<MapEntry> = chosen.into_iter().filter_map(|index| found.stream.get(index).cloned()).collect();
         match (since, entries.first()) {
-            (Some(since), Some(first)) if !range.reverse && since > 0 && first.offset > since + 1 => {
+            (Some(since), Some(first)) if !range.reverse && since > 0 && first.offset > since.wrapping_add(1) => {
                 Err(ReadError::Unrecoverable)
             }
             _ => Ok((entries, position)),
@@ -251,12 +255,13 @@ impl Maps {
         }
     }
 
-    /// A channel, made if need be, without what has expired; using it lets it live on.
-    fn channel(&mut self, channel: &str, settings: &Map) -> &mut Channel {
+    /// A channel, made if need be (and whether it was), without what has expired; using it lets it live on.
+    fn channel(&mut self, channel: &str, settings: &Map) -> (&mut Channel, bool) {
         self.drop_expired(channel, settings);
+        let is_new = !self.channels.contains_key(channel);
         let found = self.channels.entry(channel.to_owned()).or_insert_with(Channel::new);
         found.removed = settings.meta_ttl().map(|ttl| Instant::now() + ttl);
-        found
+        (found, is_new)
     }
 
     fn drop_expired(&mut self, channel: &str, settings: &Map) {

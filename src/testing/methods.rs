@@ -114,9 +114,12 @@ fn given(field: &str) -> Result<(), ApiError> {
     if field.is_empty() { Err(bad_request()) } else { Ok(()) }
 }
 
-/// The data itself, or its twin in base64 if that is set.
+/// The data itself, or its twin in base64 if that is set. Line breaks in base64 do not matter.
 fn either(raw: &Bytes, base64: &str) -> Result<Bytes, ApiError> {
-    if base64.is_empty() { Ok(raw.clone()) } else { decode_base64(base64).ok_or_else(bad_request) }
+    if base64.is_empty() {
+        return Ok(raw.clone());
+    }
+    decode_base64(&base64.replace(['\r', '\n'], "")).ok_or_else(bad_request)
 }
 
 fn position(since: &StreamPosition) -> Position {

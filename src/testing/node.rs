@@ -14,7 +14,8 @@ use super::record::Recorded;
 pub(super) struct Node {
     pub(super) api: Api,
     pub(super) faults: Faults,
-    pub(super) calls: Mutex<Vec<Recorded>>,
+    /// None when calls are not to be recorded.
+    pub(super) calls: Option<Mutex<Vec<Recorded>>>,
     pub(super) keys: Keys,
     /// Whether errors are always answered as the transport's own.
     pub(super) transport_errors: bool,
@@ -59,9 +60,11 @@ impl Node {
         line: &Line,
     ) -> Outcome {
         let method = call.method();
-        let recorded =
-            Recorded { transport, method, request: call.request(), headers: super::record::headers(headers) };
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(recorded);
+        if let Some(calls) = &self.calls {
+            let headers = super::record::headers(headers);
+            let recorded = Recorded { transport, method, request: call.request(), headers };
+            calls.lock().unwrap_or_else(PoisonError::into_inner).push(recorded);
+        }
 
         let run = || call.run(&self.api);
         match self.faults.take(method, transport) {

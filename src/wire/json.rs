@@ -221,8 +221,8 @@ impl<T: Serialize + DeserializeOwned> Value for Option<T> {
     }
 }
 
-/// A list; `null` is an empty one.
-impl<T: Serialize + DeserializeOwned> Value for Vec<T> {
+/// A list; `null` is an empty one, and in one a value that is unset.
+impl<T: Value> Value for Vec<T> {
     fn is_unset(&self) -> bool {
         self.is_empty()
     }
@@ -230,10 +230,11 @@ impl<T: Serialize + DeserializeOwned> Value for Vec<T> {
         self.len()
     }
     fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.serialize(serializer)
+        serializer.collect_seq(self.iter().map(Write))
     }
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Option::<Self>::deserialize(deserializer)?.unwrap_or_default())
+        let list = Option::<Vec<Read<T>>>::deserialize(deserializer)?;
+        Ok(list.unwrap_or_default().into_iter().map(|value| value.0).collect())
     }
 }
 

@@ -1,0 +1,115 @@
+//! `bench`: the same publications in every way, over both transports.
+//!
+//! What is measured is the client as a program uses it: from having the data to knowing that every message was
+//! published. The stand-in runs as a process of its own, so that its CPU time is not counted as the client's.
+
+use std::time::Duration;
+
+use centrifugo_api::{Client, InfoRequest, Payload};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::{Bench, Connection, Transport};
+use crate::output::{self, Failure};
+use report::{Report, Row};
+use server::Server;
+use ways::{Plan, Run, Way};
+
+mod chart;
+mod cpu;
+mod report;
+mod server;
+mod ways;
+
+/// A run before the first round makes the connections and warms caches, on both sides. It need not be long.
+const WARM_UP: usize = 1000;
+
+/// What is compared: one way to publish over one transport.
+struct Contest {
+    way: Way,
+    transport: Transport,
+    client: Client,
+    runs: Vec<Run>,
+}
+
+pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure> {
+    let plan = plan(bench)?;
+    let server = Server::new(connection)?;
+    let runtime = crate::runtime(bench.runtime)?;
+    let mut clients = Vec::new();
+    for transport in connection.transports() {
+        clients.push((transport, Client::new(server.config(connection, transport)?.connections(bench.connections))?));
+    }
+    let mut contests = Vec::new();
+    for way in Way::all(bench.callers) {
+        for (transport, client) in &clients {
+            contests.push(Contest { way, transport: *transport, client: client.clone(), runs: Vec::new() });
+        }
+    }
+
+    let progress = progress(contests.len() * (bench.rounds + 1));
+    for contest in &contests {
+        progress.set_message(format!("warming up: {}", contest.name(&plan)));
+        runtime.block_on(ways::run(&contest.client, contest.way, &plan.at_most(WARM_UP)))?;
+        progress.inc(1);
+    }
+    for round in 0..bench.rounds {
+        progress.set_message(format!("round {} of {}", round + 1, bench.rounds));
+        // Every round goes through all of them, so that what the machine does besides falls on all alike, and every
+        // other round goes backwards, so that none is always the one after the same other.
+        let order: Vec<usize> = match round % 2 {
+            0 => (0..contests.len()).collect(),
+            _ => (0..contests.len()).rev().collect(),
+        };
+        for index in order {
+            let contest = &mut contests[index];
+            contest.runs.push(runtime.block_on(ways::run(&contest.client, contest.way, &plan))?);
+            progress.inc(1);
+        }
+    }
+    progress.finish_and_clear();
+
+    // The stand-in says that it is what it stands in for.
+    let real = clients.first().filter(|_| connection.names_a_server());
+    let version = real.and_then(|(_, client)| runtime.block_on(version(client)));
+    let rows = contests.iter().map(|contest| Row::new(contest.way, contest.transport, &plan, &contest.runs)).collect();
+    let report = Report::new(bench, server.described(connection, version), rows);
+    output::print(&if bench.json { report.json()? } else { report.table() })?;
+    bench.chart.as_ref().map_or(Ok(()), |file| chart::draw(&report, file))
+}
+
+impl Contest {
+    fn name(&self, plan: &Plan) -> String {
+        format!("{} over {}", self.way.name(plan), self.transport.name())
+    }
+}
+
+fn plan(bench: &Bench) -> Result<Plan, Failure> {
+    // A JSON string, and text that compresses no better than text does.
+    let Some(letters) = bench.payload.checked_sub(2) else {
+        return Err(Failure::invalid("--payload is less than 2 bytes, which is what the quotes of a JSON string take"));
+    };
+    let text: String = ('a'..='z').cycle().take(letters).collect();
+    let width = (bench.channels - 1).to_string().len();
+    let name = |number| format!("{}{number:0width$}", bench.channel_prefix);
+    Ok(Plan {
+        messages: bench.messages,
+        channels: (0..bench.channels).map(name).collect::<Vec<_>>().into(),
+        payload: Payload::json(&text)?,
+        batch: bench.batch,
+    })
+}
+
+/// What the server says of itself; not every server has to.
+async fn version(client: &Client) -> Option<String> {
+    let info = client.with_timeout(Duration::from_secs(1)).info(InfoRequest::new()).await.ok()?;
+    info.nodes.into_iter().next().map(|node| node.version).filter(|version| !version.is_empty())
+}
+
+/// Shown on a terminal only. It moves between runs and never within one, so that it costs the measurement nothing.
+fn progress(runs: usize) -> ProgressBar {
+    let progress = ProgressBar::new(runs as u64);
+    match ProgressStyle::with_template("{bar:30} {pos} of {len}  {msg}") {
+        Ok(style) => progress.with_style(style),
+        Err(_) => progress,
+    }
+}

@@ -1,0 +1,272 @@
+//! What the runs add up to: for people a table, for programs JSON.
+
+use std::env::consts::{ARCH, OS};
+use std::fmt::Write as _;
+use std::num::NonZero;
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::server::Described;
+use super::ways::{Plan, Run, Way};
+use crate::args::{self, Bench, Transport};
+use crate::output::Failure;
+
+/// All that was measured, and how.
+#[derive(Serialize)]
+pub(super) struct Report {
+    pub(super) server: Described,
+    /// Of this command.
+    version: &'static str,
+    machine: Machine,
+    pub(super) messages: usize,
+    pub(super) channels: usize,
+    pub(super) payload_bytes: usize,
+    pub(super) rounds: usize,
+    runtime: &'static str,
+    grpc_connections: usize,
+    pub(super) ways: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Machine {
+    os: &'static str,
+    arch: &'static str,
+    cores: usize,
+}
+
+/// One way over one transport.
+#[derive(Serialize)]
+pub(super) struct Row {
+    way: &'static str,
+    #[serde(skip)]
+    pub(super) name: String,
+    pub(super) transport: &'static str,
+    callers: usize,
+    messages_per_request: usize,
+    requests: usize,
+    pub(super) messages_per_second: Spread,
+    /// Of requests.
+    p50_us: Spread,
+    p99_us: Spread,
+    pub(super) cpu_us_per_message: Option<Spread>,
+}
+
+/// A number of every round.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+}
+
+impl Spread {
+    /// `None` if there are none, or if some are not known.
+    fn of(numbers: impl Iterator<Item = Option<f64>>) -> Option<Self> {
+        let mut numbers: Vec<f64> = numbers.collect::<Option<_>>()?;
+        numbers.sort_unstable_by(f64::total_cmp);
+        let (min, max) = (*numbers.first()?, *numbers.last()?);
+        let middle = numbers.len() / 2;
+        let median =
+            if numbers.len() % 2 == 1 { numbers[middle] } else { f64::midpoint(numbers[middle - 1], numbers[middle]) };
+        // Finer than the clocks are.
+        let rounded = |number: f64| (number * 1e3).round() / 1e3;
+        Some(Self { median: rounded(median), min: rounded(min), max: rounded(max) })
+    }
+}
+
+/// The latency that so many percent of requests did not exceed; the latencies are sorted.
+fn percentile(latencies: &[Duration], percent: usize) -> Option<f64> {
+    let rank = (latencies.len() * percent).div_ceil(100).max(1);
+    latencies.get(rank - 1).map(|latency| micros(*latency))
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+impl Row {
+    pub(super) fn new(way: Way, transport: Transport, plan: &Plan, runs: &[Run]) -> Self {
+        #[allow(clippy::cast_precision_loss, reason = "nobody sends 2^53 messages")]
+        let messages = plan.messages as f64;
+        // There is always a round, and in it a request.
+        let spread = |number: &dyn Fn(&Run) -> Option<f64>| {
+            Spread::of(runs.iter().map(number)).unwrap_or(Spread { median: f64::NAN, min: f64::NAN, max: f64::NAN })
+        };
+        Self {
+            way: way.id(),
+            name: way.name(plan),
+            transport: transport.name(),
+            callers: way.callers(),
+            messages_per_request: way.size(plan),
+            requests: plan.messages.div_ceil(way.size(plan)),
+            messages_per_second: spread(&|run| Some(messages / run.elapsed.as_secs_f64())),
+            p50_us: spread(&|run| percentile(&run.latencies, 50)),
+            p99_us: spread(&|run| percentile(&run.latencies, 99)),
+            cpu_us_per_message: Spread::of(runs.iter().map(|run| run.cpu.map(|cpu| micros(cpu) / messages))),
+        }
+    }
+}
+
+impl Report {
+    pub(super) fn new(bench: &Bench, server: Described, ways: Vec<Row>) -> Self {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let runtime = match bench.runtime {
+            args::Runtime::Multi => "multi",
+            args::Runtime::Current => "current",
+        };
+        Self {
+            server,
+            version: env!("CARGO_PKG_VERSION"),
+            machine: Machine { os: OS, arch: ARCH, cores },
+            messages: bench.messages,
+            channels: bench.channels,
+            payload_bytes: bench.payload,
+            rounds: bench.rounds,
+            runtime,
+            grpc_connections: bench.connections,
+            ways,
+        }
+    }
+
+    pub(super) fn json(&self) -> Result<String, Failure> {
+        serde_json::to_string(self).map_err(|error| Failure::io("the numbers have no JSON form", error.into()))
+    }
+
+    /// What was sent.
+    pub(super) fn title(&self) -> String {
+        format!(
+            "{} publications of {} to {}",
+            whole(self.messages),
+            count(self.payload_bytes, "byte"),
+            count(self.channels, "channel")
+        )
+    }
+
+    /// How it was measured.
+    pub(super) fn conditions(&self) -> String {
+        let Machine { os, arch, cores } = self.machine;
+        let connections = count(self.grpc_connections, "connection");
+        let threads = match self.runtime {
+            "multi" => format!("a runtime with {}", count(cores, "thread")),
+            _ => "a runtime with 1 thread".into(),
+        };
+        let rounds = match self.rounds {
+            1 => "1 round".into(),
+            rounds => format!("medians of {rounds} rounds"),
+        };
+        let build = if cfg!(debug_assertions) { " (built without optimization)" } else { "" };
+        let shared = if self.server.is_stand_in() { "; the server shares them" } else { "" };
+        format!(
+            "{rounds}; centrifugo-api {}{build}, {threads}, {connections} over gRPC; {os} {arch}, {}{shared}",
+            self.version,
+            count(cores, "core")
+        )
+    }
+
+    pub(super) fn table(&self) -> String {
+        let head = ["way", "transport", "messages/s", "lowest to highest", "p50", "p99", "CPU/message"];
+        let mut lines = vec![head.map(String::from)];
+        for row in &self.ways {
+            let Spread { median, min, max } = row.messages_per_second;
+            lines.push([
+                row.name.clone(),
+                row.transport.to_owned(),
+                rounded(median),
+                format!("{} to {}", rounded(min), rounded(max)),
+                time(row.p50_us.median),
+                time(row.p99_us.median),
+                row.cpu_us_per_message.map_or("not known".into(), |cpu| format!("{} µs", digits(cpu.median))),
+            ]);
+        }
+        let widths: Vec<usize> = (0..head.len())
+            .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default())
+            .collect();
+        let mut text = format!("{}\nserver: {}\n{}\n\n", self.title(), self.server.text(), self.conditions());
+        for line in lines {
+            for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
+                // Words on the left, numbers on the right. Writing to a string does not fail.
+                let _ = if column < 2 { write!(text, "{cell:<width$}  ") } else { write!(text, "{cell:>width$}  ") };
+            }
+            text.truncate(text.trim_end().len());
+            text.push('\n');
+        }
+        text.push_str(
+            "\np50 and p99 are of requests, from having the data to having checked every reply; of less than 100\n\
+             requests, p99 is the slowest. CPU is this process's, user and system; the server's is not in it.",
+        );
+        text
+    }
+}
+
+/// A time in the unit that suits it, with three digits or so.
+fn time(micros: f64) -> String {
+    match micros {
+        micros if micros < 1000.0 => format!("{micros:.0} µs"),
+        micros if micros < 10_000.0 => format!("{:.2} ms", micros / 1e3),
+        micros if micros < 1_000_000.0 => format!("{:.1} ms", micros / 1e3),
+        micros => format!("{:.2} s", micros / 1e6),
+    }
+}
+
+/// A number with three significant digits, of which two may be after the point.
+pub(super) fn digits(number: f64) -> String {
+    match number {
+        number if number < 10.0 => format!("{number:.2}"),
+        number if number < 100.0 => format!("{number:.1}"),
+        number => rounded(number),
+    }
+}
+
+/// A number with three significant digits and its thousands apart: the fourth would differ the next time.
+pub(super) fn rounded(number: f64) -> String {
+    let digits = number.abs().max(1.0).log10().floor();
+    let unit = 10_f64.powf((digits - 2.0).max(0.0));
+    thousands(&format!("{:.0}", (number / unit).round() * unit))
+}
+
+pub(super) fn whole(number: usize) -> String {
+    thousands(&number.to_string())
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{} {what}{}", whole(number), if number == 1 { "" } else { "s" })
+}
+
+fn thousands(digits: &str) -> String {
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_with_three_digits() {
+        for (number, text) in [(0.4, "0"), (7.0, "7"), (123.4, "123"), (4812.0, "4,810"), (999_999.0, "1,000,000")] {
+            assert_eq!(rounded(number), text);
+        }
+        for (micros, text) in [(98.4, "98 µs"), (1234.0, "1.23 ms"), (12_345.0, "12.3 ms"), (2e6, "2.00 s")] {
+            assert_eq!(time(micros), text);
+        }
+    }
+
+    #[test]
+    fn the_median_and_the_percentiles_are_numbers_that_occurred() {
+        let spread = Spread::of([3.0, 1.0, 2.0].map(Some).into_iter());
+        assert_eq!(spread.map(|spread| (spread.median, spread.min, spread.max)), Some((2.0, 1.0, 3.0)));
+        assert!(Spread::of([Some(1.0), None].into_iter()).is_none());
+        let latencies: Vec<Duration> = (1..=200).map(Duration::from_micros).collect();
+        assert_eq!(percentile(&latencies, 50).map(f64::round), Some(100.0));
+        assert_eq!(percentile(&latencies, 99).map(f64::round), Some(198.0));
+        assert_eq!(percentile(&latencies[..1], 99).map(f64::round), Some(1.0));
+    }
+}

@@ -1,0 +1,122 @@
+//! The server that the bench publishes to: one that was given, or the stand-in in a process of its own.
+
+use std::env;
+use std::io::{self, BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use centrifugo_api::Config;
+use serde::{Deserialize, Serialize};
+
+use crate::args::{Connection, Transport};
+use crate::output::Failure;
+
+/// The stand-in asks for a key as a server does, so that sending one is measured too.
+const KEY: &str = "bench";
+
+pub(super) enum Server {
+    Given,
+    StandIn { process: Process, urls: Urls },
+}
+
+/// What `serve` prints.
+#[derive(Deserialize)]
+pub(super) struct Urls {
+    grpc: String,
+    http: String,
+}
+
+/// A process that ends with this value.
+pub(super) struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // If that fails it has ended already, or ends when it reads the end of its input.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The server, for the reader of the numbers.
+#[derive(Clone, Serialize)]
+pub(super) struct Described {
+    /// `given` or `stand-in`.
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grpc: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<String>,
+}
+
+impl Described {
+    /// In a line, for people.
+    pub(super) fn text(&self) -> String {
+        let urls = [&self.grpc, &self.http].into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" and ");
+        let version = self.version.as_ref().map(|version| format!(" (version {version})")).unwrap_or_default();
+        match self.process {
+            Some(process) => format!("the stand-in, started by this command as process {process}, at {urls}"),
+            None => format!("{urls}{version}, as given"),
+        }
+    }
+
+    pub(super) fn is_stand_in(&self) -> bool {
+        self.process.is_some()
+    }
+}
+
+impl Server {
+    /// The server that was given, or else a stand-in.
+    pub(super) fn new(connection: &Connection) -> Result<Self, Failure> {
+        if connection.names_a_server() {
+            return Ok(Self::Given);
+        }
+        let (process, urls) = start().map_err(|error| Failure::io("the stand-in cannot be started", error))?;
+        Ok(Self::StandIn { process, urls })
+    }
+
+    pub(super) fn config(&self, connection: &Connection, transport: Transport) -> Result<Config, Failure> {
+        let config = match (self, transport) {
+            (Self::Given, _) => return connection.config(transport),
+            (Self::StandIn { urls, .. }, Transport::Grpc) => Config::grpc(&urls.grpc),
+            (Self::StandIn { urls, .. }, Transport::Http) => Config::http(&urls.http),
+        };
+        Ok(config.api_key(KEY).timeout(connection.timeout))
+    }
+
+    pub(super) fn described(&self, connection: &Connection, version: Option<String>) -> Described {
+        let url = |transport: Transport| {
+            let used = connection.transports().contains(&transport);
+            let url = match (self, transport) {
+                (Self::Given, _) => connection.address(transport),
+                (Self::StandIn { urls, .. }, Transport::Grpc) => &urls.grpc,
+                (Self::StandIn { urls, .. }, Transport::Http) => &urls.http,
+            };
+            used.then(|| url.to_owned())
+        };
+        let (kind, process) = match self {
+            Self::Given => ("given", None),
+            Self::StandIn { process, .. } => ("stand-in", Some(process.0.id())),
+        };
+        Described { kind, process, version, grpc: url(Transport::Grpc), http: url(Transport::Http) }
+    }
+}
+
+/// Starts the stand-in, and waits until it says where it is.
+fn start() -> io::Result<(Process, Urls)> {
+    let mut process = Command::new(env::current_exe()?)
+        .args(["serve", "--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--stop-with-stdin"])
+        .env("CENTRIFUGO_API_KEY", KEY)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Process)?;
+    let mut line = String::new();
+    if let Some(stdout) = process.0.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line)?;
+    }
+    let urls = serde_json::from_str(&line).map_err(|_| io::Error::other("it did not say where it listens"))?;
+    Ok((process, urls))
+}
