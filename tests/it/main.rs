@@ -4,9 +4,16 @@
 
 #[cfg(feature = "cli")]
 mod cli;
+mod config;
 mod connections;
 mod errors;
+mod fixtures;
 mod raw;
+mod recorded;
 mod replay;
+mod runtime;
+mod scripted;
+mod servers;
 mod standin;
+mod suite;
 mod tls;
