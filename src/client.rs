@@ -23,8 +23,12 @@ use crate::{Config, config::Chosen};
 /// for many calls in one request, and [`call_json`](Self::call_json) for what this version does not know. Requests are
 /// taken by value or by reference.
 ///
-/// A clone shares the connections and costs next to nothing. A client needs a tokio runtime with I/O and time enabled
-/// while it is used; it may be used from several, one after another or at once.
+/// A clone shares the connections and costs next to nothing. A client is used in a tokio runtime, or in several, one after
+/// another or at once.
+///
+/// # Panics
+///
+/// Calls panic, with tokio's own message, in a runtime whose I/O or time is not enabled.
 ///
 /// ```no_run
 /// use centrifugo_api::{Client, Config, PublishRequest};

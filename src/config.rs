@@ -284,7 +284,7 @@ impl fmt::Debug for Config {
 
 /// The address without what may be a password.
 fn redact_user(endpoint: &str) -> &str {
-    if endpoint.contains('@') || endpoint.contains('?') { "[redacted]" } else { endpoint }
+    if endpoint.contains(['@', '?', '#']) { "[redacted]" } else { endpoint }
 }
 
 /// The checks that both transports need.

@@ -179,6 +179,16 @@ impl Error {
         self.0.kind
     }
 
+    /// What happened, without where, whether it may have been carried out, and what to do. For
+    /// [`ErrorKind::Api`] it is the server's own text.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match &self.0.api {
+            Some(api) if self.0.kind == ErrorKind::Api => &api.message,
+            _ => &self.0.message,
+        }
+    }
+
     /// The server's own error, for [`ErrorKind::Api`] and for methods a batch finds [unsupported](ErrorKind::Unsupported).
     #[must_use]
     pub fn api(&self) -> Option<&ApiError> {
@@ -390,5 +400,18 @@ impl ApiError {
             _ if self.is_transient() => "try again later",
             _ => "see the server's list of error codes",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_what_happened_and_nothing_else() {
+        let error = Error::new(ErrorKind::Invalid, "it is wrong").at("publish".into(), "grpc", Some("here".into()));
+        assert_eq!(error.message(), "it is wrong");
+        assert!(error.to_string().starts_with("publish over grpc to here: it is wrong; "));
+        assert_eq!(Error::from(ApiError::new(102, "unknown channel")).message(), "unknown channel");
     }
 }

@@ -554,3 +554,16 @@ fn serve_does_not_start_where_somebody_listens_already() {
     let error = run(&mut command(&["serve", "--grpc-addr", &address, "--http-addr", "127.0.0.1:0"])).error(1);
     assert_eq!(error["kind"], "io");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_only_pro_looks_at_is_refused_unless_the_server_is_said_to_be_pro() {
+    let server = server().await;
+    let call = ["call", "disconnect", r#"{"user":"u1","label_filter":{"key":"app","cmp":"eq","val":"web"}}"#];
+    for transport in TRANSPORTS {
+        let error = run(&mut over(&server, transport, &call)).error(19);
+        assert!(error["message"].as_str().unwrap().contains("`label_filter` is for Centrifugo PRO"), "{error}");
+        assert!(server.calls().is_empty());
+        run(over(&server, transport, &call).arg("--pro")).result();
+        server.clear_calls();
+    }
+}

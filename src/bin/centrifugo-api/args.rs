@@ -55,8 +55,8 @@ pub(crate) enum Command {
 }
 
 /// The options that are only for commands that talk to a server.
-const OF_CALLERS: [&str; 8] =
-    ["grpc", "http", "transport", "timeout", "ca", "client_cert", "client_key", "insecure_skip_verification"];
+const OF_CALLERS: [&str; 9] =
+    ["grpc", "http", "transport", "timeout", "pro", "ca", "client_cert", "client_key", "insecure_skip_verification"];
 
 /// Where the server is, for all commands that talk to one.
 #[derive(Args)]
@@ -89,6 +89,9 @@ pub(crate) struct Connection {
     /// The key of --client-cert (PEM)
     #[arg(long, global = true, value_name = "FILE")]
     client_key: Option<PathBuf>,
+    /// Says that the server is Centrifugo PRO: without it, fields that the open-source server would ignore are refused
+    #[arg(long, global = true)]
+    pro: bool,
     /// DANGEROUS: accepts any certificate, so that anybody on the way can read and change everything
     #[arg(long, global = true)]
     insecure_skip_verification: bool,
@@ -302,7 +305,7 @@ impl Connection {
             Transport::Grpc => Config::grpc(self.address(transport)),
             Transport::Http => Config::http(self.address(transport)),
         };
-        let config = config.timeout(self.timeout);
+        let config = config.timeout(self.timeout).pro(self.pro);
         let config = match self.key()? {
             Some(key) => config.api_key(key),
             None => config,

@@ -172,7 +172,7 @@ impl<'a> Report<'a> {
         Self {
             kind: error.kind().name(),
             code: error.code(),
-            message: message(error),
+            message: error.message().to_owned(),
             method: error.method(),
             transport: error.transport(),
             endpoint: error.endpoint(),
@@ -210,30 +210,6 @@ impl<'a> Report<'a> {
             caused_by: vec![error.to_string()],
         }
     }
-}
-
-/// What happened, without the place, the fate and the advice, which the report has in fields of their own.
-fn message(error: &Error) -> String {
-    if let Some(api) = error.api().filter(|_| error.kind() == ErrorKind::Api) {
-        return api.message.clone();
-    }
-    let text = error.to_string();
-    let mut message = text.as_str();
-    if let Some(method) = error.method() {
-        let mut place = method.to_owned();
-        if let Some(transport) = error.transport() {
-            place = format!("{place} over {transport}");
-        }
-        if let Some(endpoint) = error.endpoint() {
-            place = format!("{place} to {endpoint}");
-        }
-        message = message.strip_prefix(&format!("{place}: ")).unwrap_or(message);
-        message = message.strip_suffix(&format!("; {}", error.advice())).unwrap_or(message);
-        for fate in ["; it may have been carried out", "; it was not carried out"] {
-            message = message.strip_suffix(fate).unwrap_or(message);
-        }
-    }
-    message.to_owned()
 }
 
 /// Writes JSON anew, on one line or on many, and changes nothing else: numbers keep their digits, objects their order.
@@ -319,11 +295,5 @@ mod tests {
         let pretty = "{\n  \"b\": [\n    1.10,\n    {},\n    [],\n    18446744073709551616\n  ],\n  \"a\": \"x \\\" { , : é\\\\\"\n}";
         assert_eq!(lay_out(json, true), pretty);
         assert_eq!(lay_out(pretty, false), compact);
-    }
-
-    #[test]
-    fn a_message_is_what_happened_and_nothing_else() {
-        let error = Error::new(ErrorKind::Invalid, "it is wrong");
-        assert_eq!(message(&error), "it is wrong");
     }
 }
