@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use prost::Message as _;
 use tokio::time::Instant;
 use tonic::client::Grpc as GrpcClient;
@@ -32,6 +32,7 @@ pub(crate) struct Grpc {
     origin: Uri,
     connections: Connections,
     headers: HeaderMap,
+    timeout: TimeoutHeader,
     token: Option<Token>,
     gzip: bool,
     max_request_size: usize,
@@ -68,6 +69,7 @@ impl Grpc {
             connections: Connections::new(&origin, config, settings)?,
             origin,
             headers: config::headers(config)?,
+            timeout: TimeoutHeader::new(config.timeout),
             token: config.token.clone().map(Token),
             gzip: settings.gzip,
             max_request_size: config.max_request_size.unwrap_or(usize::MAX),
@@ -91,17 +93,18 @@ impl Grpc {
                 format!("the request has {} bytes, over the limit of {}", body.len(), self.max_request_size),
             ));
         }
-        let mut headers = self.headers.clone();
-        if let Some(Token(source)) = &self.token {
-            headers.insert(header::AUTHORIZATION, config::bearer(source).await?);
-        }
+        let token = match &self.token {
+            Some(Token(source)) => Some(config::bearer(source).await?),
+            None => None,
+        };
         let connection = self.connections.get().await?;
-        match self.send_on(&connection, call, method, &headers, &body).await {
+        match self.send_on(&connection, call, method, token.as_ref(), &body).await {
             // A connection that ended on its own before it took the body: the call goes on the next one.
             Err(status) if connection_ended(&status) && !handover.is_taken() => {
                 connection.retire();
                 let connection = self.connections.get().await?;
-                self.send_on(&connection, call, method, &headers, &body).await.map_err(|status| (connection, status))
+                let sent = self.send_on(&connection, call, method, token.as_ref(), &body).await;
+                sent.map_err(|status| (connection, status))
             }
             sent => sent.map_err(|status| (connection, status)),
         }
@@ -118,15 +121,20 @@ impl Grpc {
         connection: &Connection,
         call: &Call<'_>,
         method: Method,
-        headers: &HeaderMap,
+        token: Option<&HeaderValue>,
         body: &Bytes,
     ) -> Result<Reply, Status> {
         let codec = BytesCodec { len: body.len(), handover: call.handover().clone() };
-        let metadata = MetadataMap::from_headers(headers.clone());
-        let mut request = tonic::Request::from_parts(metadata, http::Extensions::new(), body.clone());
-        if let Some(deadline) = call.deadline() {
-            request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        let mut headers = self.headers.clone();
+        if let Some(token) = token {
+            headers.insert(header::AUTHORIZATION, token.clone());
         }
+        if let Some(deadline) = call.deadline() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            headers.insert(TIMEOUT_HEADER, self.timeout.of(left));
+        }
+        let metadata = MetadataMap::from_headers(headers);
+        let request = tonic::Request::from_parts(metadata, http::Extensions::new(), body.clone());
         let mut client = GrpcClient::with_origin(connection.clone(), self.origin.clone())
             .max_decoding_message_size(self.max_reply_size);
         if self.gzip {
@@ -149,6 +157,45 @@ impl Transport for Grpc {
     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
         Box::pin(self.call(call))
     }
+}
+
+/// The name of the header that tells the server how long the caller will wait.
+const TIMEOUT_HEADER: &str = "grpc-timeout";
+
+/// The value of [`TIMEOUT_HEADER`], in milliseconds rounded up, as gRPC's C core does it: almost all calls then have
+/// the same, which HPACK sends in one byte. Exact values would each be spelled out, and push the other headers out of
+/// its table. The exact deadline is the client's own.
+#[derive(Debug)]
+struct TimeoutHeader {
+    /// That of a call with the configured timeout, ready-made.
+    usual: (u128, HeaderValue),
+}
+
+impl TimeoutHeader {
+    fn new(timeout: Duration) -> Self {
+        let millis = round_up(timeout);
+        Self { usual: (millis, in_millis(millis)) }
+    }
+
+    fn of(&self, left: Duration) -> HeaderValue {
+        let millis = round_up(left);
+        if millis == self.usual.0 { self.usual.1.clone() } else { in_millis(millis) }
+    }
+}
+
+fn round_up(time: Duration) -> u128 {
+    time.as_nanos().div_ceil(1_000_000)
+}
+
+/// The value has at most 8 digits; a time that is longer in milliseconds is told in a coarser unit.
+fn in_millis(millis: u128) -> HeaderValue {
+    const MOST: u128 = 99_999_999;
+    let (value, unit) = match millis {
+        0..=MOST => (millis, 'm'),
+        _ if millis.div_ceil(1_000) <= MOST => (millis.div_ceil(1_000), 'S'),
+        _ => (millis.div_ceil(3_600_000).min(MOST), 'H'),
+    };
+    HeaderValue::from_str(&format!("{value}{unit}")).unwrap_or_else(|_| HeaderValue::from_static("99999999H"))
 }
 
 /// Messages that are encoded already, so that one client serves every method.
@@ -308,4 +355,23 @@ fn never_processed(error: &(dyn StdError + 'static)) -> bool {
         // h2 gives a GOAWAY of the server only to streams that it says it did not process.
         error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeout_told_to_the_server_is_never_shorter_than_the_callers() {
+        let header = TimeoutHeader::new(Duration::from_secs(10));
+        let of = |time: Duration| header.of(time).to_str().unwrap().to_owned();
+        assert_eq!(of(Duration::from_secs(10)), "10000m");
+        assert_eq!(of(Duration::from_secs(10) - Duration::from_micros(70)), "10000m");
+        assert_eq!(of(Duration::from_nanos(1)), "1m");
+        assert_eq!(of(Duration::ZERO), "0m");
+        assert_eq!(of(Duration::from_millis(99_999_999)), "99999999m");
+        assert_eq!(of(Duration::from_millis(100_000_001)), "100001S");
+        assert_eq!(of(Duration::from_secs(99_999_999) + Duration::from_nanos(1)), "27778H");
+        assert_eq!(of(Duration::MAX), "99999999H");
+    }
 }
