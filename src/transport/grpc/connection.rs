@@ -17,8 +17,9 @@ use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
+use hyper::rt::Executor;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::sync::watch;
 use tonic::body::Body;
 use tower_service::Service;
@@ -189,7 +190,7 @@ impl Dialer {
     where
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        let (sender, connection) = http2::Builder::new(Spawn)
             .timer(TokioTimer::new())
             .keep_alive_interval(self.keepalive)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -206,6 +207,17 @@ impl Dialer {
             }
         });
         Ok(Connection { sender, record: Arc::default() })
+    }
+}
+
+/// Runs what hyper spawns: a task for each call, whose future is large. In a box it is not copied around with its task,
+/// which saves a twentieth of a call's instructions.
+#[derive(Clone, Copy, Debug)]
+struct Spawn;
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Spawn {
+    fn execute(&self, future: F) {
+        tokio::spawn(Box::pin(future));
     }
 }
 
