@@ -20,7 +20,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 
-use self::measure::{CHANNELS, Sample, Subject, Way};
+use self::measure::{CHANNELS, Sample, Subject, Usage, Way};
 use self::peers::{Cent, Failure, Reqwest, This, Tonic};
 
 #[global_allocator]
@@ -150,6 +150,9 @@ struct Series<'a> {
     samples: Vec<Sample>,
 }
 
+/// Into how many parts a round is cut. The parts of the peers alternate, so that a disturbance of a second meets all.
+const TURNS: usize = 5;
+
 fn main() -> Result<(), Failure> {
     let options = Options::parse();
     let mut builder = match options.runtime {
@@ -193,12 +196,18 @@ async fn run(options: &Options) -> Result<(), Failure> {
         return count_allocations(options, &series, messages).await;
     }
     for round in 0..options.rounds {
-        // The peers of one way follow each other, and every other round the other way around.
+        // The peers of one way take turns within the round, and every other turn the other way around.
         for group in series.chunk_by_mut(|a, b| (a.subject.transport, a.way) == (b.subject.transport, b.way)) {
-            for index in 0..group.len() {
-                let index = if round % 2 == 0 { index } else { group.len() - 1 - index };
-                let Series { subject, way, samples } = &mut group[index];
-                samples.push(subject.sample(*way, messages(*way)).await?);
+            let messages = messages(group[0].way);
+            let mut totals = vec![Usage::default(); group.len()];
+            for turn in 0..TURNS {
+                for index in 0..group.len() {
+                    let index = if (round + turn) % 2 == 0 { index } else { group.len() - 1 - index };
+                    totals[index] += group[index].subject.measure(group[index].way, messages / TURNS).await?;
+                }
+            }
+            for (series, total) in group.iter_mut().zip(totals) {
+                series.samples.push(total.sample(messages / TURNS * TURNS));
             }
         }
     }

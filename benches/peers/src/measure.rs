@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::AddAssign;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -76,12 +77,32 @@ impl Subject {
             .map_err(|error| format!("{} {}, {way}: {error}", self.transport, self.name).into())
     }
 
-    /// One round, timed.
-    pub async fn sample(&self, way: Way, messages: usize) -> Result<Sample, Failure> {
+    /// What it takes to send so many messages.
+    pub async fn measure(&self, way: Way, messages: usize) -> Result<Usage, Failure> {
         let (start, cpu) = (Instant::now(), cpu_time());
         self.run(way, messages).await?;
-        let (elapsed, cpu) = (start.elapsed(), cpu_time() - cpu);
-        Ok(Sample { rate: messages as f64 / elapsed.as_secs_f64(), cpu_us: cpu.as_secs_f64() * 1e6 / messages as f64 })
+        Ok(Usage { elapsed: start.elapsed(), cpu: cpu_time() - cpu })
+    }
+}
+
+/// Time gone by, and CPU time of this process, user and system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    elapsed: Duration,
+    cpu: Duration,
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.elapsed += other.elapsed;
+        self.cpu += other.cpu;
+    }
+}
+
+impl Usage {
+    pub fn sample(&self, messages: usize) -> Sample {
+        let messages = messages as f64;
+        Sample { rate: messages / self.elapsed.as_secs_f64(), cpu_us: self.cpu.as_secs_f64() * 1e6 / messages }
     }
 }
 
@@ -89,7 +110,7 @@ impl Subject {
 pub struct Sample {
     /// Messages per second.
     pub rate: f64,
-    /// CPU time of this process, user and system, per message.
+    /// CPU microseconds per message.
     pub cpu_us: f64,
 }
 

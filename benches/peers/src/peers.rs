@@ -78,6 +78,7 @@ impl Peer for This {
     }
 }
 
+#[allow(dead_code, reason = "generated for the whole schema")]
 mod api {
     #![allow(clippy::all, clippy::pedantic)]
     tonic::include_proto!("centrifugal.centrifugo.api");
@@ -279,8 +280,6 @@ struct BatchReply {
 
 impl Reqwest {
     pub fn new(options: &Options) -> Result<Self, Failure> {
-        // The TLS that this crate builds reqwest with has to be told which implementation to use.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build()?;
         Ok(Self { client, base: options.http.as_str().into(), key: options.api_key.as_str().into() })
     }
