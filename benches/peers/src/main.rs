@@ -54,6 +54,9 @@ pub struct Options {
     /// Begins the names of the channels; a namespace without history leaves the server less to do
     #[arg(long, default_value = "peers-")]
     channels: String,
+    /// The server's process, if it runs here: then its CPU time is told as well (Linux)
+    #[arg(long, value_name = "PID")]
+    server: Option<u32>,
     /// Counts allocations instead of time
     #[arg(long)]
     allocations: bool,
@@ -84,6 +87,7 @@ struct Promise {
 enum Quantity {
     Rate,
     Cpu,
+    Server,
 }
 
 impl Promise {
@@ -93,6 +97,9 @@ impl Promise {
         let mut all = Vec::new();
         all.extend(publish.map(|way| promise("grpc", "tonic", way, Quantity::Rate, 0.95)));
         all.extend(publish.map(|way| promise("grpc", "tonic", way, Quantity::Cpu, 1.10)));
+        // The same call, since this crate's have a deadline, of which the server is told.
+        all.extend(publish.map(|way| promise("grpc", "tonic+deadline", way, Quantity::Rate, 0.95)));
+        all.extend(publish.map(|way| promise("grpc", "tonic+deadline", way, Quantity::Cpu, 1.10)));
         all.push(promise("grpc", "tonic", Way::Batch, Quantity::Cpu, 0.5));
         all.extend(Way::ALL.map(|way| promise("http", "cent", way, Quantity::Rate, 0.95)));
         all
@@ -101,7 +108,7 @@ impl Promise {
     fn is_kept(&self, ratio: f64) -> bool {
         match self.quantity {
             Quantity::Rate => ratio >= self.target,
-            Quantity::Cpu => ratio <= self.target,
+            Quantity::Cpu | Quantity::Server => ratio <= self.target,
         }
     }
 }
@@ -111,6 +118,7 @@ impl Quantity {
         match self {
             Self::Rate => sample.rate,
             Self::Cpu => sample.cpu_us,
+            Self::Server => sample.server_us,
         }
     }
 
@@ -118,6 +126,7 @@ impl Quantity {
         match self {
             Self::Rate => "rate",
             Self::Cpu => "cpu",
+            Self::Server => "server cpu",
         }
     }
 }
@@ -203,7 +212,8 @@ async fn run(options: &Options) -> Result<(), Failure> {
             for turn in 0..TURNS {
                 for index in 0..group.len() {
                     let index = if (round + turn) % 2 == 0 { index } else { group.len() - 1 - index };
-                    totals[index] += group[index].subject.measure(group[index].way, messages / TURNS).await?;
+                    totals[index] +=
+                        group[index].subject.measure(group[index].way, messages / TURNS, options.server).await?;
                 }
             }
             for (series, total) in group.iter_mut().zip(totals) {
@@ -265,7 +275,8 @@ fn report(options: &Options, series: &[Series<'_>]) {
     if options.json {
         let series = series.iter().map(|s| {
             json!({"transport": s.subject.transport, "peer": s.subject.name, "way": s.way.to_string(),
-                "rate": spread(s, Quantity::Rate).json(), "cpu_us": spread(s, Quantity::Cpu).json()})
+                "rate": spread(s, Quantity::Rate).json(), "cpu_us": spread(s, Quantity::Cpu).json(),
+                "server_cpu_us": options.server.map(|_| spread(s, Quantity::Server).json())})
         });
         let promises = promises.iter().map(|(promise, ratios)| {
             json!({"transport": promise.transport, "peer": promise.peer, "way": promise.way.to_string(),
@@ -281,16 +292,24 @@ fn report(options: &Options, series: &[Series<'_>]) {
         return;
     }
 
-    println!("{:<6}{:<16}{:<16}{:>34}{:>34}", "", "peer", "way", "messages/s (min..max)", "CPU us/message (min..max)");
+    let server = if options.server.is_some() { "server's CPU us/message" } else { "" };
+    println!(
+        "{:<6}{:<16}{:<16}{:>30}{:>30}{server:>30}",
+        "", "peer", "way", "messages/s (min..max)", "CPU us/message (min..max)"
+    );
     for s in series {
         let (rate, cpu) = (spread(s, Quantity::Rate), spread(s, Quantity::Cpu));
+        let server = spread(s, Quantity::Server);
         println!(
-            "{:<6}{:<16}{:<16}{:>34}{:>34}",
+            "{:<6}{:<16}{:<16}{:>30}{:>30}{:>30}",
             s.subject.transport,
             s.subject.name,
             s.way.to_string(),
             format!("{:.0} ({:.0}..{:.0})", rate.median, rate.min, rate.max),
             format!("{:.2} ({:.2}..{:.2})", cpu.median, cpu.min, cpu.max),
+            options
+                .server
+                .map_or_else(String::new, |_| format!("{:.2} ({:.2}..{:.2})", server.median, server.min, server.max)),
         );
     }
     println!("\nthis crate over the peer: median of the rounds' ratios (min..max)");

@@ -78,31 +78,35 @@ impl Subject {
     }
 
     /// What it takes to send so many messages.
-    pub async fn measure(&self, way: Way, messages: usize) -> Result<Usage, Failure> {
-        let (start, cpu) = (Instant::now(), cpu_time());
+    pub async fn measure(&self, way: Way, messages: usize, server: Option<u32>) -> Result<Usage, Failure> {
+        let (start, cpu, server_cpu) = (Instant::now(), cpu_time(), server.map(cpu_time_of));
         self.run(way, messages).await?;
-        Ok(Usage { elapsed: start.elapsed(), cpu: cpu_time() - cpu })
+        let server = server.zip(server_cpu).map(|(server, before)| cpu_time_of(server).saturating_sub(before));
+        Ok(Usage { elapsed: start.elapsed(), cpu: cpu_time() - cpu, server: server.unwrap_or_default() })
     }
 }
 
-/// Time gone by, and CPU time of this process, user and system.
+/// Time gone by, and CPU time of this process and of the server, user and system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     elapsed: Duration,
     cpu: Duration,
+    server: Duration,
 }
 
 impl AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
         self.elapsed += other.elapsed;
         self.cpu += other.cpu;
+        self.server += other.server;
     }
 }
 
 impl Usage {
     pub fn sample(&self, messages: usize) -> Sample {
         let messages = messages as f64;
-        Sample { rate: messages / self.elapsed.as_secs_f64(), cpu_us: self.cpu.as_secs_f64() * 1e6 / messages }
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / messages;
+        Sample { rate: messages / self.elapsed.as_secs_f64(), cpu_us: each(self.cpu), server_us: each(self.server) }
     }
 }
 
@@ -112,6 +116,8 @@ pub struct Sample {
     pub rate: f64,
     /// CPU microseconds per message.
     pub cpu_us: f64,
+    /// The same of the server, if it can be told.
+    pub server_us: f64,
 }
 
 /// The callers take the next message each, so that all end at the same time.
@@ -158,4 +164,14 @@ fn cpu_time() -> Duration {
     };
     let of = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1_000);
     of(usage.ru_utime) + of(usage.ru_stime)
+}
+
+/// The CPU time of the threads that another process has, from Linux's `/proc`.
+fn cpu_time_of(process: u32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let times = tasks.filter_map(|task| {
+        let time = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        time.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+    });
+    times.sum()
 }
