@@ -13,7 +13,6 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, header};
 use prost::Message as _;
-use tokio::time::Instant;
 use tonic::client::Grpc as GrpcClient;
 use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
@@ -32,7 +31,6 @@ pub(crate) struct Grpc {
     origin: Uri,
     connections: Connections,
     headers: HeaderMap,
-    timeout: TimeoutHeader,
     token: Option<Token>,
     gzip: bool,
     max_request_size: usize,
@@ -69,7 +67,6 @@ impl Grpc {
             connections: Connections::new(&origin, config, settings)?,
             origin,
             headers: config::headers(config)?,
-            timeout: TimeoutHeader::new(config.timeout),
             token: config.token.clone().map(Token),
             gzip: settings.gzip,
             max_request_size: config.max_request_size.unwrap_or(usize::MAX),
@@ -124,14 +121,12 @@ impl Grpc {
         token: Option<&HeaderValue>,
         body: &Bytes,
     ) -> Result<Reply, Status> {
+        // No `grpc-timeout`: the server does not stop a call that it has begun, and to keep the time costs it a tenth of
+        // the CPU of a publish. The deadline is the client's, and a call dropped then is reset.
         let codec = BytesCodec { len: body.len(), handover: call.handover().clone() };
         let mut headers = self.headers.clone();
         if let Some(token) = token {
             headers.insert(header::AUTHORIZATION, token.clone());
-        }
-        if let Some(deadline) = call.deadline() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            headers.insert(TIMEOUT_HEADER, self.timeout.of(left));
         }
         let metadata = MetadataMap::from_headers(headers);
         let request = tonic::Request::from_parts(metadata, http::Extensions::new(), body.clone());
@@ -157,45 +152,6 @@ impl Transport for Grpc {
     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
         Box::pin(self.call(call))
     }
-}
-
-/// The name of the header that tells the server how long the caller will wait.
-const TIMEOUT_HEADER: &str = "grpc-timeout";
-
-/// The value of [`TIMEOUT_HEADER`], in milliseconds rounded up, as gRPC's C core does it: almost all calls then have
-/// the same, which HPACK sends in one byte. Exact values would each be spelled out, and push the other headers out of
-/// its table. The exact deadline is the client's own.
-#[derive(Debug)]
-struct TimeoutHeader {
-    /// That of a call with the configured timeout, ready-made.
-    usual: (u128, HeaderValue),
-}
-
-impl TimeoutHeader {
-    fn new(timeout: Duration) -> Self {
-        let millis = round_up(timeout);
-        Self { usual: (millis, in_millis(millis)) }
-    }
-
-    fn of(&self, left: Duration) -> HeaderValue {
-        let millis = round_up(left);
-        if millis == self.usual.0 { self.usual.1.clone() } else { in_millis(millis) }
-    }
-}
-
-fn round_up(time: Duration) -> u128 {
-    time.as_nanos().div_ceil(1_000_000)
-}
-
-/// The value has at most 8 digits; a time that is longer in milliseconds is told in a coarser unit.
-fn in_millis(millis: u128) -> HeaderValue {
-    const MOST: u128 = 99_999_999;
-    let (value, unit) = match millis {
-        0..=MOST => (millis, 'm'),
-        _ if millis.div_ceil(1_000) <= MOST => (millis.div_ceil(1_000), 'S'),
-        _ => (millis.div_ceil(3_600_000).min(MOST), 'H'),
-    };
-    HeaderValue::from_str(&format!("{value}{unit}")).unwrap_or_else(|_| HeaderValue::from_static("99999999H"))
 }
 
 /// Messages that are encoded already, so that one client serves every method.
@@ -355,23 +311,4 @@ fn never_processed(error: &(dyn StdError + 'static)) -> bool {
         // h2 gives a GOAWAY of the server only to streams that it says it did not process.
         error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_timeout_told_to_the_server_is_never_shorter_than_the_callers() {
-        let header = TimeoutHeader::new(Duration::from_secs(10));
-        let of = |time: Duration| header.of(time).to_str().unwrap().to_owned();
-        assert_eq!(of(Duration::from_secs(10)), "10000m");
-        assert_eq!(of(Duration::from_secs(10) - Duration::from_micros(70)), "10000m");
-        assert_eq!(of(Duration::from_nanos(1)), "1m");
-        assert_eq!(of(Duration::ZERO), "0m");
-        assert_eq!(of(Duration::from_millis(99_999_999)), "99999999m");
-        assert_eq!(of(Duration::from_millis(100_000_001)), "100001S");
-        assert_eq!(of(Duration::from_secs(99_999_999) + Duration::from_nanos(1)), "27778H");
-        assert_eq!(of(Duration::MAX), "99999999H");
-    }
 }

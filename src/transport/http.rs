@@ -18,8 +18,9 @@ use crate::config::{self, Config, HttpSettings, TokenSource};
 use crate::error::causes;
 use crate::{Error, ErrorKind, Method};
 
-/// The connections kept idle, which is what a burst of calls can use again.
-const MAX_IDLE: usize = 256;
+/// The connections kept idle, which is what a burst of calls can use again. Fewer than there are callers, and connections
+/// are closed and made anew all the time.
+const MAX_IDLE: usize = 1024;
 /// The kernel's own signs of life.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// The longest error page that is read; the server's are a line, and its errors in transport mode little more.
