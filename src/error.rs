@@ -310,10 +310,10 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message, may_have_run, api, method, transport, endpoint, source } = &*self.0;
+        let Inner { kind, may_have_run, api, method, transport, endpoint, source, .. } = &*self.0;
         f.debug_struct("Error")
             .field("kind", kind)
-            .field("message", message)
+            .field("message", &self.message())
             .field("may_have_run", may_have_run)
             .field("api", api)
             .field("method", method)
