@@ -13,7 +13,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -311,42 +311,56 @@ pub(crate) fn of_http_status(status: ::http::StatusCode, page: &[u8]) -> Error {
 ///
 /// A transport that keeps it calls [`track`](Self::track) and gives the clone to the body, which asks
 /// [`take`](Self::take) before it yields its first byte. When the deadline passes, [`revoke`](Self::revoke) either finds
-/// the body taken, or makes sure that it never will be.
+/// the body taken, or makes sure that it never will be. Before a transport sends a call anew, [`anew`](Self::anew) makes
+/// as sure of the first body.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Handover(Arc<AtomicU8>);
+pub(crate) struct Handover {
+    record: Arc<AtomicU32>,
+    /// Which of the bodies of one call this is for.
+    #[cfg_attr(not(any(test, feature = "grpc", feature = "http")), allow(dead_code, reason = "for transports"))]
+    body: u32,
+}
 
-const PENDING: u8 = 1;
+/// What the record says: the number of the body in hand, and in the two lowest bits how far it has come. It starts as 0,
+/// which proves nothing.
+const PENDING: u32 = 1;
 #[cfg(any(test, feature = "grpc", feature = "http"))]
-const TAKEN: u8 = 2;
-const REVOKED: u8 = 3;
+const TAKEN: u32 = 2;
+const REVOKED: u32 = 3;
+const STATE: u32 = 0b11;
 
-/// For transports that keep the record; it starts as 0, which proves nothing.
+/// For transports that keep the record.
 #[cfg(any(test, feature = "grpc", feature = "http"))]
 impl Handover {
     /// Starts to keep the record.
     pub(crate) fn track(&self) -> Self {
-        self.0.store(PENDING, Ordering::Release);
-        self.clone()
+        self.record.store(PENDING, Ordering::Release);
+        Self { record: Arc::clone(&self.record), body: 0 }
     }
 
-    /// Hands the body over, unless it was revoked.
+    /// Hands the body over, unless it was revoked or another one is in hand.
     pub(crate) fn take(&self) -> bool {
-        let taken = self.0.compare_exchange(PENDING, TAKEN, Ordering::AcqRel, Ordering::Acquire);
-        matches!(taken, Ok(_) | Err(TAKEN))
+        let body = self.body << 2;
+        let taken = self.record.compare_exchange(body | PENDING, body | TAKEN, Ordering::AcqRel, Ordering::Acquire);
+        taken.is_ok() || taken == Err(body | TAKEN)
     }
 
-    /// Whether any of the body was handed over.
+    /// The record for another body of the same call, if this one was not handed over, and now never will be.
     #[cfg(any(test, feature = "grpc"))]
-    pub(crate) fn is_taken(&self) -> bool {
-        self.0.load(Ordering::Acquire) == TAKEN
+    pub(crate) fn anew(&self) -> Option<Self> {
+        let next = self.body + 1;
+        let (from, to) = (self.body << 2 | PENDING, next << 2 | PENDING);
+        let replaced = self.record.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        replaced.ok().map(|_| Self { record: Arc::clone(&self.record), body: next })
     }
 }
 
 impl Handover {
-    /// Makes sure that the body will not be handed over any more. Whether that is certain.
+    /// Makes sure that the body in hand will not be handed over any more. Whether that is certain.
     pub(crate) fn revoke(&self) -> bool {
-        let revoked = self.0.compare_exchange(PENDING, REVOKED, Ordering::AcqRel, Ordering::Acquire);
-        matches!(revoked, Ok(_) | Err(REVOKED))
+        let revoke = |now: u32| (now & STATE == PENDING).then_some(now & !STATE | REVOKED);
+        let revoked = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, revoke);
+        revoked.is_ok() || revoked.is_err_and(|now| now & STATE == REVOKED)
     }
 
     /// `error`, with what the record proves about it.
@@ -372,6 +386,18 @@ mod tests {
         assert!(handover.take());
         assert!(!handover.revoke());
         assert!(handover.take(), "the later frames of the same body go on");
+    }
+
+    #[test]
+    fn of_two_bodies_of_a_call_only_the_last_is_handed_over() {
+        let call = Handover::default();
+        let first = call.track();
+        let second = first.anew().unwrap();
+        assert!(!first.take());
+        assert!(first.anew().is_none());
+        assert!(second.take());
+        assert!(!call.revoke(), "the call's own record is that of the body in hand");
+        assert!(second.anew().is_none(), "it was handed over");
     }
 
     #[test]

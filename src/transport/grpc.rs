@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use prost::Message as _;
 use tonic::client::Grpc as GrpcClient;
 use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -95,35 +95,38 @@ impl Grpc {
             None => None,
         };
         let connection = self.connections.get().await?;
-        match self.send_on(&connection, call, method, token.as_ref(), &body).await {
-            // A connection that ended on its own before it took the body: the call goes on the next one.
-            Err(status) if connection_ended(&status) && !handover.is_taken() => {
-                connection.retire();
-                let connection = self.connections.get().await?;
-                let sent = self.send_on(&connection, call, method, token.as_ref(), &body).await;
-                sent.map_err(|status| (connection, status))
-            }
-            sent => sent.map_err(|status| (connection, status)),
+        let status = match self.send_on(&connection, handover.clone(), method, token.as_ref(), &body).await {
+            Ok(reply) => return Ok(reply),
+            Err(status) => status,
+        };
+        if !connection_ended(&status) {
+            return Err(handover.judge(error_of(status, &connection)));
         }
-        .map_err(|(connection, status)| {
+        connection.retire();
+        // A connection that ended on its own before it took the body: the call goes on the next one.
+        let Some(handover) = handover.anew() else {
+            return Err(error_of(status, &connection));
+        };
+        let connection = self.connections.get().await?;
+        self.send_on(&connection, handover.clone(), method, token.as_ref(), &body).await.map_err(|status| {
             if connection_ended(&status) {
                 connection.retire();
             }
-            handover.judge(error_of(status, connection.has_answered()))
+            handover.judge(error_of(status, &connection))
         })
     }
 
     async fn send_on(
         &self,
         connection: &Connection,
-        call: &Call<'_>,
+        handover: Handover,
         method: Method,
         token: Option<&HeaderValue>,
         body: &Bytes,
     ) -> Result<Reply, Status> {
         // No `grpc-timeout`: the server does not stop a call that it has begun, and to keep the time costs it a tenth of
         // the CPU of a publish. The deadline is the client's, and a call dropped then is reset.
-        let codec = BytesCodec { len: body.len(), handover: call.handover().clone() };
+        let codec = BytesCodec { len: body.len(), handover };
         let mut headers = self.headers.clone();
         if let Some(token) = token {
             headers.insert(header::AUTHORIZATION, token.clone());
@@ -221,17 +224,17 @@ impl Decoder for BytesDecoder {
 }
 
 /// What a failed call means. The table in `docs/errors.md` says the same.
-///
-/// `answered` tells whether the other side has ever answered on the connection.
-fn error_of(status: Status, answered: bool) -> Error {
+fn error_of(status: Status, connection: &Connection) -> Error {
     // Not gRPC at all: something answered in HTTP only.
     let not_grpc = causes(&status).find_map(|error| error.downcast_ref::<NotGrpc>().map(|error| error.status));
-    if let Some(http) = not_grpc {
-        return super::of_http_status(http, b"").with_source(status);
+    match not_grpc {
+        None => {}
+        Some(StatusCode::OK) => return Error::protocol("the answer is HTTP and not gRPC").with_source(status),
+        Some(http) => return super::of_http_status(http, b"").with_source(status),
     }
     // Made on this side: the connection failed. (Timeouts are the client's own.)
     if StdError::source(&status).is_some() {
-        let error = if answered {
+        let error = if connection.has_answered() {
             Error::new(ErrorKind::Lost, "the connection ended without an answer")
         } else {
             Error::new(
