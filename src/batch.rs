@@ -79,6 +79,8 @@ impl std::fmt::Debug for Batch {
 /// Which reply of a batch belongs to a command, and what type it has.
 pub struct Handle<T: ?Sized> {
     index: usize,
+    /// The method, unless the command was given as JSON.
+    method: Option<Method>,
     reply: PhantomData<fn() -> Box<T>>,
 }
 
@@ -97,8 +99,8 @@ impl<T: ?Sized> std::fmt::Debug for Handle<T> {
 }
 
 impl<T: ?Sized> Handle<T> {
-    fn new(index: usize) -> Self {
-        Self { index, reply: PhantomData }
+    fn new(index: usize, method: Option<Method>) -> Self {
+        Self { index, method, reply: PhantomData }
     }
 }
 
@@ -156,8 +158,12 @@ impl Batch {
     }
 
     fn add<T: ?Sized>(&mut self, command: Command) -> Handle<T> {
+        let method = match command {
+            Command::Encoded { method, .. } => Some(method),
+            Command::Json { .. } => None,
+        };
         self.commands.push(command);
-        Handle::new(self.commands.len() - 1)
+        Handle::new(self.commands.len() - 1, method)
     }
 
     /// How many commands there are.
@@ -184,17 +190,13 @@ impl Batch {
     pub(crate) fn read(&self, reply: Reply) -> Result<BatchReplies, Error> {
         let (format, replies) = match reply.body() {
             ReplyBody::Protobuf(body) => (Format::Protobuf, wire::replies_from_protobuf(body, self.len())),
-            ReplyBody::Json(body) => match wire::replies_from_json(body) {
+            ReplyBody::Json(body) => match wire::replies_from_json(body, self.len()) {
                 Ok(Ok(replies)) => (Format::Json, Ok(replies)),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(malformed) => (Format::Json, Err(malformed)),
             },
         };
         let replies = replies.map_err(Error::protocol)?;
-        if replies.len() != self.len() {
-            let (found, sent) = (replies.len(), self.len());
-            return Err(Error::protocol(format!("the answer has {found} replies to {sent} commands")));
-        }
         let commands = self.commands.iter().map(|command| match command {
             Command::Encoded { method, answers, .. } => {
                 Sent { method: Cow::Borrowed(method.name()), answers: *answers }
@@ -267,6 +269,30 @@ impl Body for Batch {
     }
 }
 
+/// Makes the checks of the commands of a batch that is given as JSON, whatever else it holds. It is read as the server
+/// reads it: names in any case, `null` as nothing, more than one method in a command.
+pub(crate) fn check_json(batch: &str, pro: bool) -> Result<(), Error> {
+    type Object<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+    let Ok(batch) = serde_json::from_str::<Object<'_>>(batch) else { return Ok(()) };
+    let lists = batch.iter().filter(|(name, _)| name.eq_ignore_ascii_case("commands"));
+    for (_, list) in lists {
+        let Ok(commands) = serde_json::from_str::<Vec<Option<Object<'_>>>>(list.get()) else { continue };
+        for (name, params) in commands.into_iter().flatten().flatten() {
+            let name = name.to_ascii_lowercase();
+            if let Some(method) = Method::from_name(&name) {
+                let checked = method.check_json(params.get().as_bytes());
+                checked.or_else(|problem| problem.error(pro)).map_err(|error| error.in_method(&name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Parameters as the server reads them: `null` is an object without fields.
+pub(crate) fn object(params: &str) -> &str {
+    if params == "null" { "{}" } else { params }
+}
+
 /// Translates a raw command, for a transport that speaks protobuf.
 pub(crate) fn from_json(method: &str, params: &str) -> Result<(u32, Vec<u8>), Error> {
     let known = Method::from_name(method).and_then(|method| Some((method, method.command_tag()?)));
@@ -275,8 +301,9 @@ pub(crate) fn from_json(method: &str, params: &str) -> Result<(u32, Vec<u8>), Er
             "the schema of this version has no method `{method}`, and gRPC carries no other; over HTTP it can be called"
         )));
     };
-    let request =
-        method.request_from_json(params.as_bytes()).map_err(|error| Error::invalid(error).in_method(method.name()))?;
+    let request = method
+        .request_from_json(object(params).as_bytes())
+        .map_err(|error| Error::invalid(error).in_method(method.name()))?;
     Ok((tag, request))
 }
 
@@ -313,7 +340,7 @@ impl BatchReplies {
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the reply is not one to this command, [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the handle is of
     /// another, longer batch.
     pub fn get<T: Message>(&self, handle: Handle<T>) -> Result<T, Error> {
-        let reply: T = self.read(handle.index, |method, reply| match self.format {
+        let reply: T = self.read(handle, |method, reply| match self.format {
             Format::Json => wire::reply_from_json(reply, method),
             Format::Protobuf => match wire::reply_from_protobuf(reply.clone(), command_tag(method)?)? {
                 Ok(result) => wire::message_from_protobuf(result).map(Ok),
@@ -334,7 +361,7 @@ impl BatchReplies {
     ///
     /// Those of [`get`](Self::get).
     pub fn get_json<T: DeserializeOwned>(&self, handle: Handle<RawValue>) -> Result<T, Error> {
-        self.read(handle.index, |method, reply| match self.format {
+        self.read(handle, |method, reply| match self.format {
             Format::Json => wire::reply_from_json(reply, method),
             Format::Protobuf => match wire::reply_from_protobuf(reply.clone(), command_tag(method)?)? {
                 Ok(result) => result_from_protobuf(method, result).map(Ok),
@@ -343,14 +370,18 @@ impl BatchReplies {
         })
     }
 
-    fn read<T>(
+    fn read<H: ?Sized, T>(
         &self,
-        index: usize,
+        handle: Handle<H>,
         read: impl FnOnce(&str, &Bytes) -> Result<Answer<T>, Malformed>,
     ) -> Result<T, Error> {
-        let (Some(reply), Some(Sent { method, .. })) = (self.replies.get(index), self.commands.get(index)) else {
+        let found = (self.replies.get(handle.index), self.commands.get(handle.index));
+        let (Some(reply), Some(Sent { method, .. })) = found else {
             return Err(Error::invalid("the handle is of another batch"));
         };
+        if handle.method.is_some_and(|expected| expected.name() != method) {
+            return Err(Error::invalid("the handle is of another batch, or of another command"));
+        }
         let error = match read(method, reply) {
             Ok(Ok(result)) => return Ok(result),
             Ok(Err(api)) if api.code == ApiError::NOT_FOUND && method != Method::RPC.name() => {
@@ -366,7 +397,7 @@ impl BatchReplies {
     pub(crate) fn to_json(&self) -> Result<Vec<Box<RawValue>>, Error> {
         let mut all = Vec::with_capacity(self.replies.len());
         for (index, Sent { method, .. }) in self.commands.iter().enumerate() {
-            let envelope = match self.get_json::<Box<RawValue>>(Handle::new(index)) {
+            let envelope = match self.get_json::<Box<RawValue>>(Handle::new(index, None)) {
                 Ok(result) => serde_json::value::to_raw_value(&BTreeMap::from([(method, result)])),
                 Err(error) => match error.api() {
                     Some(api) => serde_json::value::to_raw_value(&BTreeMap::from([("error", api)])),

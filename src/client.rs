@@ -212,8 +212,7 @@ impl RawBody<'_> {
     /// The checks that a call with its own types makes.
     fn check(&self, pro: bool) -> Result<(), Error> {
         match Method::from_name(self.method) {
-            // What is no batch is the server's to judge.
-            Some(Method::Batch) => self.to_batch().map_or(Ok(()), |batch| batch.check(pro)),
+            Some(Method::Batch) => batch::check_json(self.params.get(), pro),
             Some(method) => method.check_json(self.params.get().as_bytes()).or_else(|problem| problem.error(pro)),
             None => Ok(()),
         }
@@ -224,16 +223,14 @@ impl RawBody<'_> {
         #[derive(serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Request {
-            #[serde(default)]
-            commands: Vec<std::collections::BTreeMap<String, Box<RawValue>>>,
-            #[serde(default)]
-            parallel: bool,
+            commands: Option<Vec<std::collections::BTreeMap<String, Box<RawValue>>>>,
+            parallel: Option<bool>,
         }
-        let request: Request = serde_json::from_str(self.params.get()).map_err(|_| {
+        let request: Request = serde_json::from_str(batch::object(self.params.get())).map_err(|_| {
             Error::invalid("a batch is `commands`, a list of objects with one method each, and `parallel`, a boolean")
         })?;
-        let mut batch = Batch::new().parallel(request.parallel);
-        for command in request.commands {
+        let mut batch = Batch::new().parallel(request.parallel.unwrap_or_default());
+        for command in request.commands.unwrap_or_default() {
             let mut methods = command.into_iter();
             let (Some((method, params)), None) = (methods.next(), methods.next()) else {
                 return Err(Error::invalid("a command of a batch names exactly one method"));
@@ -255,10 +252,10 @@ impl RawBody<'_> {
             },
             ReplyBody::Protobuf(body) if is_batch => {
                 let replies = self.to_batch()?.read(Reply::protobuf(body))?.to_json()?;
-                // Left out when there is none, as the server does.
-                let response =
-                    if replies.is_empty() { serde_json::json!({}) } else { serde_json::json!({ "replies": replies }) };
-                serde_json::from_value(response).map_err(|error| error.to_string())
+                // As text, in which numbers keep their digits. Left out when there is none, as the server does.
+                let replies: Vec<&str> = replies.iter().map(|reply| reply.get()).collect();
+                let list = format!(r#"{{"replies":[{}]}}"#, replies.join(","));
+                wire::from_json(if replies.is_empty() { b"{}" } else { list.as_bytes() })
             }
             ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(body) {
                 Ok(Ok(result)) => batch::result_from_protobuf(self.method, result),

@@ -244,7 +244,12 @@ impl Config {
     /// Sends calls over HTTP with a client of your own: its connections, TLS and proxies.
     ///
     /// It must not follow redirects, and it must close idle connections before the server does, after 30 s. This
-    /// configuration's connect and idle timeouts and its TLS settings are not used then.
+    /// configuration's connect and idle timeouts and its TLS settings are not used then. Its connections belong to the
+    /// runtime that opened them, so give each runtime a client of its own.
+    ///
+    /// With the feature `tls` of this crate, reqwest is built with rustls and without a provider of cryptography. A
+    /// program that makes clients of reqwest itself, and has chosen no provider, must install one before the first:
+    /// `rustls::crypto::ring::default_provider().install_default()`.
     #[cfg(feature = "http")]
     pub fn reqwest_client(mut self, client: reqwest::Client) -> Self {
         self.for_http(|settings| settings.client = Some(client));

@@ -267,8 +267,7 @@ impl Error {
 impl From<ApiError> for Error {
     fn from(api: ApiError) -> Self {
         let mut error = Self::new(ErrorKind::Api, "");
-        error.0.may_have_run =
-            api.code == ApiError::INTERNAL || api.temporary && api.code != ApiError::TOO_MANY_REQUESTS;
+        error.0.may_have_run = !api.is_refusal();
         error.0.api = Some(api);
         error
     }
@@ -383,6 +382,35 @@ impl ApiError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.temporary || matches!(self.code, Self::INTERNAL | Self::TOO_MANY_REQUESTS)
+    }
+
+    /// Whether the code is known to mean that nothing was carried out.
+    fn is_refusal(&self) -> bool {
+        matches!(
+            self.code,
+            Self::UNKNOWN_CHANNEL
+                | Self::NOT_FOUND
+                | Self::BAD_REQUEST
+                | Self::NOT_AVAILABLE
+                | Self::TOO_MANY_REQUESTS
+                | Self::UNRECOVERABLE_POSITION
+                | Self::CONFLICT
+        )
+    }
+
+    /// The statuses with which a server in transport error mode answers this error over HTTP.
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn http_status(&self) -> &'static [u16] {
+        match self.code {
+            0 => &[],
+            Self::UNKNOWN_CHANNEL | Self::NOT_FOUND => &[404],
+            Self::BAD_REQUEST | Self::NOT_AVAILABLE => &[400],
+            Self::UNRECOVERABLE_POSITION => &[416],
+            Self::CONFLICT => &[409],
+            // 6.9 does not know the code yet; its rule for such codes, and what the code asks for.
+            Self::TOO_MANY_REQUESTS => &[500, 429],
+            _ => &[500],
+        }
     }
 
     fn advice(&self) -> &'static str {

@@ -101,7 +101,10 @@ macro_rules! requests {
     (@reply BroadcastResult) => {
         impl sealed::Sealed for message::BroadcastResult {
             fn answers(&self) -> Option<usize> {
-                let complete = self.responses.iter().all(|response| response.error.is_some() || response.result.is_some());
+                let complete = self.responses.iter().all(|response| match &response.error {
+                    Some(error) => error.code != 0,
+                    None => response.result.is_some(),
+                });
                 complete.then_some(self.responses.len())
             }
         }

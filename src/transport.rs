@@ -277,9 +277,10 @@ impl fmt::Debug for Reply {
 /// What an HTTP status other than 200 means, over either transport. The table in `docs/errors.md` says the same.
 #[cfg(any(feature = "grpc", feature = "http"))]
 pub(crate) fn of_http_status(status: ::http::StatusCode, page: &[u8]) -> Error {
-    // In transport mode the server's own error is the whole body.
+    // In transport mode the server's own error is the whole body, and its code decides the status. Pages of proxies can
+    // look alike.
     if let Ok(api) = serde_json::from_slice::<ApiError>(page)
-        && api.code != 0
+        && api.http_status().contains(&status.as_u16())
     {
         return api.into();
     }
@@ -321,46 +322,55 @@ pub(crate) struct Handover {
     body: u32,
 }
 
-/// What the record says: the number of the body in hand, and in the two lowest bits how far it has come. It starts as 0,
-/// which proves nothing.
+/// What the record says, from the lowest bit: how far the body in hand has come, whether an earlier one was handed over,
+/// and the number of the body in hand. It starts as 0, which proves nothing.
+const STATE: u32 = 0b11;
 const PENDING: u32 = 1;
 #[cfg(any(test, feature = "grpc", feature = "http"))]
 const TAKEN: u32 = 2;
 const REVOKED: u32 = 3;
-const STATE: u32 = 0b11;
+const EARLIER_TAKEN: u32 = 0b100;
+#[cfg(any(test, feature = "grpc", feature = "http"))]
+const NUMBER: u32 = 3;
 
 /// For transports that keep the record.
 #[cfg(any(test, feature = "grpc", feature = "http"))]
 impl Handover {
-    /// Starts to keep the record.
+    /// Takes another body of the call in hand; from here on no earlier one can be handed over.
     pub(crate) fn track(&self) -> Self {
-        self.record.store(PENDING, Ordering::Release);
-        Self { record: Arc::clone(&self.record), body: 0 }
+        let next = |now: u32| {
+            let earlier = if now & STATE == TAKEN { EARLIER_TAKEN } else { now & EARLIER_TAKEN };
+            ((now >> NUMBER) + 1) << NUMBER | earlier | PENDING
+        };
+        let before = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(next(now)));
+        // The update is never refused, so both hold the value before it.
+        let (Ok(before) | Err(before)) = before;
+        Self { record: Arc::clone(&self.record), body: (before >> NUMBER) + 1 }
     }
 
     /// Hands the body over, unless it was revoked or another one is in hand.
     pub(crate) fn take(&self) -> bool {
-        let body = self.body << 2;
-        let taken = self.record.compare_exchange(body | PENDING, body | TAKEN, Ordering::AcqRel, Ordering::Acquire);
-        taken.is_ok() || taken == Err(body | TAKEN)
+        let mine = |now: u32| now >> NUMBER == self.body;
+        let take = |now: u32| (mine(now) && now & STATE == PENDING).then_some(now & !STATE | TAKEN);
+        let taken = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+        taken.is_ok() || taken.is_err_and(|now| mine(now) && now & STATE == TAKEN)
     }
 
-    /// The record for another body of the same call, if this one was not handed over, and now never will be.
+    /// Takes another body in hand, if this one was not handed over; now it never will be.
     #[cfg(any(test, feature = "grpc"))]
     pub(crate) fn anew(&self) -> Option<Self> {
-        let next = self.body + 1;
-        let (from, to) = (self.body << 2 | PENDING, next << 2 | PENDING);
-        let replaced = self.record.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
-        replaced.ok().map(|_| Self { record: Arc::clone(&self.record), body: next })
+        let mine = |now: u32| now >> NUMBER == self.body && now & STATE == PENDING;
+        let anew = |now: u32| mine(now).then_some(now & !STATE | REVOKED);
+        self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, anew).ok().map(|_| self.track())
     }
 }
 
 impl Handover {
-    /// Makes sure that the body in hand will not be handed over any more. Whether that is certain.
+    /// Makes sure that the body in hand will not be handed over any more. Whether it is certain that none was.
     pub(crate) fn revoke(&self) -> bool {
         let revoke = |now: u32| (now & STATE == PENDING).then_some(now & !STATE | REVOKED);
-        let revoked = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, revoke);
-        revoked.is_ok() || revoked.is_err_and(|now| now & STATE == REVOKED)
+        let (Ok(now) | Err(now)) = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, revoke);
+        matches!(now & STATE, PENDING | REVOKED) && now & EARLIER_TAKEN == 0
     }
 
     /// `error`, with what the record proves about it.
@@ -398,6 +408,17 @@ mod tests {
         assert!(second.take());
         assert!(!call.revoke(), "the call's own record is that of the body in hand");
         assert!(second.anew().is_none(), "it was handed over");
+    }
+
+    #[test]
+    fn a_call_of_which_an_earlier_body_was_handed_over_may_have_run() {
+        let call = Handover::default();
+        let (first, second) = (call.track(), call.track());
+        assert!(!first.take(), "the second is in hand");
+        assert!(second.take());
+        let third = call.track();
+        assert!(!call.revoke());
+        assert!(!third.take());
     }
 
     #[test]

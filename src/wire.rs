@@ -32,6 +32,11 @@ const REPLIES: u32 = 1;
 /// What the server says of one call or command: the result, or its own error.
 pub(crate) type Answer<T> = Result<T, ApiError>;
 
+/// An error with a code; without one, an answer is none.
+fn refusal<T>(error: ApiError) -> Result<Answer<T>, Malformed> {
+    if error.code == 0 { Err("the answer has an error without a code".into()) } else { Ok(Err(error)) }
+}
+
 /// Why bytes are not an answer. It never quotes them.
 pub(crate) type Malformed = String;
 
@@ -44,7 +49,7 @@ pub(crate) fn answer_from_protobuf(body: Bytes) -> Result<Answer<Bytes>, Malform
         _ => {}
     })?;
     match (error, result) {
-        (Some(error), _) => Ok(Err(message_from_protobuf(error)?)),
+        (Some(error), _) => refusal(message_from_protobuf(error)?),
         (None, Some(result)) => Ok(Ok(result)),
         (None, None) => Err("the answer has neither a result nor an error".into()),
     }
@@ -58,7 +63,7 @@ pub(crate) fn answer_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<Answe
         result: Option<T>,
     }
     match from_json(body)? {
-        Response { error: Some(error), .. } => Ok(Err(error)),
+        Response { error: Some(error), .. } => refusal(error),
         Response { error: None, result: Some(result) } => Ok(Ok(result)),
         Response { error: None, result: None } => Err("the answer has neither a result nor an error".into()),
     }
@@ -94,13 +99,22 @@ pub(crate) fn push_parallel(batch: &mut Vec<u8>) {
 
 /// Splits the protobuf form of a batch's response into its replies.
 pub(crate) fn replies_from_protobuf(body: Bytes, expected: usize) -> Result<Vec<Bytes>, Malformed> {
-    let mut replies = Vec::with_capacity(expected);
+    let (mut replies, mut found) = (Vec::with_capacity(expected), 0);
     each_field(body, |tag, bytes| {
         if tag == REPLIES {
-            replies.push(bytes);
+            found += 1;
+            // More than that are only counted: empty ones take two bytes in the answer, and many times that here.
+            if found <= expected {
+                replies.push(bytes);
+            }
         }
     })?;
-    Ok(replies)
+    same_number(found, expected).map(|()| replies)
+}
+
+/// Every command of a batch has one reply.
+fn same_number(replies: usize, commands: usize) -> Result<(), Malformed> {
+    if replies == commands { Ok(()) } else { Err(format!("the answer has {replies} replies to {commands} commands")) }
 }
 
 /// Reads one reply of a batch, whose result stands in the field `tag`.
@@ -112,14 +126,14 @@ pub(crate) fn reply_from_protobuf(reply: Bytes, tag: u32) -> Result<Answer<Bytes
         _ => {}
     })?;
     match (error, result) {
-        (Some(error), _) => Ok(Err(message_from_protobuf(error)?)),
+        (Some(error), _) => refusal(message_from_protobuf(error)?),
         (None, Some(result)) => Ok(Ok(result)),
         (None, None) => Err("the reply has neither an error nor the result of its command".into()),
     }
 }
 
 /// Splits the JSON form of a batch's response into its replies, or finds an error in their place.
-pub(crate) fn replies_from_json(mut body: Bytes) -> Result<Answer<Vec<Bytes>>, Malformed> {
+pub(crate) fn replies_from_json(mut body: Bytes, expected: usize) -> Result<Answer<Vec<Bytes>>, Malformed> {
     #[derive(Deserialize)]
     struct Response<'a> {
         #[serde(borrow, default)]
@@ -130,15 +144,12 @@ pub(crate) fn replies_from_json(mut body: Bytes) -> Result<Answer<Vec<Bytes>>, M
         body = String::from_utf8_lossy(&body).into_owned().into();
     }
     let response = serde_json::from_slice::<Response<'_>>(&body).map_err(|error| not_json(&error))?;
-    match response.error {
-        Some(error) => Ok(Err(error)),
-        None => Ok(Ok(response
-            .replies
-            .unwrap_or_default()
-            .iter()
-            .map(|raw| body.slice_ref(raw.get().as_bytes()))
-            .collect())),
+    if let Some(error) = response.error {
+        return refusal(error);
     }
+    let replies = response.replies.unwrap_or_default();
+    same_number(replies.len(), expected)?;
+    Ok(Ok(replies.iter().map(|raw| body.slice_ref(raw.get().as_bytes())).collect()))
 }
 
 /// Reads one reply of a batch, whose result stands under the name of the method.
@@ -169,7 +180,7 @@ pub(crate) fn reply_from_json<T: DeserializeOwned>(reply: &[u8], method: &str) -
 
     let mut json = serde_json::Deserializer::from_slice(reply);
     match json.deserialize_map(Reply(method, PhantomData)).map_err(|error| not_json(&error))? {
-        (Some(error), _) => Ok(Err(error)),
+        (Some(error), _) => refusal(error),
         (None, Some(result)) => Ok(Ok(result)),
         (None, None) => Err("the reply has neither an error nor the result of its command".into()),
     }

@@ -18,7 +18,7 @@ use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decode
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use self::connection::{Connection, Connections, NotGrpc};
+use self::connection::{Connection, Connections, NotGrpc, is_from_server};
 use super::{BoxFuture, Call, Handover, Reply, Transport};
 use crate::config::{self, Config, GrpcSettings, TokenSource};
 use crate::error::causes;
@@ -76,7 +76,7 @@ impl Grpc {
 
     async fn call(&self, call: &Call<'_>) -> Result<Reply, Error> {
         // From here on a deadline that passes finds out whether the body has left.
-        let handover = call.handover().track();
+        let mut handover = call.handover().track();
         let Some(method) = call.known_method() else {
             return Err(Error::invalid(format!(
                 "the schema of this version has no method `{}`, and gRPC carries no other; over HTTP it can be called",
@@ -94,26 +94,25 @@ impl Grpc {
             Some(Token(source)) => Some(config::bearer(source).await?),
             None => None,
         };
-        let connection = self.connections.get().await?;
-        let status = match self.send_on(&connection, handover.clone(), method, token.as_ref(), &body).await {
-            Ok(reply) => return Ok(reply),
-            Err(status) => status,
-        };
-        if !connection_ended(&status) {
-            return Err(handover.judge(error_of(status, &connection)));
-        }
-        connection.retire();
-        // A connection that ended on its own before it took the body: the call goes on the next one.
-        let Some(handover) = handover.anew() else {
-            return Err(error_of(status, &connection));
-        };
-        let connection = self.connections.get().await?;
-        self.send_on(&connection, handover.clone(), method, token.as_ref(), &body).await.map_err(|status| {
+        // As many as can have ended together, and a new one.
+        let mut connections = self.connections.number() + 1;
+        loop {
+            let connection = self.connections.get().await?;
+            let status = match self.send_on(&connection, handover.clone(), method, token.as_ref(), &body).await {
+                Ok(reply) => return Ok(reply),
+                Err(status) => status,
+            };
             if connection_ended(&status) {
                 connection.retire();
+                connections -= 1;
+                // A connection that ended before it took the body: the call goes on the next one.
+                if let (Some(next), true) = (handover.anew(), connections > 0) {
+                    handover = next;
+                    continue;
+                }
             }
-            handover.judge(error_of(status, &connection))
-        })
+            return Err(handover.judge(error_of(status, &connection, body.len())));
+        }
     }
 
     async fn send_on(
@@ -224,7 +223,9 @@ impl Decoder for BytesDecoder {
 }
 
 /// What a failed call means. The table in `docs/errors.md` says the same.
-fn error_of(status: Status, connection: &Connection) -> Error {
+///
+/// `sent` is the length of the request.
+fn error_of(status: Status, connection: &Connection, sent: usize) -> Error {
     // Not gRPC at all: something answered in HTTP only.
     let not_grpc = causes(&status).find_map(|error| error.downcast_ref::<NotGrpc>().map(|error| error.status));
     match not_grpc {
@@ -245,30 +246,48 @@ fn error_of(status: Status, connection: &Connection) -> Error {
         let error = if causes(&status).any(never_processed) { error.not_carried_out() } else { error };
         return error.with_source(status);
     }
+    // Made by tonic, of an answer that it cannot read: the server has carried the call out by then.
+    if !is_from_server(&status) {
+        return if is_too_large(&status) {
+            let what = format!("the reply is over `max_reply_size`: {}", status.message());
+            Error::new(ErrorKind::TooLarge, what).carried_out()
+        } else {
+            Error::protocol(format!("the answer cannot be read: {}", status.message()))
+        };
+    }
     // Sent by the server with the API's own error in its details.
     if let Some(api) = api_error(status.details()) {
         return api.into();
     }
-    of_status(&status)
+    of_status(&status, sent)
+}
+
+/// Whether tonic gave an answer up for its size. It has no code of its own for that.
+fn is_too_large(status: &Status) -> bool {
+    status.message().contains("decoded message length too large") || status.message().contains("size limit")
+}
+
+/// Whether the server says that the request of this length was too long for it, in the words of grpc-go: `grpc: received
+/// message larger than max (N vs. LIMIT)`. A proxy may say the same of the answer, which then has another length.
+fn refuses_length(message: &str, sent: usize) -> bool {
+    let received = message.strip_prefix("grpc: received message larger than max (");
+    let length = received.and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
+    // Compressed, it is shorter than what was given to be sent.
+    length.is_some_and(|length| length <= sent)
 }
 
 /// What a status from the other side means when it carries no error of the API.
-fn of_status(status: &Status) -> Error {
+fn of_status(status: &Status, sent: usize) -> Error {
     let said = format!("the server answered {:?} ({})", status.code(), status.message());
     match status.code() {
         Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, said),
         Code::Unimplemented => Error::new(ErrorKind::Unsupported, said),
-        // Texts of grpc-go and of tonic, which have no code of their own.
+        Code::ResourceExhausted if refuses_length(status.message(), sent) => Error::new(ErrorKind::TooLarge, said),
         Code::ResourceExhausted if status.message().contains("larger than max") => {
-            Error::new(ErrorKind::TooLarge, said)
-        }
-        Code::OutOfRange if status.message().contains("decoded message length too large") => {
-            Error::new(ErrorKind::TooLarge, format!("the reply is over `max_reply_size`: {}", status.message()))
-                .carried_out()
+            Error::new(ErrorKind::TooLarge, said).carried_out()
         }
         Code::Internal if status.message().contains("error unmarshalling request") => Error::invalid(said),
-        Code::ResourceExhausted => Error::new(ErrorKind::Unavailable, said).not_carried_out(),
-        Code::Unavailable => Error::new(ErrorKind::Unavailable, said),
+        Code::ResourceExhausted | Code::Unavailable => Error::new(ErrorKind::Unavailable, said),
         Code::DeadlineExceeded => Error::new(ErrorKind::Timeout, said),
         Code::Cancelled => Error::new(ErrorKind::Lost, said),
         Code::InvalidArgument => Error::invalid(said),

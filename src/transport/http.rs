@@ -23,6 +23,13 @@ use crate::{Error, ErrorKind, Method};
 const MAX_IDLE: usize = 1024;
 /// The kernel's own signs of life.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+/// Over TLS all calls share one connection by HTTP/2, and one that is dead and silent would fail them until the kernel
+/// gives it up. So the server is asked for a sign of life when calls are open and nothing arrives for this long, and
+/// gets as long to answer. It sets no limit to that over HTTP.
+const HTTP2_KEEPALIVE: Duration = Duration::from_secs(5);
+/// How long the kernel waits for sent data to be acknowledged.
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest error page that is read; the server's are a line, and its errors in transport mode little more.
 const MAX_ERROR_PAGE: usize = 64 * 1024;
 
@@ -177,10 +184,14 @@ impl ClientSource {
                 .no_proxy()
                 .tcp_nodelay(true)
                 .tcp_keepalive(TCP_KEEPALIVE)
+                .http2_keep_alive_interval(HTTP2_KEEPALIVE)
+                .http2_keep_alive_timeout(HTTP2_KEEPALIVE)
                 .connect_timeout(*connect_timeout)
                 .pool_idle_timeout(*idle_timeout)
                 .pool_max_idle_per_host(MAX_IDLE),
         };
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        let made = made.tcp_user_timeout(TCP_USER_TIMEOUT);
         #[cfg(feature = "tls")]
         let made = match self {
             Self::Made { tls, .. } => made.tls_backend_preconfigured(rustls::ClientConfig::clone(tls)),
@@ -242,6 +253,11 @@ fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
     let error = error.without_url();
     if error.is_connect() {
         return Error::new(ErrorKind::Connect, "no connection could be made").with_source(error);
+    }
+    if error.is_timeout() {
+        // Of a client that was handed in; the crate's own sets none but for connecting.
+        let timeout = Error::new(ErrorKind::Timeout, "the timeout of the `reqwest_client` passed");
+        return handover.judge(timeout.with_source(error));
     }
     let sent = !handover.revoke();
     let what = if !sent {

@@ -285,7 +285,7 @@ async fn every_kind_of_error_has_its_exit_code_and_says_where_it_happened() {
         let busy = if transport == "grpc" { Fault::grpc_status(14, "busy") } else { Fault::http_status(502) };
         check(&faulty(busy).await, ErrorKind::Unavailable, 16, true, &publish);
         let too_large = if transport == "grpc" {
-            Fault::grpc_status(8, "grpc: received message larger than max (9 vs. 8)")
+            Fault::grpc_status(8, "grpc: received message larger than max (1 vs. 0)")
         } else {
             Fault::http_status(413)
         };

@@ -78,6 +78,16 @@ fn grpc_code(name: &str) -> Option<i32> {
     names.iter().position(|known| *known == name).map(|code| i32::try_from(code).unwrap())
 }
 
+/// The error of a history call whose answer is over a limit, compressed or not.
+async fn long_history(over: Over, limit: impl FnOnce(Config) -> Config) -> Error {
+    let server = start().await;
+    for _ in 0..20 {
+        client(over, &server).publish(request()).await.unwrap();
+    }
+    let client = Client::new(limit(config(over, &server))).unwrap();
+    client.history(HistoryRequest::new("news").limit(HistoryRequest::NO_LIMIT)).await.unwrap_err()
+}
+
 /// Makes the failure happen that a cell of the table names.
 async fn provoke(over: Over, cell: &str) -> Error {
     if let Some((_, code)) = cell.split_once(" with `error` ") {
@@ -91,7 +101,7 @@ async fn provoke(over: Over, cell: &str) -> Error {
         return publish_with(over, Fault::grpc_status(code, text.trim_matches('"'))).await;
     }
     match cell {
-        "any status with an API error in its details" | "any status with an API error as its body" => {
+        "a status with an API error in its details" | "its status with an API error as the body" => {
             let server = Server::builder().error_mode_transport().start().await.unwrap();
             client(over, &server).publish(PublishRequest::new("nowhere:a", request().data)).await.unwrap_err()
         }
@@ -107,11 +117,13 @@ async fn provoke(over: Over, cell: &str) -> Error {
             let nothing = if over == Over::Grpc { &b""[..] } else { &b"{}"[..] };
             publish_with(over, Fault::raw_reply(nothing)).await
         }
-        "a reply over `max_reply_size`" => {
-            let server = start().await;
-            client(over, &server).publish(request()).await.unwrap();
-            let client = Client::new(config(over, &server).max_reply_size(16)).unwrap();
-            client.history(HistoryRequest::new("news").limit(1)).await.unwrap_err()
+        "no code in `error`" => {
+            let nothing = if over == Over::Grpc { &[0x0a, 0][..] } else { &br#"{"error":{},"result":{}}"#[..] };
+            publish_with(over, Fault::raw_reply(nothing)).await
+        }
+        "a reply over `max_reply_size`" => long_history(over, |config| config.max_reply_size(100)).await,
+        "a compressed reply over `max_reply_size`" => {
+            long_history(over, |config| config.max_reply_size(200).gzip(true)).await
         }
         "a request over `max_request_size`" => {
             let server = start().await;
@@ -196,9 +208,12 @@ async fn an_error_says_what_happened_where_and_what_to_do() {
 
 #[tokio::test]
 async fn details_that_are_no_base64_are_an_error_and_not_a_panic() {
-    let bad = Fault::grpc_status(13, "broken").header("grpc-status-details-bin", "not base64!");
-    let error = publish_with(Over::Grpc, bad).await;
-    assert_eq!(error.kind(), ErrorKind::Protocol, "{error:?}");
+    // The last has bits set that belong to no byte, which tonic takes for no base64 either.
+    for details in ["not base64!", "A", "AB"] {
+        let bad = Fault::grpc_status(13, "broken").header("grpc-status-details-bin", details);
+        let error = publish_with(Over::Grpc, bad).await;
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{error:?}");
+    }
 }
 
 #[tokio::test]
@@ -230,4 +245,33 @@ async fn neither_an_error_nor_its_causes_tell_the_key_the_token_or_the_payload()
             assert!(!format!("{error} {error:?} {client:?} {request:?}").contains("sesame"));
         }
     }
+}
+
+#[tokio::test]
+async fn the_page_of_a_proxy_is_not_taken_for_an_error_of_the_api() {
+    let pages = [
+        (504, r#"{"code":504,"message":"Gateway Timeout"}"#, ErrorKind::Timeout),
+        (502, r#"{"code":14,"message":"connection refused","details":[]}"#, ErrorKind::Unavailable),
+        (404, r#"{"code":5,"message":"Not Found"}"#, ErrorKind::Unsupported),
+    ];
+    for (status, page, kind) in pages {
+        let error = publish_with(Over::Http, Fault::http_status(status).body(page)).await;
+        assert_eq!((error.kind(), error.code()), (kind, None), "{error:?}");
+        assert_eq!(error.may_have_run(), status != 404, "{error:?}");
+    }
+    // Whatever a code says that is not known here, it proves nothing.
+    let error = publish_with(Over::Http, Fault::http_status(500).body(r#"{"code":777,"message":"new"}"#)).await;
+    assert_eq!((error.kind(), error.code(), error.may_have_run()), (ErrorKind::Api, Some(777), true));
+}
+
+#[tokio::test]
+async fn the_timeout_of_a_client_handed_in_is_a_timeout() {
+    let server = start().await;
+    server.fault(Fault::hang_after());
+    // With the feature `tls` reqwest wants to be told of a provider, used or not.
+    rustls::crypto::ring::default_provider().install_default().unwrap();
+    let own = reqwest::Client::builder().timeout(Duration::from_millis(100)).build().unwrap();
+    let client = Client::new(config(Over::Http, &server).reqwest_client(own)).unwrap();
+    let error = client.publish(request()).await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_run()), (ErrorKind::Timeout, true), "{error:?}");
 }

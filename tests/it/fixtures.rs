@@ -219,7 +219,8 @@ fn every_answer_recorded_over_grpc_is_read_as_what_it_says() {
             }
             (code, _) => {
                 let expected = match code {
-                    8 => failed(ErrorKind::TooLarge, false),
+                    // What was refused is longer than the call made here, so for this one it proves nothing.
+                    8 => failed(ErrorKind::TooLarge, true),
                     12 => failed(ErrorKind::Unsupported, false),
                     // All those recorded are "error unmarshalling request".
                     13 => failed(ErrorKind::Invalid, false),

@@ -12,6 +12,7 @@ use centrifugo_api::{
     PublishResult, RefreshRequest, RpcRequest, SharedPollPublishRequest, StreamPosition, SubscribeRequest, Tls,
     UnsubscribeRequest,
 };
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::servers::{self, Here, Over};
@@ -364,6 +365,14 @@ async fn a_handle_of_a_longer_batch_is_refused(client: &Client, here: &Here) {
     assert_kind(client.batch(&short).await.unwrap().get(second), ErrorKind::Invalid, false);
 }
 
+async fn a_handle_of_another_command_is_refused(client: &Client, here: &Here) {
+    let (mut one, mut other) = (Batch::new(), Batch::new());
+    one.push(PublishRequest::new(here.channel(""), json!(1)));
+    let history = other.push(HistoryRequest::new(here.channel("")));
+    let replies = client.batch(&one).await.unwrap();
+    assert_kind(replies.get(history), ErrorKind::Invalid, false);
+}
+
 async fn a_batch_of_a_request_that_is_refused_here_is_not_sent(client: &Client, here: &Here) {
     let channel = here.channel("");
     let mut batch = Batch::new();
@@ -621,6 +630,41 @@ async fn a_batch_by_name_gives_the_same_json_over_both_transports(client: &Clien
         assert_eq!(replies, expected);
     }
     assert_eq!(client.call_json::<Value>("batch", json!({"commands": []})).await.unwrap(), json!({}));
+}
+
+async fn a_batch_by_name_keeps_the_text_of_what_it_finds(client: &Client, here: &Here) {
+    let channel = here.channel("");
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let texts = [r#"{"z":12345678901234567890123,"a":1.10,"a":2}"#, "1e999", &deep];
+    for text in texts {
+        client.publish(PublishRequest::new(&channel, Payload::raw_json(text.to_owned()).unwrap())).await.unwrap();
+    }
+    let params = json!({"commands": [{"history": {"channel": channel, "limit": -1}}]});
+    let replies: Box<RawValue> = client.call_json("batch", params).await.unwrap();
+    for text in texts {
+        assert!(replies.get().contains(&format!(r#""data":{text}"#)), "{replies}");
+    }
+}
+
+async fn a_filter_does_not_hide_in_a_batch_by_name(client: &Client, _: &Here) {
+    let disconnect = r#"{"user":"ghost","label_filter":{"key":"k"}}"#;
+    for batch in [
+        format!(r#"{{"commands":[{{"disconnect":{disconnect}}}]}}"#),
+        format!(r#"{{"commands":[{{"disconnect":{disconnect}}}],"later_field":1}}"#),
+        format!(r#"{{"Commands":[null,{{"Disconnect":{disconnect}}}],"parallel":null}}"#),
+        format!(r#"{{"commands":[{{"info":{{}},"disconnect":{disconnect}}}]}}"#),
+    ] {
+        let batch: Box<RawValue> = serde_json::from_str(&batch).unwrap();
+        let error = assert_kind(client.call_json::<Value>("batch", batch).await, ErrorKind::Invalid, false);
+        assert!(error.to_string().contains("`label_filter`"), "{error}");
+    }
+}
+
+async fn no_parameters_are_an_object_without_fields(client: &Client, _: &Here) {
+    let info: Value = client.call_json("info", ()).await.unwrap();
+    assert_eq!(info["nodes"].as_array().unwrap().len(), 1);
+    assert_eq!(client.call_json::<Value>("batch", ()).await.unwrap(), json!({}));
+    assert_code(client.call_json::<Value>("publish", ()).await, ApiError::BAD_REQUEST);
 }
 
 async fn binary_results_have_no_json_by_name(client: &Client, here: &Here) {
@@ -905,6 +949,10 @@ suite! {
         a_command_of_an_unknown_method_is_refused
         a_batch_can_be_sent_twice
         a_handle_of_a_longer_batch_is_refused
+        a_handle_of_another_command_is_refused
+        a_batch_by_name_keeps_the_text_of_what_it_finds
+        a_filter_does_not_hide_in_a_batch_by_name
+        no_parameters_are_an_object_without_fields
         a_batch_of_a_request_that_is_refused_here_is_not_sent
         nobody_is_present_in_a_channel_without_clients
         a_history_has_as_many_publications_as_its_limit

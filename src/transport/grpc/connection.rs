@@ -33,6 +33,9 @@ use crate::{Error, ErrorKind};
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The kernel's own signs of life, for what lies between: the first after this, then every third of it.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long the kernel waits for sent data to be acknowledged.
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// h2 gives a connection up after this many calls dropped by their callers. Its default, 1,024, is a busy minute.
 const MAX_DROPPED_CALLS: usize = 65_536;
 
@@ -73,6 +76,11 @@ impl Connections {
     pub(crate) fn new(origin: &Uri, config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
         let dialer = Arc::new(Dialer::new(origin, config, settings)?);
         Ok(Self { dialer, slots: settings.connections, of_runtimes: PerRuntime::new() })
+    }
+
+    /// How many calls in a row may find that their connection has ended, when all of them end together.
+    pub(crate) fn number(&self) -> usize {
+        self.slots
     }
 
     /// The next connection, made now if need be. Dropping the future leaves the dialing to those who still wait.
@@ -150,6 +158,10 @@ impl Dialer {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        // Shared among the addresses of a name, so that one that is silent leaves time for the next.
+        tcp.set_connect_timeout(Some(config.connect_timeout));
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        tcp.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
         tcp.set_keepalive_interval(Some(TCP_KEEPALIVE / 3));
         Ok(Self {
@@ -322,7 +334,7 @@ impl Service<Request<Body>> for Connection {
             if is_not_grpc(&response) {
                 return Err(NotGrpc { status: response.status() }.into());
             }
-            check_details(response.headers_mut());
+            vet(response.headers_mut());
             Ok(response.map(Checked))
         })
     }
@@ -351,14 +363,28 @@ impl Status {
     const DETAILS: &'static str = "grpc-status-details-bin";
 }
 
-/// Drops details that are no base64, at which tonic would panic.
-fn check_details(headers: &mut HeaderMap) {
-    const ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
-        &base64::alphabet::STANDARD,
-        GeneralPurposeConfig::new()
-            .with_decode_allow_trailing_bits(true)
-            .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-    );
+/// Set on what the server itself said, so that it can be told from what tonic says of an answer it cannot read.
+const FROM_SERVER: &str = "x-from-server";
+
+/// Whether the status was sent by the server, and not made on this side.
+pub(crate) fn is_from_server(status: &tonic::Status) -> bool {
+    status.metadata().contains_key(FROM_SERVER)
+}
+
+/// Base64 as tonic decodes it.
+const ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Prepares headers or trailers for tonic: marks them if they hold a status, and drops details that are no base64, at
+/// which tonic would panic.
+fn vet(headers: &mut HeaderMap) {
+    if headers.contains_key(Status::HEADER) {
+        headers.insert(FROM_SERVER, header::HeaderValue::from_static("1"));
+    } else {
+        headers.remove(FROM_SERVER);
+    }
     if headers.get(Status::DETAILS).is_some_and(|details| ANY_PADDING.decode(details).is_err()) {
         headers.remove(Status::DETAILS);
     }
@@ -376,7 +402,7 @@ impl http_body::Body for Checked {
         let frame = Pin::new(&mut self.0).poll_frame(cx);
         frame.map_ok(|mut frame| {
             if let Some(trailers) = frame.trailers_mut() {
-                check_details(trailers);
+                vet(trailers);
             }
             frame
         })
