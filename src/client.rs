@@ -91,7 +91,7 @@ impl Client {
         Self { timeout: Some(timeout), ..self.clone() }
     }
 
-    /// The same client, told whether the server is Centrifugo PRO: see [`Config::pro`](crate::Config::pro).
+    /// The same client, told whether the server is Centrifugo PRO: see `Config::pro`.
     #[must_use]
     pub fn with_pro(&self, pro: bool) -> Self {
         Self { pro, ..self.clone() }

@@ -28,7 +28,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where the server is and how to talk to it.
 ///
-/// [`Config::grpc`] and [`Config::http`] begin one; every setting has a default that suits a backend next to its server.
+/// `Config::grpc` and `Config::http` begin one; every setting has a default that suits a backend next to its server.
 ///
 /// ```
 /// use std::time::Duration;

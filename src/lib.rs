@@ -1,3 +1,4 @@
+#![cfg_attr(docsrs, feature(doc_cfg))]
 //! A client for the server API of [Centrifugo](https://centrifugal.dev), the real-time messaging server, over gRPC and
 //! over HTTP.
 //!
@@ -27,7 +28,7 @@
 //!
 //! # Where to find what
 //!
-//! - [`Client`] has a method for each of the API's; [`Config`] says where the server is and how to talk to it, [`Tls`] how
+//! - [`Client`] has a method for each of the API's; `Config` says where the server is and how to talk to it, `Tls` how
 //!   to check its certificate.
 //! - [`message`] has the requests and the results; [`Payload`] is what goes into their `bytes` fields.
 //! - [`Batch`] carries many calls in one request, [`BroadcastRequest`] the same data to many channels.

@@ -75,7 +75,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
         /// Data comes back over gRPC byte for byte; over HTTP the server compacts it and escapes `<`, `>` and `&`, so
         /// compare JSON values, not bytes. If any of it is not JSON, the server answers 500 over HTTP
         /// ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)). A long history may be over the limit for replies:
-        /// see [`Config::max_reply_size`](crate::Config::max_reply_size).
+        /// see `Config::max_reply_size`.
         History => history(HistoryRequest { channel: String }) -> HistoryResult, repeat always, check history;
 
         /// Removes the publications a channel keeps. Its offset and its epoch stay.
