@@ -274,6 +274,15 @@ impl fmt::Debug for Reply {
     }
 }
 
+/// Refuses a request that is over the limit, before it is sent.
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub(crate) fn check_size(body: &[u8], limit: usize) -> Result<(), Error> {
+    if body.len() <= limit {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::TooLarge, format!("the request has {} bytes, over the limit of {limit}", body.len())))
+}
+
 /// What an HTTP status other than 200 means, over either transport. The table in `docs/errors.md` says the same.
 #[cfg(any(feature = "grpc", feature = "http"))]
 pub(crate) fn of_http_status(status: ::http::StatusCode, page: &[u8]) -> Error {

@@ -42,18 +42,32 @@ pub(crate) type Malformed = String;
 
 /// Reads a method's response from protobuf, down to the bytes of the result.
 pub(crate) fn answer_from_protobuf(body: Bytes) -> Result<Answer<Bytes>, Malformed> {
+    error_or_result(body, ERROR, RESULT)
+}
+
+/// Reads one reply of a batch, whose result stands in the field `tag`.
+pub(crate) fn reply_from_protobuf(reply: Bytes, tag: u32) -> Result<Answer<Bytes>, Malformed> {
+    error_or_result(reply, REPLY_ERROR, tag)
+}
+
+fn error_or_result(envelope: Bytes, error_tag: u32, result_tag: u32) -> Result<Answer<Bytes>, Malformed> {
     let (mut error, mut result) = (None, None);
-    each_field(body, |tag, bytes| match tag {
-        ERROR => error = Some(bytes),
-        RESULT => result = Some(bytes),
-        _ => {}
+    each_field(envelope, |tag, bytes| {
+        if tag == error_tag {
+            error = Some(bytes);
+        } else if tag == result_tag {
+            result = Some(bytes);
+        }
     })?;
     match (error, result) {
         (Some(error), _) => refusal(message_from_protobuf(error)?),
         (None, Some(result)) => Ok(Ok(result)),
-        (None, None) => Err("the answer has neither a result nor an error".into()),
+        (None, None) => Err(NOTHING.into()),
     }
 }
+
+/// An answer, or a reply of a batch, that is none.
+const NOTHING: &str = "the answer has neither the method's result nor an error";
 
 /// Reads a method's response from JSON.
 pub(crate) fn answer_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<Answer<T>, Malformed> {
@@ -65,7 +79,7 @@ pub(crate) fn answer_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<Answe
     match from_json(body)? {
         Response { error: Some(error), .. } => refusal(error),
         Response { error: None, result: Some(result) } => Ok(Ok(result)),
-        Response { error: None, result: None } => Err("the answer has neither a result nor an error".into()),
+        Response { error: None, result: None } => Err(NOTHING.into()),
     }
 }
 
@@ -115,21 +129,6 @@ pub(crate) fn replies_from_protobuf(body: Bytes, expected: usize) -> Result<Vec<
 /// Every command of a batch has one reply.
 fn same_number(replies: usize, commands: usize) -> Result<(), Malformed> {
     if replies == commands { Ok(()) } else { Err(format!("the answer has {replies} replies to {commands} commands")) }
-}
-
-/// Reads one reply of a batch, whose result stands in the field `tag`.
-pub(crate) fn reply_from_protobuf(reply: Bytes, tag: u32) -> Result<Answer<Bytes>, Malformed> {
-    let (mut error, mut result) = (None, None);
-    each_field(reply, |found, bytes| match found {
-        REPLY_ERROR => error = Some(bytes),
-        _ if found == tag => result = Some(bytes),
-        _ => {}
-    })?;
-    match (error, result) {
-        (Some(error), _) => refusal(message_from_protobuf(error)?),
-        (None, Some(result)) => Ok(Ok(result)),
-        (None, None) => Err("the reply has neither an error nor the result of its command".into()),
-    }
 }
 
 /// Splits the JSON form of a batch's response into its replies, or finds an error in their place.
@@ -182,7 +181,7 @@ pub(crate) fn reply_from_json<T: DeserializeOwned>(reply: &[u8], method: &str) -
     match json.deserialize_map(Reply(method, PhantomData)).map_err(|error| not_json(&error))? {
         (Some(error), _) => refusal(error),
         (None, Some(result)) => Ok(Ok(result)),
-        (None, None) => Err("the reply has neither an error nor the result of its command".into()),
+        (None, None) => Err(NOTHING.into()),
     }
 }
 

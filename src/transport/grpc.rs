@@ -84,12 +84,7 @@ impl Grpc {
             )));
         };
         let body = call.to_protobuf()?;
-        if body.len() > self.max_request_size {
-            return Err(Error::new(
-                ErrorKind::TooLarge,
-                format!("the request has {} bytes, over the limit of {}", body.len(), self.max_request_size),
-            ));
-        }
+        super::check_size(&body, self.max_request_size)?;
         let token = match &self.token {
             Some(Token(source)) => Some(config::bearer(source).await?),
             None => None,
