@@ -154,7 +154,7 @@ impl BroadcastResult {
     /// # use centrifugo_api::{BroadcastRequest, Client, Error};
     /// # use serde_json::json;
     /// # async fn f(client: &Client) -> Result<(), Error> {
-    /// let request = BroadcastRequest::new(["news:1", "news:2"], json!({"text": "hello"}));
+    /// let request = BroadcastRequest::new(["news-1", "news-2"], json!({"text": "hello"}));
     /// let result = client.broadcast(&request).await?;
     /// for (channel, outcome) in request.channels.iter().zip(result.iter()) {
     ///     match outcome {

@@ -12,6 +12,8 @@ use centrifugo_api::testing::{Fault, Namespace, Server};
 use centrifugo_api::{ApiError, ErrorKind};
 use serde_json::{Value, json};
 
+use crate::servers::Nobody;
+
 /// Long enough to be found anywhere it should not be.
 const KEY: &str = "open-sesame-0123456789";
 const TRANSPORTS: [&str; 2] = ["grpc", "http"];
@@ -244,11 +246,6 @@ async fn a_broadcast_prints_every_answer_and_fails_if_one_channel_was_refused() 
     }
 }
 
-/// A port where nobody listens.
-fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_error_has_its_exit_code_and_says_where_it_happened() {
     for transport in TRANSPORTS {
@@ -280,7 +277,7 @@ async fn every_kind_of_error_has_its_exit_code_and_says_where_it_happened() {
         let missing = if transport == "grpc" { Fault::grpc_status(12, "unknown") } else { Fault::http_status(404) };
         check(&faulty(missing).await, ErrorKind::Unsupported, 12, false, &publish);
         check(&faulty(Fault::cut_after()).await, ErrorKind::Lost, 14, true, &publish);
-        let hurried = [&publish[..], &["--timeout", "300ms"]].concat();
+        let hurried = [&publish[..], &["--timeout", "2s"]].concat();
         check(&faulty(Fault::hang_after()).await, ErrorKind::Timeout, 15, true, &hurried);
         let busy = if transport == "grpc" { Fault::grpc_status(14, "busy") } else { Fault::http_status(502) };
         check(&faulty(busy).await, ErrorKind::Unavailable, 16, true, &publish);
@@ -292,7 +289,8 @@ async fn every_kind_of_error_has_its_exit_code_and_says_where_it_happened() {
         check(&faulty(too_large).await, ErrorKind::TooLarge, 17, false, &publish);
         check(&faulty(Fault::raw_reply("\u{7f}no")).await, ErrorKind::Protocol, 18, true, &publish);
 
-        let url = format!("http://127.0.0.1:{}", closed_port());
+        let nobody = Nobody::new();
+        let url = nobody.url();
         let error = run(&mut command(&["publish", "a", "1", &format!("--{transport}"), &url])).error(13);
         assert_eq!((&error["kind"], &error["may_have_run"]), (&json!("connect"), &json!(false)));
         assert!(error["caused_by"].to_string().contains("refused"), "{error}");
@@ -566,4 +564,13 @@ async fn a_filter_that_only_pro_looks_at_is_refused_unless_the_server_is_said_to
         run(over(&server, transport, &call).arg("--pro")).result();
         server.clear_calls();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_outweighs_a_reader_that_has_gone() {
+    let server = server().await;
+    let mut child = over(&server, "grpc", &["broadcast", "nowhere:1", "1"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let outcome = finish(child);
+    assert_eq!(outcome.error(10)["kind"], "api");
 }

@@ -10,6 +10,7 @@ use centrifugo_api::{
 use serde_json::{Value, json};
 
 use crate::recorded::block_on;
+use crate::servers::Nobody;
 
 const GRPC: &str = "http://localhost:10000";
 const HTTP: &str = "http://localhost:8000/api";
@@ -300,11 +301,8 @@ fn an_error_of_decoding_shows_no_payload() {
 
 #[test]
 fn a_call_that_finds_nobody_shows_no_key_and_no_payload() {
-    // A port that was free a moment ago, and that nobody listens at.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    for config in
-        [Config::grpc(format!("http://127.0.0.1:{port}")), Config::http(format!("http://127.0.0.1:{port}/api"))]
-    {
+    let nobody = Nobody::new();
+    for config in [Config::grpc(nobody.url()), Config::http(format!("{}/api", nobody.url()))] {
         let client = Client::new(config.api_key(SECRET)).unwrap();
         let error = block_on(client.publish(PublishRequest::new("news", json!(SECRET)))).unwrap_err();
         assert_eq!((error.kind(), error.may_have_run()), (ErrorKind::Connect, false));

@@ -114,8 +114,9 @@ async fn an_idle_http_connection_is_closed_by_the_client_before_the_server_would
     let (mut stream, _) = listener.accept().await.unwrap();
     answer_one(&mut stream).await;
     call.await.unwrap().unwrap();
-    // The client ends it, while it is still in use otherwise.
-    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    // The client ends it, while it is still in use otherwise, and long before its default.
+    let end = tokio::time::timeout(Duration::from_secs(10), async { stream.read(&mut [0]).await.unwrap() });
+    assert_eq!(end.await.expect("the connection was kept"), 0);
     drop(client);
 }
 
@@ -170,4 +171,20 @@ async fn the_call_after_a_lost_connection_goes_on_a_new_one() {
         }
     }
     assert_eq!(server.applied("news"), 200);
+}
+
+#[tokio::test]
+async fn a_bearer_token_is_sent_as_such() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/api", listener.local_addr().unwrap());
+    let client = Client::new(Config::http(url).bearer_token(|| async { Ok("a token".to_owned()) })).unwrap();
+    let call = tokio::spawn(async move { client.info(InfoRequest::new()).await });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut request = Vec::new();
+    while !request.ends_with(b"{}") {
+        assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "the request ended early");
+    }
+    assert!(String::from_utf8(request).unwrap().contains("\r\nauthorization: Bearer a token\r\n"));
+    drop(stream);
+    assert_eq!(call.await.unwrap().unwrap_err().kind(), ErrorKind::Lost);
 }

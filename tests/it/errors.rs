@@ -1,13 +1,14 @@
 //! The table of `docs/errors.md`, row by row: each cell names a failure, and here it is provoked on a server.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
     ApiError, Batch, Client, Config, ConnectionsRequest, Error, ErrorKind, HistoryRequest, Payload, PublishRequest,
 };
+
+use crate::servers::Nobody;
 
 const TABLE: &str = include_str!("../../docs/errors.md");
 
@@ -101,9 +102,14 @@ async fn provoke(over: Over, cell: &str) -> Error {
         return publish_with(over, Fault::grpc_status(code, text.trim_matches('"'))).await;
     }
     match cell {
-        "a status with an API error in its details" | "its status with an API error as the body" => {
+        "a status with API error 102 in its details" | "its status with API error 102 as the body" => {
             let server = Server::builder().error_mode_transport().start().await.unwrap();
             client(over, &server).publish(PublishRequest::new("nowhere:a", request().data)).await.unwrap_err()
+        }
+        "a status with API error 100 in its details" | "its status with API error 100 as the body" => {
+            let server = Server::builder().error_mode_transport().start().await.unwrap();
+            server.fault(Fault::api_error(ApiError::new(100, "internal server error")));
+            client(over, &server).publish(request()).await.unwrap_err()
         }
         "104 in a batch, but for `rpc`" => {
             let server = start().await;
@@ -133,10 +139,10 @@ async fn provoke(over: Over, cell: &str) -> Error {
             error
         }
         "nobody listens" => {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let nobody = Nobody::new();
             let config = match over {
-                Over::Grpc => Config::grpc(format!("http://127.0.0.1:{port}")),
-                Over::Http => Config::http(format!("http://127.0.0.1:{port}/api")),
+                Over::Grpc => Config::grpc(nobody.url()),
+                Over::Http => Config::http(format!("{}/api", nobody.url())),
             };
             Client::new(config).unwrap().publish(request()).await.unwrap_err()
         }
@@ -177,9 +183,7 @@ async fn every_row_of_the_table_is_true() {
             }
             let error = provoke(over, &cell).await;
             assert_eq!(format!("{:?}", error.kind()), kind, "{cell}: {error:?}");
-            if may_have_run != "as above" {
-                assert_eq!(error.may_have_run(), may_have_run == "yes", "{cell}: {error:?}");
-            }
+            assert_eq!(error.may_have_run(), may_have_run == "yes", "{cell}: {error:?}");
             assert!(error.method().is_some() && error.transport().is_some() && error.endpoint().is_some(), "{error:?}");
             kinds.insert(error.kind().name());
         }
@@ -220,9 +224,12 @@ async fn details_that_are_no_base64_are_an_error_and_not_a_panic() {
 async fn a_redirect_is_not_followed() {
     let elsewhere = start().await;
     let server = start().await;
-    server.fault(Fault::http_status(307).header("location", format!("{}/publish", elsewhere.http_url())));
-    let error = client(Over::Http, &server).publish(request()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Protocol);
+    // The first three turn the call into a GET, which has no body to replay, so nothing but the policy stops them.
+    for status in [301, 302, 303, 307, 308] {
+        server.fault(Fault::http_status(status).header("location", format!("{}/publish", elsewhere.http_url())));
+        let error = client(Over::Http, &server).publish(request()).await.unwrap_err();
+        assert_eq!((error.kind(), error.may_have_run()), (ErrorKind::Protocol, false), "{status}: {error:?}");
+    }
     assert!(elsewhere.calls().is_empty());
 }
 
@@ -269,7 +276,7 @@ async fn the_timeout_of_a_client_handed_in_is_a_timeout() {
     let server = start().await;
     server.fault(Fault::hang_after());
     // With the feature `tls` reqwest wants to be told of a provider, used or not.
-    rustls::crypto::ring::default_provider().install_default().unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let own = reqwest::Client::builder().timeout(Duration::from_millis(100)).build().unwrap();
     let client = Client::new(config(Over::Http, &server).reqwest_client(own)).unwrap();
     let error = client.publish(request()).await.unwrap_err();

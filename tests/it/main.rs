@@ -8,6 +8,7 @@ mod config;
 mod connections;
 mod errors;
 mod fixtures;
+mod options;
 mod raw;
 mod recorded;
 mod replay;

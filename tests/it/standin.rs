@@ -288,12 +288,18 @@ async fn a_dropped_server_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_server_can_be_started_again_where_it_was() {
-    let server = Server::start().await.unwrap();
-    let (grpc, http) = (server.grpc_addr(), server.http_addr());
-    publish_grpc(&server).await.unwrap();
-    publish_http(&server).await.unwrap();
-    server.shutdown().await;
-    let again = Server::builder().grpc_addr(grpc).http_addr(http).start().await.unwrap();
+    let (again, grpc, http) = loop {
+        let server = Server::start().await.unwrap();
+        let (grpc, http) = (server.grpc_addr(), server.http_addr());
+        publish_grpc(&server).await.unwrap();
+        publish_http(&server).await.unwrap();
+        server.shutdown().await;
+        match Server::builder().grpc_addr(grpc).http_addr(http).start().await {
+            Ok(again) => break (again, grpc, http),
+            // Another test was given one of the ports in between.
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse),
+        }
+    };
     assert!(is_first_position(&publish_grpc(&again).await.unwrap()));
     assert_eq!(again.grpc_url(), format!("http://{grpc}"));
     assert_eq!(again.http_url(), format!("http://{http}/api"));

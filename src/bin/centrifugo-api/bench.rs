@@ -74,8 +74,9 @@ pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure>
     let version = real.and_then(|(_, client)| runtime.block_on(version(client)));
     let rows = contests.iter().map(|contest| Row::new(contest.way, contest.transport, &plan, &contest.runs)).collect();
     let report = Report::new(bench, machine, server.described(connection, version), rows);
-    output::print(&if bench.json { report.json()? } else { report.table() })?;
-    bench.chart.as_ref().map_or(Ok(()), |file| chart::draw(&report, file))
+    // Drawn first, because printing ends the command where nobody reads.
+    bench.chart.as_ref().map_or(Ok(()), |file| chart::draw(&report, file))?;
+    output::print(&if bench.json { report.json()? } else { report.table() })
 }
 
 impl Contest {

@@ -31,8 +31,9 @@ pub(crate) async fn broadcast(connection: &Connection, broadcast: Broadcast) -> 
     let request = with_options!(BroadcastRequest::new(channels, data), publication);
     let client = connection.client()?;
     let result = client.broadcast(&request).await?;
-    print(&result)?;
-    Refused::of(&client, &request.channels, &result)
+    let printed = print(&result);
+    // A channel that was refused matters more than a reader that has gone.
+    Refused::of(&client, &request.channels, &result).and(printed)
 }
 
 fn print(result: &impl Serialize) -> Result<(), Failure> {
