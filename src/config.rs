@@ -15,6 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Name resolution, TCP and TLS together. The server answers within a round trip or two.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The server's own default for messages over gRPC, and so what it accepts.
+#[cfg(feature = "grpc")]
 const MAX_REQUEST_SIZE: usize = 4 * 1024 * 1024;
 /// The server limits no reply. Enough for long histories, and a bound on memory.
 const MAX_REPLY_SIZE: usize = 64 * 1024 * 1024;
@@ -105,7 +106,6 @@ impl Config {
 
     #[cfg(any(feature = "grpc", feature = "http"))]
     fn new(endpoint: String, transport: Chosen, max_request_size: Option<usize>) -> Self {
-        let _ = MAX_REQUEST_SIZE;
         Self {
             endpoint,
             transport,
@@ -333,7 +333,7 @@ impl Config {
 /// The headers of every call, checked, with secrets marked as such.
 #[cfg(any(feature = "grpc", feature = "http"))]
 pub(crate) fn headers(config: &Config) -> Result<http::HeaderMap, Error> {
-    use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
+    use http::header::{HeaderName, HeaderValue, USER_AGENT};
 
     let secret = |what: &str, text: &str| {
         let mut value = HeaderValue::from_str(text)
@@ -374,14 +374,13 @@ pub(crate) fn headers(config: &Config) -> Result<http::HeaderMap, Error> {
         }
         #[cfg(feature = "grpc")]
         (Chosen::Grpc(_), Some(key)) => {
-            headers.insert(AUTHORIZATION, secret("api_key", &format!("apikey {key}"))?);
+            headers.insert(http::header::AUTHORIZATION, secret("api_key", &format!("apikey {key}"))?);
         }
         #[cfg(feature = "http")]
         (Chosen::Http(_), Some(key)) => {
             headers.insert(HeaderName::from_static("x-api-key"), secret("api_key", key)?);
         }
     }
-    let _ = AUTHORIZATION;
     Ok(headers)
 }
 

@@ -127,14 +127,16 @@ impl From<Box<RawValue>> for Payload {
 ///
 /// Space around the value is not JSON's to keep, so bytes that have it are sent in base64 where that is possible.
 pub(crate) fn as_inline_json(bytes: &[u8]) -> Option<&RawValue> {
-    as_json(bytes).filter(|raw| raw.get().len() == bytes.len() && !is_deep(bytes))
+    as_json(bytes).filter(|raw| raw.get().len() == bytes.len() && !is_nested_deeper(bytes, MAX_DEPTH))
 }
 
-/// Whether JSON is nested more deeply than the server reads in the body of a request: 10,000 levels, of which the request
-/// itself has some.
-fn is_deep(json: &[u8]) -> bool {
-    const MAX_DEPTH: usize = 9_990;
-    if json.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= MAX_DEPTH {
+/// The server reads 10,000 levels in the body of a request, of which the request itself has some.
+const MAX_DEPTH: usize = 9_990;
+
+/// Whether JSON is nested more deeply than `levels`.
+pub(crate) fn is_nested_deeper(json: &[u8], levels: usize) -> bool {
+    // Most JSON has no more brackets than that.
+    if json.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= levels {
         return false;
     }
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
@@ -151,7 +153,7 @@ fn is_deep(json: &[u8]) -> bool {
             _ => {}
         }
     }
-    deepest > MAX_DEPTH
+    deepest > levels
 }
 
 /// The bytes as JSON, without space around the value.

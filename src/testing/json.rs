@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::payload;
+
 /// The nesting from which on the server refuses JSON.
 const MAX_DEPTH: usize = 10_000;
 
 /// Whether the bytes are JSON to the server: text inside strings need not be UTF-8.
 pub(super) fn is_json(bytes: &[u8]) -> bool {
-    serde_json::from_slice::<IgnoredAny>(bytes).is_ok() && !is_too_deep(bytes)
+    serde_json::from_slice::<IgnoredAny>(bytes).is_ok() && !payload::is_nested_deeper(bytes, MAX_DEPTH)
 }
 
 /// Calls `visit` for every byte, with whether it is part of a string (its quotes included).
@@ -27,19 +29,6 @@ fn scan(text: &[u8], mut visit: impl FnMut(u8, bool)) {
         }
         visit(byte, was_inside || inside);
     }
-}
-
-fn is_too_deep(text: &[u8]) -> bool {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    scan(text, |byte, in_string| match byte {
-        b'{' | b'[' if !in_string => {
-            depth += 1;
-            deepest = deepest.max(depth);
-        }
-        b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-        _ => {}
-    });
-    deepest > MAX_DEPTH
 }
 
 /// Writes JSON again as the server does: no space between tokens, and `<`, `>`, `&`, U+2028 and U+2029 escaped.
@@ -94,7 +83,7 @@ fn surrogate(text: &str) -> Option<u32> {
 
 /// Reads a whole text, as the server does: `null` is a value of zeroes.
 pub(super) fn read<T: serde::de::DeserializeOwned + Default>(text: &[u8]) -> Result<T, NotAccepted> {
-    if is_too_deep(text) {
+    if payload::is_nested_deeper(text, MAX_DEPTH) {
         return Err(NotAccepted);
     }
     match serde_json::from_slice::<Option<T>>(text) {
