@@ -10,6 +10,7 @@ use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use crate::idempotency::Key;
 use crate::request::Problem;
 use crate::transport::{Body, Reply, ReplyBody};
 use crate::wire::{self, Answer, Malformed};
@@ -45,6 +46,10 @@ pub struct Batch {
     encoded: Vec<u8>,
     commands: Vec<Command>,
     parallel: bool,
+    /// Whether to give publications a key that have none.
+    keys: bool,
+    /// Whether a command must not be carried out twice.
+    once: bool,
     /// The first request that must not be sent, with its method. Told when the batch is sent.
     problem: Option<(Method, Problem)>,
 }
@@ -120,15 +125,31 @@ impl Batch {
         self
     }
 
+    /// Gives every `publish` and `broadcast` that is added from now on, and has no idempotency key, one of its own. Off unless
+    /// set.
+    ///
+    /// A batch that failed without an answer is repeated only if each of its commands may be carried out twice; with keys,
+    /// publications may. The keys stay those of the batch, so sending it twice publishes once, for 5 minutes.
+    #[must_use]
+    pub fn idempotency_keys(mut self, keys: bool) -> Self {
+        self.keys = keys;
+        self
+    }
+
     /// Adds a command. Its reply is fetched with the handle.
     #[allow(clippy::needless_pass_by_value, reason = "a request or a reference to one, as everywhere")]
     pub fn push<R: AsRequest>(&mut self, request: R) -> Handle<<R::Request as Request>::Reply> {
         let (method, request) = (R::Request::METHOD, request.as_request());
         self.check_command(Some(method), || request.check());
-        let len = request.encoded_len();
+        let key = if self.keys && R::Request::KEYED && !request.is_repeatable() { Key::new() } else { None };
+        self.once |= key.is_none() && !request.is_repeatable();
+        let len = request.encoded_len() + key.map_or(0, |_| Key::ENCODED);
         // Only `Method::Batch` has no tag, and no request has that method.
         let tag = method.command_tag().unwrap_or_default();
         wire::push_command(tag, len, request, &mut self.encoded);
+        if let Some(key) = key {
+            key.push(&mut self.encoded);
+        }
         self.add(Command::Encoded { method, end: self.encoded.len(), len, answers: request.answers() })
     }
 
@@ -145,6 +166,7 @@ impl Batch {
             .map_err(|_| Error::invalid("the command's parameters cannot be written as JSON"))?;
         let known = Method::from_name(method);
         self.check_command(known, || known.map_or(Ok(()), |known| known.check_json(params.get().as_bytes())));
+        self.once |= !known.is_some_and(|known| known.is_repeatable_json(params.get().as_bytes()));
         Ok(self.add(Command::Json { method: method.into(), params }))
     }
 
@@ -176,6 +198,11 @@ impl Batch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
+    }
+
+    /// Whether all of it may be carried out twice.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        !self.once
     }
 
     /// Why the batch must not be sent, if so.

@@ -7,15 +7,22 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
 
+#[cfg(any(feature = "grpc", feature = "http"))]
+use crate::Config;
+#[cfg(doc)]
+use crate::ErrorKind;
+use crate::attempts::Attempts;
 use crate::batch::{self, Batch, BatchReplies};
+use crate::close::{Closed, Gate};
+use crate::idempotency::Key;
 use crate::methods::for_each_method;
 use crate::request::{AsRequest, Request};
+use crate::retry::{Budget, Retry};
 use crate::transport::{Body, Call, Reply, ReplyBody, Transport};
-use crate::{ApiError, Error, ErrorKind, Method, message, wire};
 #[cfg(any(feature = "grpc", feature = "http"))]
-use crate::{Config, config::Chosen};
+use crate::transport::{balancer::EndpointStatus, breaker::BreakerState, fallback::Route};
+use crate::{ApiError, Error, Method, message, wire};
 
 /// A client of the server API, over gRPC or over HTTP.
 ///
@@ -45,9 +52,45 @@ use crate::{Config, config::Chosen};
 /// out is then unknown.
 #[derive(Clone)]
 pub struct Client {
-    transport: Arc<dyn Transport>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) retry: Arc<Retry>,
     timeout: Option<Duration>,
     pro: bool,
+}
+
+/// What the clones of a client share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) carrier: Carrier,
+    pub(crate) budget: Budget,
+    pub(crate) gate: Gate,
+}
+
+/// What carries the calls.
+#[derive(Debug)]
+pub(crate) enum Carrier {
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    Route(Arc<Route>),
+    Custom(Box<dyn Transport>),
+}
+
+impl Carrier {
+    /// Sends a call once. Says where its answer came from.
+    pub(crate) async fn send(&self, call: &Call<'_>) -> Result<(Reply, &dyn Transport), Error> {
+        match self {
+            #[cfg(any(feature = "grpc", feature = "http"))]
+            Self::Route(route) => Route::send(route, call).await,
+            Self::Custom(custom) => custom.send(call).await.map(|reply| (reply, &**custom)),
+        }
+    }
+
+    fn transport(&self) -> &dyn Transport {
+        match self {
+            #[cfg(any(feature = "grpc", feature = "http"))]
+            Self::Route(route) => route,
+            Self::Custom(custom) => &**custom,
+        }
+    }
 }
 
 impl Client {
@@ -62,19 +105,19 @@ impl Client {
         reason = "a configuration is used up: changing it later would change nothing"
     )]
     pub fn new(config: Config) -> Result<Self, Error> {
-        let transport: Arc<dyn Transport> = match &config.transport {
-            #[cfg(feature = "grpc")]
-            Chosen::Grpc(settings) => Arc::new(crate::transport::grpc::Grpc::new(&config, settings)?),
-            #[cfg(feature = "http")]
-            Chosen::Http(settings) => Arc::new(crate::transport::http::Http::new(&config, settings)?),
-        };
-        Ok(Self { transport, timeout: Some(config.timeout), pro: config.pro })
+        let carrier = Carrier::Route(config.route()?);
+        Ok(Self::over(carrier, Some(config.call_timeout()), config.pro, config.retries()))
     }
 
     /// A client over a transport of your own: a fake, a recorder, a fault injector. It has no deadline until
-    /// [`with_timeout`](Self::with_timeout) sets one.
+    /// [`with_timeout`](Self::with_timeout) sets one, and repeats nothing until [`with_retry`](Self::with_retry) says so.
     pub fn with_transport(transport: impl Transport) -> Self {
-        Self { transport: Arc::new(transport), timeout: None, pro: false }
+        Self::over(Carrier::Custom(Box::new(transport)), None, false, Retry::off())
+    }
+
+    fn over(carrier: Carrier, timeout: Option<Duration>, pro: bool, retry: Retry) -> Self {
+        let shared = Shared { carrier, budget: Budget::new(), gate: Gate::default() };
+        Self { shared: Arc::new(shared), retry: Arc::new(retry), timeout, pro }
     }
 
     /// The same client with another deadline for each of its calls.
@@ -97,10 +140,75 @@ impl Client {
         Self { pro, ..self.clone() }
     }
 
-    /// The transport that carries the calls.
+    /// The same client with other retries for each of its calls. They are paid from the same budget.
+    ///
+    /// ```no_run
+    /// # use centrifugo_api::{Client, PublishRequest, Retry};
+    /// # async fn f(client: &Client, request: PublishRequest) -> Result<(), centrifugo_api::Error> {
+    /// let position = client.with_retry(Retry::off()).publish(request).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_retry(&self, retry: Retry) -> Self {
+        Self { retry: Arc::new(retry), ..self.clone() }
+    }
+
+    /// The transport that carries the calls: over all endpoints, and with the fallback if there is one.
     #[must_use]
     pub fn transport(&self) -> &dyn Transport {
-        &*self.transport
+        self.shared.carrier.transport()
+    }
+
+    /// The endpoints as they are now, in the order given, those of the fallback last. Empty for a transport of your own.
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        match &self.shared.carrier {
+            Carrier::Route(route) => route.balancers().flat_map(|balancer| balancer.status()).collect(),
+            Carrier::Custom(_) => Vec::new(),
+        }
+    }
+
+    /// Whether calls go over gRPC or over the fallback, now and when it changes. `None` without a
+    /// [fallback](Config::fallback).
+    ///
+    /// ```no_run
+    /// # use centrifugo_api::{BreakerState, Client};
+    /// # async fn f(client: &Client) {
+    /// if let Some(mut state) = client.breaker() {
+    ///     println!("calls go over {}", if *state.borrow() == BreakerState::Closed { "gRPC" } else { "HTTP" });
+    ///     while state.changed().await.is_ok() {
+    ///         println!("the breaker is now {:?}", *state.borrow_and_update());
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    #[must_use]
+    pub fn breaker(&self) -> Option<tokio::sync::watch::Receiver<BreakerState>> {
+        match &self.shared.carrier {
+            Carrier::Route(route) => route.state(),
+            Carrier::Custom(_) => None,
+        }
+    }
+
+    /// Ends this client and all its clones: refuses new calls at once, waits for those that run, and cuts off what is left
+    /// after `timeout`. Says how the calls ended.
+    ///
+    /// It may be called more than once and from several places; each waits as long as it was told to, and all see the same
+    /// calls. Nothing needs to be closed: a client that is dropped leaves no task and no connection behind.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn f(client: centrifugo_api::Client) {
+    /// let closed = client.close(Duration::from_secs(5)).await;
+    /// println!("{} calls done, {} of unknown outcome", closed.done, closed.unknown);
+    /// # }
+    /// ```
+    pub async fn close(&self, timeout: Duration) -> Closed {
+        let closed = self.shared.gate.close(timeout).await;
+        self.transport().disconnect();
+        closed
     }
 
     /// Makes any call.
@@ -112,25 +220,42 @@ impl Client {
         let (method, request) = (R::Request::METHOD, request.as_request());
         let checked = request.check().or_else(|problem| problem.error(self.pro));
         checked.map_err(|error| self.at(error, method.name()))?;
-        let call = Call::new(method, request, self.deadline());
-        let reply = self.send(&call).await?.read();
-        reply
-            .and_then(|reply| batch::check_answers(request.answers(), &reply).map(|()| reply))
-            .map_err(|error| self.at(error, method.name()))
+        let wants_key = R::Request::KEYED && self.retry.makes_keys() && !request.is_repeatable();
+        let key = if wants_key { Key::new() } else { None };
+        let repeatable = key.is_some() || request.is_repeatable();
+        let mut attempts = Attempts::new(self, method.name(), Some(method), repeatable)?;
+        let mut reply = attempts.run_typed(request, key).await?;
+        // What failed of it is tried again, as the whole would have been.
+        while let Some(part) = request.failed_part(&reply, repeatable) {
+            if attempts.again(part.error.into()).await.is_err() {
+                break;
+            }
+            let answer = attempts.run_typed(&part.request, key).await;
+            let failed = answer.is_err();
+            R::Request::join(&mut reply, &part.places, answer);
+            if failed {
+                break;
+            }
+        }
+        attempts.done();
+        Ok(reply)
     }
 
     /// Sends many commands in one request.
+    ///
+    /// It is repeated as a whole, if it fails as a whole and no command of it may have been carried out, or all of them may be
+    /// twice: see [`Batch::idempotency_keys`]. A command that fails is not repeated.
     ///
     /// # Errors
     ///
     /// Fails when the request as a whole does: then no reply is known. What became of a single command is in its reply.
     pub async fn batch(&self, batch: &Batch) -> Result<BatchReplies, Error> {
-        let name = Method::Batch.name();
-        batch.check(self.pro).map_err(|error| self.at(error, name))?;
-        let call = Call::new(Method::Batch, batch, self.deadline());
-        let reply = self.send(&call).await?;
-        let replies = batch.read(reply).map_err(|error| self.at(error, name))?;
-        Ok(replies.at(self.transport.name(), self.transport.endpoint()))
+        batch.check(self.pro).map_err(|error| self.at(error, Method::Batch.name()))?;
+        let (name, method) = (Method::Batch.name(), Some(Method::Batch));
+        let mut attempts = Attempts::new(self, name, method, batch.is_repeatable())?;
+        let replies = attempts.run(batch, |reply| batch.read(reply)).await?;
+        let from = attempts.from();
+        Ok(replies.at(from.name(), from.endpoint()))
     }
 
     /// Calls a method by its name, with JSON in and JSON out.
@@ -159,45 +284,27 @@ impl Client {
         let params = params.map_err(|error| self.at(error, method))?;
         let body = RawBody { method, params: &params };
         body.check(self.pro).map_err(|error| self.at(error, method))?;
-        let call = Call::raw(method, &body, self.deadline());
-        let reply = self.send(&call).await?;
-        body.read(reply).map_err(|error| self.at(error, method))
+        let known = Method::from_name(method);
+        let mut attempts = Attempts::new(self, method, known, body.is_repeatable())?;
+        attempts.run(&body, |reply| body.read(reply)).await
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        // A deadline beyond what the clock can say is none.
-        self.timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
-    fn at(&self, error: Error, method: &str) -> Error {
-        error.at(method.to_owned().into(), self.transport.name(), self.transport.endpoint())
-    }
-
-    /// Sends a call, within its deadline. Everything that does not depend on the method's types is here.
-    async fn send(&self, call: &Call<'_>) -> Result<Reply, Error> {
-        let sent = if tokio::runtime::Handle::try_current().is_err() {
-            Err(Error::invalid("the client was used outside of a tokio runtime"))
-        } else if let Some(deadline) = call.deadline() {
-            tokio::time::timeout_at(deadline, self.transport.send(call)).await.unwrap_or_else(|_| {
-                let waited = self.timeout.unwrap_or_default();
-                Err(call.handover().judge(Error::new(ErrorKind::Timeout, format!("no answer within {waited:?}"))))
-            })
-        } else {
-            self.transport.send(call).await
-        };
-        sent.map_err(|error| {
-            let error = self.at(error, call.method());
-            tracing::debug!(method = call.method(), kind = error.kind().name(), %error, "call failed");
-            error
-        })
+    pub(crate) fn at(&self, error: Error, method: &str) -> Error {
+        let transport = self.transport();
+        error.at(method.to_owned().into(), transport.name(), transport.endpoint())
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("transport", &self.transport)
+            .field("transport", &self.transport())
             .field("timeout", &self.timeout)
+            .field("retry", &self.retry)
             .finish_non_exhaustive()
     }
 }
@@ -215,6 +322,15 @@ impl RawBody<'_> {
             Some(Method::Batch) => batch::check_json(self.params.get(), pro),
             Some(method) => method.check_json(self.params.get().as_bytes()).or_else(|problem| problem.error(pro)),
             None => Ok(()),
+        }
+    }
+
+    /// Whether it may be carried out twice: if so says what a call with its own types would, and only if it is read in full.
+    fn is_repeatable(&self) -> bool {
+        match Method::from_name(self.method) {
+            Some(Method::Batch) => self.to_batch().is_ok_and(|batch| batch.is_repeatable()),
+            Some(method) => method.is_repeatable_json(self.params.get().as_bytes()),
+            None => false,
         }
     }
 

@@ -8,7 +8,11 @@ use std::time::Duration;
 use url::Url;
 
 use crate::error::BoxError;
-use crate::{BoxFuture, Error};
+use crate::transport::Transport;
+use crate::transport::balancer::{Balance, Balancer};
+use crate::transport::fallback::Route;
+use crate::transport::names::Lookup;
+use crate::{BoxFuture, Error, Retry};
 
 /// Every call, waits included. The same as pycent 5's and cent's.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,13 +47,18 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 #[must_use]
 pub struct Config {
-    pub(crate) endpoint: String,
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) balance: Balance,
+    pub(crate) fallback: Option<Box<Config>>,
+    clear_text_fallback: bool,
+    retry: Option<Retry>,
+    pub(crate) lookup: Option<Lookup>,
     pub(crate) transport: Chosen,
     pub(crate) api_key: Option<String>,
     pub(crate) token: Option<TokenSource>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) user_agent: String,
-    pub(crate) timeout: Duration,
+    timeout: Option<Duration>,
     pub(crate) connect_timeout: Duration,
     pub(crate) max_request_size: Option<usize>,
     pub(crate) max_reply_size: usize,
@@ -107,13 +116,18 @@ impl Config {
     #[cfg(any(feature = "grpc", feature = "http"))]
     fn new(endpoint: String, transport: Chosen, max_request_size: Option<usize>) -> Self {
         Self {
-            endpoint,
+            endpoints: vec![endpoint],
+            balance: Balance::default(),
+            fallback: None,
+            clear_text_fallback: false,
+            retry: None,
+            lookup: None,
             transport,
             api_key: None,
             token: None,
             headers: Vec::new(),
             user_agent: concat!("centrifugo-api/", env!("CARGO_PKG_VERSION")).into(),
-            timeout: TIMEOUT,
+            timeout: None,
             connect_timeout: CONNECT_TIMEOUT,
             max_request_size,
             max_reply_size: MAX_REPLY_SIZE,
@@ -121,6 +135,76 @@ impl Config {
             #[cfg(feature = "tls")]
             tls: crate::Tls::default(),
         }
+    }
+
+    /// Adds another endpoint of the same server: a node of the same cluster, which has the same key.
+    ///
+    /// Calls are spread over the endpoints, as [`balance`](Self::balance) says. One that cannot be reached, or does not
+    /// answer, is left out for a time; a call that certainly did not reach it goes to another.
+    ///
+    /// The nodes must share a broker (Redis, NATS, `PostgreSQL`): nodes with the memory engine are islands, and what is
+    /// published on one reaches nobody on the others.
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoints.push(endpoint.into());
+        self
+    }
+
+    /// Which of several endpoints gets a call. The less busy of two unless set.
+    pub fn balance(mut self, balance: Balance) -> Self {
+        self.balance = balance;
+        self
+    }
+
+    /// Makes calls over HTTP while gRPC is not there or does not answer, and over gRPC again as soon as it does.
+    ///
+    /// The fallback has endpoints, a key, TLS and sizes of its own. Timeouts of calls and retries are those of this
+    /// configuration. [`Client::breaker`](crate::Client::breaker) tells which of the two carries the calls.
+    ///
+    /// No error of the API, of the key, of a certificate, of a size or of overload leads to HTTP.
+    ///
+    /// ```
+    /// use centrifugo_api::{Client, Config};
+    ///
+    /// let http = Config::http("http://localhost:8000/api").api_key("my key");
+    /// let client = Client::new(Config::grpc("http://localhost:10000").api_key("my key").fallback(http))?;
+    /// # Ok::<(), centrifugo_api::Error>(())
+    /// ```
+    #[cfg(all(feature = "grpc", feature = "http"))]
+    pub fn fallback(mut self, http: Config) -> Self {
+        self.fallback = Some(Box::new(http));
+        self
+    }
+
+    /// Allows a fallback in clear text, beyond this machine, for gRPC over TLS. Off unless set: nobody should be able to have
+    /// calls sent in the clear by keeping gRPC from working.
+    #[cfg(all(feature = "grpc", feature = "http"))]
+    pub fn allow_clear_text_fallback(mut self, allow: bool) -> Self {
+        self.clear_text_fallback = allow;
+        self
+    }
+
+    /// When and how often failed calls are repeated: see [`Retry`]. At most 3 attempts unless set.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// Finds the addresses of the endpoints' hosts, in the place of the operating system.
+    ///
+    /// It is asked for every connection that is made, and every 30 s while there are calls; when an address has gone, the
+    /// connections are made anew.
+    ///
+    /// ```
+    /// # use centrifugo_api::Config;
+    /// let config = Config::grpc("http://centrifugo:10000").resolver(|_host| async { Ok(vec![[127, 0, 0, 1].into()]) });
+    /// ```
+    pub fn resolver<F, R>(mut self, lookup: F) -> Self
+    where
+        F: Fn(String) -> R + Send + Sync + 'static,
+        R: Future<Output = std::io::Result<Vec<std::net::IpAddr>>> + Send + 'static,
+    {
+        self.lookup = Some(Arc::new(move |host| Box::pin(lookup(host))));
+        self
     }
 
     /// The API key: `http_api.key` or `grpc_api.key` of the server.
@@ -159,12 +243,12 @@ impl Config {
         self
     }
 
-    /// Bounds every call, connecting included. 10 s unless set; [`Client::with_timeout`](crate::Client::with_timeout)
+    /// Bounds every call, connecting and all repeats included. 10 s unless set; [`Client::with_timeout`](crate::Client::with_timeout)
     /// sets it for some calls.
     ///
     /// A call whose deadline passes after it was sent has an unknown fate: the server may still carry it out.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = Some(timeout);
         self
     }
 
@@ -277,12 +361,14 @@ impl Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("endpoint", &redact_user(&self.endpoint))
+            .field("endpoints", &self.endpoints.iter().map(|endpoint| redact_user(endpoint)).collect::<Vec<_>>())
             .field("api_key", &self.api_key.as_ref().map(|_| "[redacted]"))
             .field("bearer_token", &self.token.as_ref().map(|_| "[redacted]"))
             .field("headers", &self.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
-            .field("timeout", &self.timeout)
+            .field("timeout", &self.call_timeout())
             .field("connect_timeout", &self.connect_timeout)
+            .field("retry", &self.retry)
+            .field("fallback", &self.fallback)
             .finish_non_exhaustive()
     }
 }
@@ -292,10 +378,45 @@ fn redact_user(endpoint: &str) -> &str {
     if endpoint.contains(['@', '?', '#']) { "[redacted]" } else { endpoint }
 }
 
-/// The checks that both transports need.
+/// What becomes of a configuration.
 impl Config {
-    pub(crate) fn check(&self) -> Result<Url, Error> {
-        if self.timeout.is_zero() {
+    pub(crate) fn call_timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT)
+    }
+
+    pub(crate) fn retries(self) -> Retry {
+        self.retry.unwrap_or_default()
+    }
+
+    /// The way that calls take.
+    pub(crate) fn route(&self) -> Result<Arc<Route>, Error> {
+        let first = self.balancer()?;
+        let fallback = match &self.fallback {
+            Some(fallback) => {
+                self.check_fallback(fallback)?;
+                Some(fallback.balancer()?)
+            }
+            None => None,
+        };
+        Ok(Route::new(first, fallback))
+    }
+
+    fn balancer(&self) -> Result<Balancer, Error> {
+        let mut transports: Vec<Box<dyn Transport>> = Vec::new();
+        for url in self.check()? {
+            transports.push(match &self.transport {
+                #[cfg(feature = "grpc")]
+                Chosen::Grpc(settings) => Box::new(crate::transport::grpc::Grpc::new(self, settings, &url)?),
+                #[cfg(feature = "http")]
+                Chosen::Http(settings) => Box::new(crate::transport::http::Http::new(self, settings, &url)?),
+            });
+        }
+        Ok(Balancer::new(transports, self.balance))
+    }
+
+    /// The checks that both transports need.
+    fn check(&self) -> Result<Vec<Url>, Error> {
+        if self.call_timeout().is_zero() {
             return Err(Error::invalid("`timeout` is zero, so that no call could succeed"));
         }
         if self.connect_timeout.is_zero() {
@@ -304,13 +425,27 @@ impl Config {
         if self.api_key.as_ref().is_some_and(String::is_empty) {
             return Err(Error::invalid("`api_key` is empty; leave it out for a server without one"));
         }
+        let urls =
+            self.endpoints.iter().map(|endpoint| self.check_endpoint(endpoint)).collect::<Result<Vec<_>, _>>()?;
+        if let Some((index, _)) = urls.iter().enumerate().find(|(index, url)| urls[..*index].contains(url)) {
+            return Err(Error::invalid(format!("endpoint {} is given twice", index + 1)));
+        }
+        if urls.iter().any(|url| url.scheme() != urls[0].scheme()) {
+            return Err(Error::invalid(
+                "some endpoints are https:// and some http://; what one encrypts another would show",
+            ));
+        }
+        Ok(urls)
+    }
+
+    fn check_endpoint(&self, endpoint: &str) -> Result<Url, Error> {
         let example = match &self.transport {
             #[cfg(feature = "grpc")]
             Chosen::Grpc(_) => "http://localhost:10000",
             #[cfg(feature = "http")]
             Chosen::Http(_) => "http://localhost:8000/api",
         };
-        let url = Url::parse(&self.endpoint)
+        let url = Url::parse(endpoint)
             .map_err(|error| Error::invalid(format!("the endpoint is no URL like `{example}`: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
             return Err(Error::invalid(format!(
@@ -327,6 +462,44 @@ impl Config {
             return Err(Error::invalid("the endpoint is https://, and the crate was built without its feature `tls`"));
         }
         Ok(url)
+    }
+
+    /// What a fallback must and must not have.
+    fn check_fallback(&self, fallback: &Self) -> Result<(), Error> {
+        let settings = [
+            (fallback.timeout.is_some(), "timeout"),
+            (fallback.retry.is_some(), "retry"),
+            (fallback.pro, "pro"),
+            (fallback.fallback.is_some(), "fallback"),
+            (fallback.clear_text_fallback, "allow_clear_text_fallback"),
+        ];
+        if let Some((_, setting)) = settings.iter().find(|(given, _)| *given) {
+            return Err(Error::invalid(format!("`{setting}` is set on the fallback; set it on what falls back to it")));
+        }
+        let is_http = |config: &Self| match &config.transport {
+            #[cfg(feature = "grpc")]
+            Chosen::Grpc(_) => false,
+            #[cfg(feature = "http")]
+            Chosen::Http(_) => true,
+        };
+        if is_http(self) || !is_http(fallback) {
+            return Err(Error::invalid("only gRPC has a fallback, and only HTTP is one"));
+        }
+        let beyond = |url: &Url| match url.host() {
+            Some(url::Host::Domain(name)) => name != "localhost",
+            Some(url::Host::Ipv4(address)) => !address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => !address.is_loopback(),
+            None => true,
+        };
+        let encrypted = self.check()?.iter().any(|url| url.scheme() == "https");
+        let in_clear = fallback.check()?.iter().any(|url| url.scheme() == "http" && beyond(url));
+        if encrypted && in_clear && !self.clear_text_fallback {
+            return Err(Error::invalid(
+                "gRPC is https:// and its fallback http://, so that whoever keeps gRPC from working could read the calls; \
+                 if that is meant, say so with `allow_clear_text_fallback`",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -7,14 +7,20 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Any error that can be a cause.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The causes of an error, the nearest first.
 #[cfg(any(feature = "grpc", feature = "http"))]
-pub(crate) fn causes(error: &dyn StdError) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    std::iter::successors(error.source(), |&error| error.source())
+pub(crate) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    /// An I/O error shows the causes of what it was made of, and not that itself.
+    fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        inner.map(|inner| inner as _).or_else(|| error.source())
+    }
+    std::iter::successors(cause(error), |&error| cause(error))
 }
 
 /// Why a call failed: what happened, where, whether it may have been carried out, and what to do about it.
@@ -23,14 +29,17 @@ pub(crate) fn causes(error: &dyn StdError) -> impl Iterator<Item = &(dyn StdErro
 /// [`source`](StdError::source) only. Neither ever holds a key, a token or a payload.
 ///
 /// ```
-/// use centrifugo_api::{Error, ErrorKind};
+/// use centrifugo_api::{Error, ErrorKind, Outcome};
 ///
 /// fn report(error: &Error) -> &'static str {
 ///     match error.kind() {
 ///         ErrorKind::Api if error.code() == Some(centrifugo_api::ApiError::UNKNOWN_CHANNEL) => "no such namespace",
 ///         ErrorKind::Connect => "the server cannot be reached",
-///         _ if error.may_have_run() => "nobody knows whether it was carried out",
-///         _ => "it was not carried out",
+///         _ => match error.outcome() {
+///             Outcome::NotSent | Outcome::Refused => "it was not carried out",
+///             Outcome::Unknown => "nobody knows whether it was carried out",
+///             Outcome::Done => "it was carried out, but its answer cannot be used",
+///         },
 ///     }
 /// }
 /// ```
@@ -39,12 +48,66 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
-    may_have_run: bool,
+    outcome: Outcome,
+    verdict: Verdict,
+    retry_after: Option<RetryAfter>,
+    attempts: u32,
     api: Option<ApiError>,
     method: Option<Cow<'static, str>>,
     transport: Option<&'static str>,
     endpoint: Option<Arc<str>>,
     source: Option<BoxError>,
+}
+
+/// What became of a call that failed: whether the server carried it out.
+///
+/// It is proven, not guessed: `NotSent` means that nothing of the request's body was handed to a connection, or that the
+/// server's side of the connection said that it did not process it; `Refused`, that somebody answered and did not carry it
+/// out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It certainly never reached the server. A repeat cannot do it twice.
+    NotSent,
+    /// It was answered, and certainly not carried out. A repeat cannot do it twice.
+    Refused,
+    /// Nobody on this side knows. Repeat a read, and a publish with the idempotency key of the first attempt.
+    Unknown,
+    /// It was carried out, and only its answer cannot be used.
+    Done,
+}
+
+impl Outcome {
+    /// The outcome's name in lower case, as the command line prints it: `"not_sent"`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotSent => "not_sent",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// Why a failure is not the passing trouble that its kind suggests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Verdict {
+    /// It is what its kind says.
+    #[default]
+    None,
+    /// The two sides do not trust each other; neither time nor another transport changes that.
+    Untrusted,
+    /// There is no gRPC at this address.
+    NoGrpc,
+}
+
+/// What the server says about a repeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RetryAfter {
+    /// Not before this time has passed.
+    Wait(Duration),
+    /// Not at all.
+    Never,
 }
 
 #[doc = include_str!("../docs/errors.md")]
@@ -71,11 +134,13 @@ pub enum ErrorKind {
     Protocol,
     /// The request or the configuration is wrong. Nothing was carried out.
     Invalid,
+    /// The client was closed: see [`Client::close`](crate::Client::close).
+    Closed,
 }
 
 impl ErrorKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Api,
         Self::Unauthenticated,
         Self::Unsupported,
@@ -86,6 +151,7 @@ impl ErrorKind {
         Self::TooLarge,
         Self::Protocol,
         Self::Invalid,
+        Self::Closed,
     ];
 
     /// The kind's name in lower case, as the command line prints it: `"api"`, `"too_large"`.
@@ -102,12 +168,17 @@ impl ErrorKind {
             Self::TooLarge => "too_large",
             Self::Protocol => "protocol",
             Self::Invalid => "invalid",
+            Self::Closed => "closed",
         }
     }
 
     /// What is true of the kind unless the place that made the error knows better.
-    fn may_have_run(self) -> bool {
-        matches!(self, Self::Lost | Self::Timeout | Self::Unavailable | Self::Protocol)
+    fn outcome(self) -> Outcome {
+        match self {
+            Self::Connect | Self::TooLarge | Self::Invalid | Self::Closed => Outcome::NotSent,
+            Self::Unauthenticated | Self::Unsupported => Outcome::Refused,
+            Self::Api | Self::Lost | Self::Timeout | Self::Unavailable | Self::Protocol => Outcome::Unknown,
+        }
     }
 }
 
@@ -115,13 +186,15 @@ impl Error {
     /// An error of `kind`; `message` says what happened and must hold no secret.
     ///
     /// For implementations of [`Transport`](crate::Transport). The client adds the method, the transport and the
-    /// endpoint. Whether the call [may have run](Self::may_have_run) follows from the kind until
-    /// [`not_carried_out`](Self::not_carried_out) or [`carried_out`](Self::carried_out) says it.
+    /// endpoint. The [outcome](Self::outcome) follows from the kind until [`with_outcome`](Self::with_outcome) says it.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
             message: message.into(),
-            may_have_run: kind.may_have_run(),
+            outcome: kind.outcome(),
+            verdict: Verdict::None,
+            retry_after: None,
+            attempts: 1,
             api: None,
             method: None,
             transport: None,
@@ -145,17 +218,65 @@ impl Error {
         self
     }
 
-    /// States that the server certainly did not carry the call out.
+    /// States what became of the call.
     #[must_use]
-    pub fn not_carried_out(mut self) -> Self {
-        self.0.may_have_run = false;
+    pub fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.0.outcome = outcome;
         self
     }
 
-    /// States that the server did, or may well have, carried the call out.
-    #[must_use]
-    pub fn carried_out(mut self) -> Self {
-        self.0.may_have_run = true;
+    /// Says that the two sides do not trust each other, which a repeat will not change.
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn untrusted(mut self) -> Self {
+        self.0.verdict = Verdict::Untrusted;
+        self
+    }
+
+    /// Says that there is no gRPC at the address.
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn no_grpc(mut self) -> Self {
+        self.0.verdict = Verdict::NoGrpc;
+        self
+    }
+
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn is_no_grpc(&self) -> bool {
+        self.0.verdict == Verdict::NoGrpc
+    }
+
+    pub(crate) fn with_retry_after(mut self, retry_after: Option<RetryAfter>) -> Self {
+        self.0.retry_after = retry_after;
+        self
+    }
+
+    pub(crate) fn hint(&self) -> Option<RetryAfter> {
+        self.0.retry_after
+    }
+
+    /// The same error for another call: what happened and where, with the first cause in words only.
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn echo(&self) -> Self {
+        let Inner { kind, message, outcome, verdict, transport, endpoint, .. } = &*self.0;
+        let message = match causes(self).last() {
+            Some(first) if !message.contains(&first.to_string()) => format!("{message}: {first}").into(),
+            _ => message.clone(),
+        };
+        let mut echo = Self::new(*kind, message).with_outcome(*outcome);
+        echo.0.verdict = *verdict;
+        echo.0.transport = *transport;
+        echo.0.endpoint.clone_from(endpoint);
+        echo
+    }
+
+    /// Adds to what happened.
+    pub(crate) fn and(mut self, more: &str) -> Self {
+        self.0.message = format!("{}{more}", self.0.message).into();
+        self
+    }
+
+    /// Says how often the call was sent, or tried to be.
+    pub(crate) fn after_attempts(mut self, attempts: u32) -> Self {
+        self.0.attempts = attempts;
         self
     }
 
@@ -219,23 +340,45 @@ impl Error {
         self.0.endpoint.as_deref()
     }
 
-    /// Whether the server may have carried the call out all the same.
+    /// What became of the call: whether the server carried it out. Over all attempts, if there were several.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.0.outcome
+    }
+
+    /// Whether the server may have carried the call out all the same: its [outcome](Self::outcome) is `Unknown` or `Done`.
     ///
     /// `false` is a promise: repeating the call cannot do it twice. `true` means nobody on this side knows: repeat a
     /// read freely, and a publish only with an idempotency key.
     #[must_use]
     pub fn may_have_run(&self) -> bool {
-        self.0.may_have_run
+        matches!(self.0.outcome, Outcome::Unknown | Outcome::Done)
     }
 
     /// Whether the same call may succeed a little later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self.0.kind {
+            _ if self.0.verdict != Verdict::None || self.0.outcome == Outcome::Done => false,
             ErrorKind::Connect | ErrorKind::Lost | ErrorKind::Timeout | ErrorKind::Unavailable => true,
             ErrorKind::Api => self.api().is_some_and(ApiError::is_transient),
             _ => false,
         }
+    }
+
+    /// How long the server asks to wait before a repeat, if it does: `Retry-After` over HTTP, pushback over gRPC.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.0.retry_after {
+            Some(RetryAfter::Wait(wait)) => Some(wait),
+            Some(RetryAfter::Never) | None => None,
+        }
+    }
+
+    /// How many attempts were made: more than 1 after [retries](crate::Retry).
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
     }
 
     /// What to do about it, in one sentence.
@@ -249,8 +392,11 @@ impl Error {
             ErrorKind::Unsupported => {
                 "use a server that has the method (many are in Centrifugo PRO only), and check that the URL names its API"
             }
+            ErrorKind::Connect if self.0.verdict == Verdict::Untrusted => {
+                "check the server's certificate, the authorities that `tls` trusts, and this side's certificate"
+            }
             ErrorKind::Connect => "check the address, that the server's API is enabled there, and TLS",
-            ErrorKind::Lost if !self.0.may_have_run => "it is safe to repeat",
+            ErrorKind::Lost | ErrorKind::Timeout if !self.may_have_run() => "it is safe to repeat",
             ErrorKind::Lost | ErrorKind::Timeout => {
                 "repeat a read as it is, and a publish only with the idempotency key of the first attempt"
             }
@@ -260,6 +406,7 @@ impl Error {
                 "check that the URL names a Centrifugo server API and that nothing in between rewrites answers"
             }
             ErrorKind::Invalid => "correct the request or the configuration",
+            ErrorKind::Closed => "make another client",
         }
     }
 }
@@ -267,7 +414,7 @@ impl Error {
 impl From<ApiError> for Error {
     fn from(api: ApiError) -> Self {
         let mut error = Self::new(ErrorKind::Api, "");
-        error.0.may_have_run = !api.is_refusal();
+        error.0.outcome = if api.is_refusal() { Outcome::Refused } else { Outcome::Unknown };
         error.0.api = Some(api);
         error
     }
@@ -284,7 +431,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message, may_have_run, api, method, transport, endpoint, .. } = &*self.0;
+        let Inner { kind, message, outcome, attempts, api, method, transport, endpoint, .. } = &*self.0;
         if let Some(method) = method {
             f.write_str(method)?;
             if let Some(transport) = transport {
@@ -296,10 +443,18 @@ impl fmt::Display for Error {
             f.write_str(": ")?;
         }
         match api {
-            Some(api) if *kind == ErrorKind::Api => write!(f, "{api}")?,
+            Some(api) if *kind == ErrorKind::Api => write!(f, "{api}{message}")?,
             _ => f.write_str(message)?,
         }
-        let fate = if *may_have_run { "it may have been carried out" } else { "it was not carried out" };
+        if *attempts > 1 {
+            write!(f, ", the last of {attempts} attempts")?;
+        }
+        let fate = match outcome {
+            Outcome::NotSent => "it was not sent",
+            Outcome::Refused => "it was not carried out",
+            Outcome::Unknown => "it may have been carried out",
+            Outcome::Done => "it was carried out",
+        };
         match method {
             Some(_) => write!(f, "; {fate}; {}", self.advice()),
             None => Ok(()),
@@ -309,11 +464,12 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, may_have_run, api, method, transport, endpoint, source, .. } = &*self.0;
+        let Inner { kind, outcome, attempts, api, method, transport, endpoint, source, .. } = &*self.0;
         f.debug_struct("Error")
             .field("kind", kind)
             .field("message", &self.message())
-            .field("may_have_run", may_have_run)
+            .field("outcome", outcome)
+            .field("attempts", attempts)
             .field("api", api)
             .field("method", method)
             .field("transport", transport)
@@ -385,7 +541,7 @@ impl ApiError {
     }
 
     /// Whether the code is known to mean that nothing was carried out.
-    fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             self.code,
             Self::UNKNOWN_CHANNEL

@@ -55,26 +55,37 @@
 
 pub use batch::{Batch, BatchReplies, Handle};
 pub use client::Client;
+pub use close::Closed;
 #[cfg(any(feature = "grpc", feature = "http"))]
 pub use config::Config;
-pub use error::{ApiError, Error, ErrorKind};
+pub use error::{ApiError, Error, ErrorKind, Outcome};
 pub use message::*;
 pub use methods::Method;
 pub use payload::Payload;
 pub use request::{AsRequest, Message, Request};
+pub use retry::{Retry, Retrying};
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub use transport::balancer::{Balance, EndpointStatus};
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub use transport::breaker::BreakerState;
 #[cfg(all(feature = "tls", any(feature = "grpc", feature = "http")))]
 pub use transport::tls::Tls;
 pub use transport::{BoxFuture, Call, Reply, Transport, from_fn};
 
+mod attempts;
 mod batch;
+mod broadcast;
 mod client;
+mod close;
 #[cfg(any(feature = "grpc", feature = "http"))]
 mod config;
 mod error;
+mod idempotency;
 pub mod message;
 mod methods;
 mod payload;
 mod request;
+mod retry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;

@@ -2,7 +2,8 @@
 //!
 //! A line says what a person decides: the method's names, what its request needs, and when a repeat of it is harmless:
 //! `always` (a read, or the same state in the end), `with` a field set (a key or a version by which the server knows the
-//! repeat), `never` (it may undo or do twice what somebody would notice); and which `check` of `request.rs` it must pass.
+//! repeat), `keyed` by such a field, which the client sets itself if nobody else did, `never` (it may undo or do twice what
+//! somebody would notice); and which `check` of `request.rs` it must pass.
 //! What the schema says stands in `proto/api.proto` only; a test compares the two, both ways. `Batch` is the one method
 //! that is not here: it carries the others, see `batch.rs`.
 
@@ -14,7 +15,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
         /// The result is the position in the channel's history, or zeroes where the channel keeps none. A repeated
         /// idempotency key and a stale version are successes too: the answer is the position of the first
         /// publication, or of the newest one.
-        Publish => publish(PublishRequest { channel: String, data: Payload }) -> PublishResult, repeat with idempotency_key;
+        Publish => publish(PublishRequest { channel: String, data: Payload }) -> PublishResult, repeat keyed idempotency_key;
 
         /// Publishes the same data into many channels.
         ///
@@ -22,7 +23,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
         /// [`BroadcastResult::iter`](crate::BroadcastResult::iter) or
         /// [`BroadcastResult::failed`](crate::BroadcastResult::failed). Unlike `publish`, the server does not check
         /// here that a channel's namespace is of the stream kind.
-        Broadcast => broadcast(BroadcastRequest { channels: Strings, data: Payload }) -> BroadcastResult, repeat with idempotency_key;
+        Broadcast => broadcast(BroadcastRequest { channels: Strings, data: Payload }) -> BroadcastResult, repeat keyed idempotency_key;
     }
 
     /// # Subscriptions and connections
@@ -42,7 +43,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
         ///
         /// Without a `disconnect` object the code is 3503, "force disconnect". A given object is used as it is, so
         /// give both its code and its reason. An empty user means the anonymous connections.
-        Disconnect => disconnect(DisconnectRequest { user: String }) -> DisconnectResult, repeat never, check disconnect;
+        Disconnect => disconnect(DisconnectRequest { user: String }) -> DisconnectResult, repeat with session, check disconnect;
 
         /// Renews the connections of a user, with a new expiry or a new connection info.
         ///
@@ -291,6 +292,16 @@ macro_rules! methods {
                         serde_json::from_slice::<message::$request>(json).map_or(Ok(()), |request| request.check())
                     })+)+
                     Self::Batch => Ok(()),
+                }
+            }
+
+            /// Whether the method's request, given as JSON, may be carried out twice.
+            pub(crate) fn is_repeatable_json(self, json: &[u8]) -> bool {
+                match self {
+                    $($(Self::$rpc => {
+                        serde_json::from_slice::<message::$request>(json).is_ok_and(|request| request.is_repeatable())
+                    })+)+
+                    Self::Batch => false,
                 }
             }
 

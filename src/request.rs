@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use crate::methods::for_each_method;
 use crate::wire::json::Value as _;
-use crate::{Error, Method, Payload, message};
+use crate::{ApiError, Error, Method, Payload, broadcast, message};
 
 /// A request of the server API, for [`Client::call`](crate::Client::call) and [`Batch::push`](crate::Batch::push).
 ///
@@ -23,12 +23,35 @@ pub trait Request: Message {
     /// 5 minutes.
     fn is_repeatable(&self) -> bool;
 
+    /// Whether the client makes it repeatable with an idempotency key of its own.
+    #[doc(hidden)]
+    const KEYED: bool;
+
     #[doc(hidden)]
     fn check(&self) -> Result<(), Problem>;
 
     /// How many answers it asks for: one for each channel of a broadcast.
     #[doc(hidden)]
     fn answers(&self) -> usize;
+
+    /// What of the request failed and may be tried again, if the rest did not fail.
+    #[doc(hidden)]
+    fn failed_part(&self, _reply: &Self::Reply, _repeatable: bool) -> Option<Part<Self>> {
+        None
+    }
+
+    /// Puts what became of that part in its places.
+    #[doc(hidden)]
+    fn join(_reply: &mut Self::Reply, _places: &[usize], _answer: Result<Self::Reply, Error>) {}
+}
+
+/// A part of a request, and the places of its answers in the whole.
+#[derive(Debug)]
+pub struct Part<R> {
+    pub(crate) request: R,
+    pub(crate) places: Vec<usize>,
+    /// Why it is tried again.
+    pub(crate) error: ApiError,
 }
 
 /// A request, or a reference to one, so that a call can take either.
@@ -66,6 +89,7 @@ macro_rules! requests {
         impl Request for message::$request {
             const METHOD: Method = Method::$rpc;
             type Reply = message::$reply;
+            const KEYED: bool = requests!(@keyed $repeat);
 
             fn is_repeatable(&self) -> bool {
                 requests!(@repeat self $repeat $($key)?)
@@ -79,6 +103,8 @@ macro_rules! requests {
             fn answers(&self) -> usize {
                 requests!(@answers self $request)
             }
+
+            requests! { @parts $request }
         }
 
         impl AsRequest for message::$request {
@@ -113,6 +139,20 @@ macro_rules! requests {
     (@answers $self:ident BroadcastRequest) => { $self.channels.len() };
     (@answers $self:ident $request:ident) => { 1 };
 
+    (@parts BroadcastRequest) => {
+        fn failed_part(&self, reply: &Self::Reply, repeatable: bool) -> Option<Part<Self>> {
+            broadcast::failed_part(self, reply, repeatable)
+        }
+
+        fn join(reply: &mut Self::Reply, places: &[usize], answer: Result<Self::Reply, Error>) {
+            broadcast::join(reply, places, answer);
+        }
+    };
+    (@parts $request:ident) => {};
+
+    (@keyed keyed) => { true };
+    (@keyed $other:ident) => { false };
+    (@repeat $self:ident keyed $key:ident) => { !$self.$key.is_unset() };
     (@repeat $self:ident always) => { true };
     (@repeat $self:ident never) => { false };
     (@repeat $self:ident with $key:ident) => { !$self.$key.is_unset() };

@@ -1,9 +1,22 @@
 //! How a call reaches the server: the trait, and what it carries.
 
+pub(crate) mod backoff;
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub(crate) mod balancer;
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub(crate) mod breaker;
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub(crate) mod fallback;
 #[cfg(feature = "grpc")]
 pub(crate) mod grpc;
+#[cfg(any(feature = "grpc", feature = "http"))]
+mod health;
+#[cfg(any(feature = "grpc", feature = "http"))]
+mod hint;
 #[cfg(feature = "http")]
 pub(crate) mod http;
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub(crate) mod names;
 #[cfg(any(feature = "grpc", feature = "http"))]
 mod per_runtime;
 #[cfg(all(feature = "tls", any(feature = "grpc", feature = "http")))]
@@ -16,11 +29,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 #[cfg(any(feature = "grpc", feature = "http"))]
 use crate::ErrorKind;
-use crate::{ApiError, Error, Message, Method, wire};
+use crate::{ApiError, Error, Message, Method, Outcome, wire};
 
 /// A boxed future, as [`Transport`] returns them.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -63,6 +77,11 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 
     /// Sends `call` once. The deadline is the client's: it drops the future when it passes.
     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>>;
+
+    /// Gives its connections no more calls. Those that run on them go on, and later calls are made on new ones.
+    ///
+    /// Told when an endpoint stops answering, as its connections may be dead without a sign, and when the client is closed.
+    fn disconnect(&self) {}
 }
 
 impl<T: Transport + ?Sized> Transport for Arc<T> {
@@ -76,6 +95,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 
     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
         (**self).send(call)
+    }
+
+    fn disconnect(&self) {
+        (**self).disconnect();
     }
 }
 
@@ -128,13 +151,9 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub(crate) fn new(method: Method, body: &'a dyn Body, deadline: Option<Instant>) -> Self {
-        Self { method: method.name(), known: Some(method), body, deadline, handover: Handover::default() }
-    }
-
-    /// A call of a method that the schema may not know.
-    pub(crate) fn raw(method: &'a str, body: &'a dyn Body, deadline: Option<Instant>) -> Self {
-        Self { method, known: Method::from_name(method), body, deadline, handover: Handover::default() }
+    /// A call of a method, which the schema may not know.
+    pub(crate) fn new(method: &'a str, known: Option<Method>, body: &'a dyn Body, deadline: Option<Instant>) -> Self {
+        Self { method, known, body, deadline, handover: Handover::default() }
     }
 
     /// The method's name: `"publish"`. Over HTTP it is the last part of the path.
@@ -149,7 +168,7 @@ impl<'a> Call<'a> {
         self.known
     }
 
-    /// When the caller stops waiting.
+    /// When this attempt ends: when the caller stops waiting, or before that, if there is to be another attempt.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
@@ -252,15 +271,25 @@ impl Reply {
 
     /// Reads the answer to a method whose result is a `T`.
     pub(crate) fn read<T: Message>(self) -> Result<T, Error> {
+        let unreadable = |malformed, was_done| {
+            let error = Error::protocol(malformed);
+            if was_done { error.with_outcome(Outcome::Done) } else { error }
+        };
         let answer = match self.0 {
-            ReplyBody::Json(body) => wire::answer_from_json(&body),
+            ReplyBody::Json(body) => wire::answer_from_json(&body).map_err(|malformed| {
+                // A result that this side cannot read is a result.
+                let was_done = matches!(wire::answer_from_json::<Box<RawValue>>(&body), Ok(Ok(_)));
+                unreadable(malformed, was_done)
+            }),
             ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(body) {
-                Ok(Ok(result)) => wire::message_from_protobuf(result).map(Ok),
+                Ok(Ok(result)) => {
+                    wire::message_from_protobuf(result).map(Ok).map_err(|malformed| unreadable(malformed, true))
+                }
                 Ok(Err(error)) => Ok(Err(error)),
-                Err(malformed) => Err(malformed),
+                Err(malformed) => Err(unreadable(malformed, false)),
             },
         };
-        Ok(answer.map_err(Error::protocol)??)
+        Ok(answer??)
     }
 }
 
@@ -285,36 +314,67 @@ pub(crate) fn check_size(body: &[u8], limit: usize) -> Result<(), Error> {
 
 /// What an HTTP status other than 200 means, over either transport. The table in `docs/errors.md` says the same.
 #[cfg(any(feature = "grpc", feature = "http"))]
-pub(crate) fn of_http_status(status: ::http::StatusCode, page: &[u8]) -> Error {
+pub(crate) fn of_http_status(status: ::http::StatusCode, headers: &::http::HeaderMap, page: &[u8]) -> Error {
     // In transport mode the server's own error is the whole body, and its code decides the status. Pages of proxies can
     // look alike.
     if let Ok(api) = serde_json::from_slice::<ApiError>(page)
         && api.http_status().contains(&status.as_u16())
     {
-        return api.into();
+        return Error::from(api).with_retry_after(hint::of_http(headers));
     }
     let said = |text: &str| format!("the server answered HTTP status {status}{text}");
-    match status.as_u16() {
-        401 | 403 => Error::new(ErrorKind::Unauthenticated, said("")),
-        400 => Error::invalid(said(": it could not read the request")),
-        404 | 405 => Error::new(
-            ErrorKind::Unsupported,
-            said(": no such method, or the URL is not that of the API, which ends in /api"),
-        ),
-        413 => Error::new(ErrorKind::TooLarge, said("")),
-        429 => Error::new(ErrorKind::Unavailable, said("")).not_carried_out(),
+    let refused = |kind, text| Error::new(kind, said(text)).with_outcome(Outcome::Refused);
+    let error = match status.as_u16() {
+        401 | 403 => refused(ErrorKind::Unauthenticated, ""),
+        400 => refused(ErrorKind::Invalid, ": it could not read the request"),
+        404 | 405 => {
+            refused(ErrorKind::Unsupported, ": no such method, or the URL is not that of the API, which ends in /api")
+        }
+        413 => refused(ErrorKind::TooLarge, ""),
+        429 => refused(ErrorKind::Unavailable, ""),
         502 | 503 => Error::new(ErrorKind::Unavailable, said("")),
-        408 => Error::new(ErrorKind::Timeout, said("")).not_carried_out(),
+        408 => refused(ErrorKind::Timeout, ""),
         504 => Error::new(ErrorKind::Timeout, said("")),
         500 => {
             Error::protocol(said(": if this is a read, what it found may hold data that is not JSON; gRPC returns it"))
         }
-        300..=399 => {
-            Error::protocol(said(": redirects are not followed; give the URL of the API itself")).not_carried_out()
-        }
-        411 | 415 | 431 => Error::protocol(said("")).not_carried_out(),
+        300..=399 => refused(ErrorKind::Protocol, ": redirects are not followed; give the URL of the API itself"),
+        411 | 415 | 431 => refused(ErrorKind::Protocol, ""),
         _ => Error::protocol(said("")),
+    };
+    error.with_retry_after(hint::of_http(headers))
+}
+
+/// Whether the cause proves that the server did not process the request: it said so itself, or the request never left.
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub(crate) fn never_processed(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        return error.is_canceled();
     }
+    error.downcast_ref::<h2::Error>().is_some_and(|error| {
+        // h2 gives a GOAWAY of the server only to streams that it says it did not process.
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
+
+/// `connect`, with what its cause says of the two sides' trust in each other.
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub(crate) fn judge_trust(connect: Error, cause: &(dyn std::error::Error + 'static)) -> Error {
+    #[cfg(feature = "tls")]
+    if let Some(tls) = std::iter::once(cause)
+        .chain(crate::error::causes(cause))
+        .find_map(|cause| cause.downcast_ref::<rustls::Error>())
+    {
+        // The server has a port for HTTP/1.1 only, which is no question of trust.
+        if matches!(tls, rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)) {
+            return connect
+                .and(": the server does not offer HTTP/2 over TLS; is this the port of its gRPC API?")
+                .no_grpc();
+        }
+        return connect.and(&format!(": {tls}")).untrusted();
+    }
+    let _ = cause;
+    connect
 }
 
 /// Whether any of a request's body was handed to the connection: the proof that a call was or was not sent.
@@ -384,7 +444,7 @@ impl Handover {
 
     /// `error`, with what the record proves about it.
     pub(crate) fn judge(&self, error: Error) -> Error {
-        if self.revoke() { error.not_carried_out() } else { error }
+        if self.revoke() && error.may_have_run() { error.with_outcome(Outcome::NotSent) } else { error }
     }
 }
 

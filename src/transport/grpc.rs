@@ -4,6 +4,7 @@
 //! of every connection, and keeps a dead connection in the round. What stands in its place is `connection.rs`.
 
 mod connection;
+mod greeting;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -17,12 +18,14 @@ use tonic::client::Grpc as GrpcClient;
 use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
+use url::Url;
 
 use self::connection::{Connection, Connections, NotGrpc, is_from_server};
-use super::{BoxFuture, Call, Handover, Reply, Transport};
+use super::names::Names;
+use super::{BoxFuture, Call, Handover, Reply, Transport, hint};
 use crate::config::{self, Config, GrpcSettings, TokenSource};
-use crate::error::causes;
-use crate::{ApiError, Error, ErrorKind, Method};
+use crate::error::{RetryAfter, causes};
+use crate::{ApiError, Error, ErrorKind, Method, Outcome};
 
 /// The tonic implementation of [`Transport`].
 #[derive(Debug)]
@@ -47,8 +50,7 @@ impl std::fmt::Debug for Token {
 }
 
 impl Grpc {
-    pub(crate) fn new(config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
-        let url = config.check()?;
+    pub(crate) fn new(config: &Config, settings: &GrpcSettings, url: &Url) -> Result<Self, Error> {
         if url.path() != "/" {
             return Err(Error::invalid(
                 "the endpoint of gRPC has a path; give the host and the port only, like `http://localhost:10000`",
@@ -64,7 +66,7 @@ impl Grpc {
             url.as_str().parse().map_err(|_| Error::invalid("the endpoint is no URI that HTTP/2 can carry"))?;
         Ok(Self {
             endpoint: url.as_str().trim_end_matches('/').into(),
-            connections: Connections::new(&origin, config, settings)?,
+            connections: Connections::new(&origin, Names::new(url, config.lookup.clone()), config, settings)?,
             origin,
             headers: config::headers(config)?,
             token: config.token.clone().map(Token),
@@ -106,7 +108,7 @@ impl Grpc {
                     continue;
                 }
             }
-            return Err(handover.judge(error_of(status, &connection, body.len())));
+            return Err(handover.judge(error_of(status, body.len())));
         }
     }
 
@@ -132,8 +134,27 @@ impl Grpc {
         if self.gzip {
             client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
         }
-        let reply = client.unary(request, PathAndQuery::from_static(method.grpc_path()), codec).await?;
-        Ok(Reply::protobuf(reply.into_inner()))
+        let dropped = Dropped(Some(connection));
+        let reply = client.unary(request, PathAndQuery::from_static(method.grpc_path()), codec).await;
+        dropped.not();
+        Ok(Reply::protobuf(reply?.into_inner()))
+    }
+}
+
+/// Tells a connection of a call that is dropped before it has ended.
+struct Dropped<'a>(Option<&'a Connection>);
+
+impl Dropped<'_> {
+    fn not(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Dropped<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0 {
+            connection.dropped_call();
+        }
     }
 }
 
@@ -148,6 +169,10 @@ impl Transport for Grpc {
 
     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
         Box::pin(self.call(call))
+    }
+
+    fn disconnect(&self) {
+        self.connections.disconnect();
     }
 }
 
@@ -220,41 +245,40 @@ impl Decoder for BytesDecoder {
 /// What a failed call means. The table in `docs/errors.md` says the same.
 ///
 /// `sent` is the length of the request.
-fn error_of(status: Status, connection: &Connection, sent: usize) -> Error {
+fn error_of(status: Status, sent: usize) -> Error {
     // Not gRPC at all: something answered in HTTP only.
-    let not_grpc = causes(&status).find_map(|error| error.downcast_ref::<NotGrpc>().map(|error| error.status));
-    match not_grpc {
-        None => {}
-        Some(StatusCode::OK) => return Error::protocol("the answer is HTTP and not gRPC").with_source(status),
-        Some(http) => return super::of_http_status(http, b"").with_source(status),
+    let not_grpc = causes(&status).find_map(|cause| cause.downcast_ref::<NotGrpc>()).map(|answer| {
+        let error = match answer.status {
+            StatusCode::OK => Error::protocol("the answer is HTTP and not gRPC"),
+            http => super::of_http_status(http, &answer.headers, b""),
+        };
+        // What servers of HTTP answer where there is no such path, method or content type.
+        if matches!(answer.status.as_u16(), 404 | 405 | 415) { error.no_grpc() } else { error }
+    });
+    if let Some(error) = not_grpc {
+        return error.with_source(status);
     }
     // Made on this side: the connection failed. (Timeouts are the client's own.)
     if StdError::source(&status).is_some() {
-        let error = if connection.has_answered() {
-            Error::new(ErrorKind::Lost, "the connection ended without an answer")
-        } else {
-            Error::new(
-                ErrorKind::Lost,
-                "the connection ended before the server answered anything; is this its gRPC port?",
-            )
-        };
-        let error = if causes(&status).any(never_processed) { error.not_carried_out() } else { error };
-        return error.with_source(status);
+        let error = Error::new(ErrorKind::Lost, "the connection ended without an answer");
+        let not_sent = causes(&status).any(super::never_processed);
+        return if not_sent { error.with_outcome(Outcome::NotSent) } else { error }.with_source(status);
     }
     // Made by tonic, of an answer that it cannot read: the server has carried the call out by then.
     if !is_from_server(&status) {
         return if is_too_large(&status) {
             let what = format!("the reply is over `max_reply_size`: {}", status.message());
-            Error::new(ErrorKind::TooLarge, what).carried_out()
+            Error::new(ErrorKind::TooLarge, what).with_outcome(Outcome::Unknown)
         } else {
             Error::protocol(format!("the answer cannot be read: {}", status.message()))
         };
     }
-    // Sent by the server with the API's own error in its details.
-    if let Some(api) = api_error(status.details()) {
-        return api.into();
-    }
-    of_status(&status, sent)
+    // Sent by the server, perhaps with the API's own error in its details.
+    let details = Details::read(status.details());
+    let pushback = status.metadata().get("grpc-retry-pushback-ms");
+    let hint = pushback.map(|pushback| hint::of_pushback(pushback.as_bytes())).or(details.retry_after);
+    let error = details.api.map_or_else(|| of_status(&status, sent), Error::from);
+    error.with_retry_after(hint)
 }
 
 /// Whether tonic gave an answer up for its size. It has no code of its own for that.
@@ -276,39 +300,80 @@ fn of_status(status: &Status, sent: usize) -> Error {
     let said = format!("the server answered {:?} ({})", status.code(), status.message());
     match status.code() {
         Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, said),
-        Code::Unimplemented => Error::new(ErrorKind::Unsupported, said),
-        Code::ResourceExhausted if refuses_length(status.message(), sent) => Error::new(ErrorKind::TooLarge, said),
-        Code::ResourceExhausted if status.message().contains("larger than max") => {
-            Error::new(ErrorKind::TooLarge, said).carried_out()
+        Code::Unimplemented => {
+            let error = Error::new(ErrorKind::Unsupported, said);
+            if status.message().starts_with("unknown service") { error.no_grpc() } else { error }
         }
-        Code::Internal if status.message().contains("error unmarshalling request") => Error::invalid(said),
+        Code::ResourceExhausted if refuses_length(status.message(), sent) => {
+            Error::new(ErrorKind::TooLarge, said).with_outcome(Outcome::Refused)
+        }
+        Code::ResourceExhausted if status.message().contains("larger than max") => {
+            Error::new(ErrorKind::TooLarge, said).with_outcome(Outcome::Unknown)
+        }
+        Code::Internal if status.message().contains("error unmarshalling request") => {
+            Error::invalid(said).with_outcome(Outcome::Refused)
+        }
         Code::ResourceExhausted | Code::Unavailable => Error::new(ErrorKind::Unavailable, said),
         Code::DeadlineExceeded => Error::new(ErrorKind::Timeout, said),
         Code::Cancelled => Error::new(ErrorKind::Lost, said),
-        Code::InvalidArgument => Error::invalid(said),
+        Code::InvalidArgument => Error::invalid(said).with_outcome(Outcome::Refused),
         _ => Error::protocol(said),
     }
 }
 
-/// The API's error in `grpc-status-details-bin`: a `google.rpc.Status` around one `Any`.
-fn api_error(details: &[u8]) -> Option<ApiError> {
-    #[derive(Clone, PartialEq, prost::Message)]
-    struct RpcStatus {
-        #[prost(message, repeated, tag = "3")]
-        details: Vec<Any>,
-    }
+/// What `grpc-status-details-bin` says: a `google.rpc.Status` with any number of `Any` in it.
+#[derive(Debug, Default)]
+struct Details {
+    /// The API's own error.
+    api: Option<ApiError>,
+    /// Of a `google.rpc.RetryInfo`.
+    retry_after: Option<RetryAfter>,
+}
 
-    #[derive(Clone, PartialEq, prost::Message)]
-    struct Any {
-        #[prost(string, tag = "1")]
-        type_url: String,
-        #[prost(bytes = "bytes", tag = "2")]
-        value: Bytes,
-    }
+impl Details {
+    fn read(details: &[u8]) -> Self {
+        #[derive(Clone, PartialEq, prost::Message)]
+        struct RpcStatus {
+            #[prost(message, repeated, tag = "3")]
+            details: Vec<Any>,
+        }
 
-    let status = RpcStatus::decode(details).ok()?;
-    let error = status.details.into_iter().find(|any| any.type_url.ends_with("/centrifugal.centrifugo.api.Error"))?;
-    ApiError::decode(error.value).ok()
+        #[derive(Clone, PartialEq, prost::Message)]
+        struct Any {
+            #[prost(string, tag = "1")]
+            type_url: String,
+            #[prost(bytes = "bytes", tag = "2")]
+            value: Bytes,
+        }
+
+        #[derive(Clone, PartialEq, prost::Message)]
+        struct RetryInfo {
+            #[prost(message, tag = "1")]
+            retry_delay: Option<Delay>,
+        }
+
+        #[derive(Clone, PartialEq, prost::Message)]
+        struct Delay {
+            #[prost(int64, tag = "1")]
+            seconds: i64,
+            #[prost(int32, tag = "2")]
+            nanos: i32,
+        }
+
+        let mut read = Self::default();
+        for Any { type_url, value } in RpcStatus::decode(details).map(|status| status.details).unwrap_or_default() {
+            if type_url.ends_with("/centrifugal.centrifugo.api.Error") {
+                read.api = read.api.or_else(|| ApiError::decode(value).ok());
+            } else if type_url.ends_with("/google.rpc.RetryInfo")
+                && let Ok(RetryInfo { retry_delay: Some(Delay { seconds, nanos }) }) = RetryInfo::decode(value)
+            {
+                let (seconds, nanos) = (seconds.try_into().unwrap_or(0), nanos.try_into().unwrap_or(0));
+                let wait = Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos));
+                read.retry_after = Some(RetryAfter::Wait(wait));
+            }
+        }
+        read
+    }
 }
 
 /// Whether the whole connection ended, and not only this call on it.
@@ -317,15 +382,4 @@ fn connection_ended(status: &Status) -> bool {
     causes.peek().is_some()
         && !causes
             .any(|cause| cause.is::<NotGrpc>() || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset))
-}
-
-/// Whether the cause proves that the server did not process the request: it said so itself, or the request never left.
-fn never_processed(error: &(dyn StdError + 'static)) -> bool {
-    if let Some(error) = error.downcast_ref::<hyper::Error>() {
-        return error.is_canceled();
-    }
-    error.downcast_ref::<h2::Error>().is_some_and(|error| {
-        // h2 gives a GOAWAY of the server only to streams that it says it did not process.
-        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
-    })
 }

@@ -10,13 +10,15 @@ use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
 use url::Url;
 
+use super::names::Names;
 use super::per_runtime::PerRuntime;
 use super::{BoxFuture, Call, Handover, Reply, Transport};
 use crate::config::{self, Config, HttpSettings, TokenSource};
 use crate::error::causes;
-use crate::{Error, ErrorKind, Method};
+use crate::{Error, ErrorKind, Method, Outcome};
 
 /// The connections kept idle, which is what a burst of calls can use again. Fewer than there are callers, and connections
 /// are closed and made anew all the time.
@@ -30,13 +32,17 @@ const HTTP2_KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long the kernel waits for sent data to be acknowledged.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// The server closes a connection 10 s after it has read a request's head, answered or not, whatever the caller's deadline.
+const ANSWER_LIMIT: Duration = Duration::from_secs(9);
 /// The longest error page that is read; the server's are a line, and its errors in transport mode little more.
 const MAX_ERROR_PAGE: usize = 64 * 1024;
 
 /// The reqwest implementation of [`Transport`].
 pub(crate) struct Http {
     endpoint: Arc<str>,
-    clients: PerRuntime<reqwest::Client>,
+    names: Names,
+    /// With the generation of the names that their connections are of.
+    clients: PerRuntime<(u64, reqwest::Client)>,
     client: ClientSource,
     /// The URL of every method of the schema, so that none is parsed for a call.
     urls: Vec<Url>,
@@ -54,19 +60,21 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    pub(crate) fn new(config: &Config, settings: &HttpSettings) -> Result<Self, Error> {
-        let mut base = config.check()?;
+    pub(crate) fn new(config: &Config, settings: &HttpSettings, url: &Url) -> Result<Self, Error> {
+        let mut base = url.clone();
         // With a slash at the end, the last part of the path is kept when a method's name is joined to it.
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
         let mut headers = config::headers(config)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let client = ClientSource::new(config, settings, base.scheme() == "https")?;
+        let names = Names::new(url, config.lookup.clone());
+        let client = ClientSource::new(config, settings, &names, base.scheme() == "https")?;
         // Made once here, so that what is wrong is told here.
         client.get()?;
         Ok(Self {
             endpoint: base.as_str().trim_end_matches('/').into(),
+            names,
             clients: PerRuntime::new(),
             client,
             urls: Method::ALL.iter().map(|method| join(&base, method.name())).collect::<Result<_, _>>()?,
@@ -100,19 +108,37 @@ impl Http {
         *request.body_mut() = Some(reqwest::Body::wrap(body));
 
         let failed = |error: reqwest::Error| error_of(error, call.handover());
-        let client = self.clients.get(|| self.client.get())?;
+        let generation = self.names.generation();
+        let make = || self.client.get().map(|client| (generation, client));
+        let (_, client) = self.clients.get(|(of, _)| *of == generation, make)?;
         let response = client.execute(request).await.map_err(failed)?;
         let status = response.status();
-        let limit = if status == StatusCode::OK { self.max_reply_size } else { MAX_ERROR_PAGE };
-        match read(response, limit).await.map_err(failed)? {
-            Some(body) if status == StatusCode::OK => Ok(Reply::json(body)),
-            Some(page) => Err(super::of_http_status(status, &page)),
-            None if status == StatusCode::OK => {
-                Err(Error::new(ErrorKind::TooLarge, format!("the reply is over `max_reply_size`, {limit} bytes"))
-                    .carried_out())
-            }
-            None => Err(super::of_http_status(status, b"")),
+        if status != StatusCode::OK {
+            let headers = response.headers().clone();
+            // The status says what happened, whether its page can be read or not.
+            let page = read(response, MAX_ERROR_PAGE).await.ok().flatten().unwrap_or_default();
+            return Err(super::of_http_status(status, &headers, &page));
         }
+        let limit = self.max_reply_size;
+        let announced = response.content_length().is_some_and(|length| length > limit as u64);
+        let body = if announced { None } else { read(response, limit).await.map_err(failed)? };
+        body.map(Reply::json).ok_or_else(|| {
+            let what = format!("the reply is over `max_reply_size`, {limit} bytes");
+            Error::new(ErrorKind::TooLarge, what).with_outcome(Outcome::Unknown)
+        })
+    }
+
+    /// The call, for as long as the server can answer.
+    async fn call_in_time(&self, call: &Call<'_>) -> Result<Reply, Error> {
+        let limit = Instant::now() + ANSWER_LIMIT;
+        if call.deadline().is_some_and(|deadline| deadline <= limit) {
+            return self.call(call).await;
+        }
+        tokio::time::timeout_at(limit, self.call(call)).await.unwrap_or_else(|_| {
+            let what =
+                format!("no answer within {ANSWER_LIMIT:?}, and over HTTP the server answers nothing after 10 s");
+            Err(call.handover().judge(Error::new(ErrorKind::Timeout, what)))
+        })
     }
 }
 
@@ -126,7 +152,12 @@ impl Transport for Http {
     }
 
     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
-        Box::pin(self.call(call))
+        Box::pin(self.call_in_time(call))
+    }
+
+    fn disconnect(&self) {
+        self.names.next_generation();
+        self.clients.clear();
     }
 }
 
@@ -138,6 +169,7 @@ fn join(base: &Url, method: &str) -> Result<Url, Error> {
 enum ClientSource {
     Given(reqwest::Client),
     Made {
+        names: Names,
         connect_timeout: Duration,
         idle_timeout: Duration,
         #[cfg(feature = "tls")]
@@ -147,7 +179,7 @@ enum ClientSource {
 
 impl ClientSource {
     #[cfg_attr(not(feature = "tls"), allow(clippy::unnecessary_wraps, reason = "only TLS can be set up wrongly"))]
-    fn new(config: &Config, settings: &HttpSettings, https: bool) -> Result<Self, Error> {
+    fn new(config: &Config, settings: &HttpSettings, names: &Names, https: bool) -> Result<Self, Error> {
         if let Some(client) = &settings.client {
             return Ok(Self::Given(client.clone()));
         }
@@ -162,6 +194,7 @@ impl ClientSource {
         };
         let _ = https;
         Ok(Self::Made {
+            names: names.clone(),
             connect_timeout: config.connect_timeout,
             idle_timeout: settings.idle_timeout,
             #[cfg(feature = "tls")]
@@ -172,7 +205,8 @@ impl ClientSource {
     fn get(&self) -> Result<reqwest::Client, Error> {
         let made = match self {
             Self::Given(client) => return Ok(client.clone()),
-            Self::Made { connect_timeout, idle_timeout, .. } => reqwest::Client::builder()
+            Self::Made { names, connect_timeout, idle_timeout, .. } => reqwest::Client::builder()
+                .dns_resolver(names.clone())
                 .redirect(reqwest::redirect::Policy::none())
                 .retry(reqwest::retry::never())
                 .referer(false)
@@ -247,22 +281,24 @@ fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
     // The URL stands in our own error.
     let error = error.without_url();
     if error.is_connect() {
-        return Error::new(ErrorKind::Connect, "no connection could be made").with_source(error);
+        let connect = Error::new(ErrorKind::Connect, "no connection could be made");
+        return super::judge_trust(connect, &error).with_source(error);
     }
     if error.is_timeout() {
         // Of a client that was handed in; the crate's own sets none but for connecting.
         let timeout = Error::new(ErrorKind::Timeout, "the timeout of the `reqwest_client` passed");
         return handover.judge(timeout.with_source(error));
     }
-    let sent = !handover.revoke();
-    let what = if !sent {
-        "the connection ended before the request was sent; is this the port of the server's HTTP API?"
-    } else if causes(&error).filter_map(|error| error.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse) {
-        return Error::protocol("the answer is not HTTP; is this the port of the server's HTTP API?")
-            .with_source(error);
+    let parse = causes(&error).filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse);
+    let failed = if handover.revoke() {
+        let what = "the connection ended before the request was sent; is this the port of the server's HTTP API?";
+        Error::new(ErrorKind::Lost, what).with_outcome(Outcome::NotSent)
+    } else if causes(&error).any(super::never_processed) {
+        Error::new(ErrorKind::Lost, "the connection ended without an answer").with_outcome(Outcome::NotSent)
+    } else if parse {
+        Error::protocol("the answer is not HTTP; is this the port of the server's HTTP API?")
     } else {
-        "the connection ended without an answer"
+        Error::new(ErrorKind::Lost, "the connection ended without an answer")
     };
-    let lost = Error::new(ErrorKind::Lost, what).with_source(error);
-    if sent { lost } else { lost.not_carried_out() }
+    failed.with_source(error)
 }

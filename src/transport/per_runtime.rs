@@ -20,10 +20,12 @@ impl<T: Clone> PerRuntime<T> {
         Self(RwLock::new(Vec::new()))
     }
 
-    /// The `T` of the current runtime, made now if there is none. Must be called in a runtime.
-    pub(crate) fn get<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    /// The `T` of the current runtime, made now if there is none that is still `good`. Must be called in a runtime.
+    pub(crate) fn get<E>(&self, good: impl Fn(&T) -> bool, make: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let id = Handle::current().id();
-        let of_runtime = |all: &[(Id, T)]| all.iter().find(|(owner, _)| *owner == id).map(|(_, value)| value.clone());
+        let of_runtime = |all: &[(Id, T)]| {
+            all.iter().find(|(owner, value)| *owner == id && good(value)).map(|(_, value)| value.clone())
+        };
 
         // The list is whole between any two statements, so a panic elsewhere cannot have broken it.
         if let Some(value) = of_runtime(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
@@ -34,11 +36,17 @@ impl<T: Clone> PerRuntime<T> {
             return Ok(value);
         }
         let value = make()?;
+        all.retain(|(owner, _)| *owner != id);
         if all.len() == MAX_RUNTIMES {
             all.remove(0);
         }
         all.push((id, value.clone()));
         Ok(value)
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -56,7 +64,7 @@ mod tests {
         let runtimes: Vec<_> = (0..3).map(|_| Builder::new_current_thread().build().unwrap()).collect();
         for _ in 0..2 {
             for (number, runtime) in runtimes.iter().enumerate() {
-                assert_eq!(runtime.block_on(async { all.get(|| Ok::<_, Infallible>(number)) }), Ok(number));
+                assert_eq!(runtime.block_on(async { all.get(|_| true, || Ok::<_, Infallible>(number)) }), Ok(number));
             }
         }
     }
@@ -66,7 +74,7 @@ mod tests {
         let all = PerRuntime::new();
         for number in 0..100 {
             let runtime = Builder::new_current_thread().build().unwrap();
-            assert_eq!(runtime.block_on(async { all.get(|| Ok::<_, Infallible>(number)) }), Ok(number));
+            assert_eq!(runtime.block_on(async { all.get(|_| true, || Ok::<_, Infallible>(number)) }), Ok(number));
         }
         assert_eq!(all.0.read().unwrap().len(), MAX_RUNTIMES);
     }

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    ApiError, Batch, Client, Config, ConnectionsRequest, Error, ErrorKind, HistoryRequest, Payload, PublishRequest,
+    ApiError, Batch, Client, Config, ConnectionsRequest, Error, ErrorKind, HistoryRequest, Outcome, Payload,
+    PublishRequest, Retry,
 };
 
+use crate::scripted;
 use crate::servers::Nobody;
 
 const TABLE: &str = include_str!("../../docs/errors.md");
@@ -18,7 +20,7 @@ enum Over {
     Http,
 }
 
-/// The rows of the table: over gRPC, over HTTP, kind, may have run.
+/// The rows of the table: over gRPC, over HTTP, kind, outcome.
 fn rows() -> Vec<[String; 4]> {
     TABLE
         .lines()
@@ -30,11 +32,13 @@ fn rows() -> Vec<[String; 4]> {
         .collect()
 }
 
+/// A client without retries, which would show the error of the last attempt, or none.
 fn config(over: Over, server: &Server) -> Config {
-    match over {
+    let config = match over {
         Over::Grpc => Config::grpc(server.grpc_url()),
         Over::Http => Config::http(server.http_url()),
-    }
+    };
+    config.retry(Retry::off())
 }
 
 fn client(over: Over, server: &Server) -> Client {
@@ -144,7 +148,40 @@ async fn provoke(over: Over, cell: &str) -> Error {
                 Over::Grpc => Config::grpc(nobody.url()),
                 Over::Http => Config::http(format!("{}/api", nobody.url())),
             };
-            Client::new(config).unwrap().publish(request()).await.unwrap_err()
+            Client::new(config.retry(Retry::off())).unwrap().publish(request()).await.unwrap_err()
+        }
+        "a result with a field of the wrong type" => {
+            // An offset that is a string.
+            let wrong =
+                if over == Over::Grpc { &[0x12, 3, 0x0a, 1, b'x'][..] } else { &br#"{"result":{"offset":"x"}}"#[..] };
+            publish_with(over, Fault::raw_reply(wrong)).await
+        }
+        "the server does not speak HTTP/2" => {
+            let server = start().await;
+            let to_http = server.http_url().replace("/api", "");
+            let client = Client::new(Config::grpc(to_http).retry(Retry::off())).unwrap();
+            client.publish(request()).await.unwrap_err()
+        }
+        "a reset with REFUSED_STREAM" => {
+            let client = Client::new(Config::grpc(scripted::grpc_refusing().await).retry(Retry::off())).unwrap();
+            client.publish(request()).await.unwrap_err()
+        }
+        "the client is closed before the call" => {
+            let client = client(over, &start().await);
+            client.close(Duration::ZERO).await;
+            client.publish(request()).await.unwrap_err()
+        }
+        "the client is closed while the call runs" => {
+            let server = start().await;
+            server.fault(Fault::hang_after());
+            let client = client(over, &server);
+            let running = client.clone();
+            let publishing = tokio::spawn(async move { running.publish(request()).await });
+            while server.applied("news") == 0 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(client.close(Duration::ZERO).await.unknown, 1);
+            publishing.await.unwrap().unwrap_err()
         }
         "the connection ends before the answer" => publish_with(over, Fault::cut_after()).await,
         "the deadline passes before the request is sent" => {
@@ -176,14 +213,16 @@ async fn provoke(over: Over, cell: &str) -> Error {
 #[tokio::test]
 async fn every_row_of_the_table_is_true() {
     let mut kinds = BTreeSet::new();
-    for [grpc, http, kind, may_have_run] in rows() {
+    for [grpc, http, kind, outcome] in rows() {
         for (over, cell) in [(Over::Grpc, grpc), (Over::Http, http)] {
             if cell.is_empty() {
                 continue;
             }
             let error = provoke(over, &cell).await;
             assert_eq!(format!("{:?}", error.kind()), kind, "{cell}: {error:?}");
-            assert_eq!(error.may_have_run(), may_have_run == "yes", "{cell}: {error:?}");
+            assert_eq!(error.outcome().name().replace('_', " "), outcome, "{cell}: {error:?}");
+            let may_have_run = matches!(error.outcome(), Outcome::Unknown | Outcome::Done);
+            assert_eq!(error.may_have_run(), may_have_run, "{cell}: {error:?}");
             assert!(error.method().is_some() && error.transport().is_some() && error.endpoint().is_some(), "{error:?}");
             kinds.insert(error.kind().name());
         }

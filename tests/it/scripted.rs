@@ -78,6 +78,23 @@ pub(crate) async fn grpc(code: u32, message: &str, details: Option<&[u8]>) -> St
     url
 }
 
+/// A gRPC server that refuses every call before it looks at it. Returns its URL.
+pub(crate) async fn grpc_refusing() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    respond.send_reset(h2::Reason::REFUSED_STREAM);
+                }
+            });
+        }
+    });
+    url
+}
+
 /// Reads a request to its end, so that the client has certainly sent it when the answer arrives.
 async fn drain(mut body: h2::RecvStream) {
     while let Some(Ok(data)) = body.data().await {

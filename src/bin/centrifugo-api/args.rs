@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use centrifugo_api::{Client, Config, Error, Method, Tls};
+use centrifugo_api::{Client, Config, Error, Method, Retry, Tls};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
@@ -55,19 +55,37 @@ pub(crate) enum Command {
 }
 
 /// The options that are only for commands that talk to a server.
-const OF_CALLERS: [&str; 9] =
-    ["grpc", "http", "transport", "timeout", "pro", "ca", "client_cert", "client_key", "insecure_skip_verification"];
+const OF_CALLERS: [&str; 11] = [
+    "grpc",
+    "http",
+    "transport",
+    "fallback",
+    "retries",
+    "timeout",
+    "pro",
+    "ca",
+    "client_cert",
+    "client_key",
+    "insecure_skip_verification",
+];
 
 /// Where the server is, for all commands that talk to one.
 #[derive(Args)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct Connection {
     #[arg(long, global = true, value_name = "URL", env = "CENTRIFUGO_GRPC", hide_env_values = true)]
-    #[arg(help = format!("The address of the gRPC API [default: {GRPC}]"))]
+    #[arg(help = format!("The address of the gRPC API, or several, separated by commas [default: {GRPC}]"))]
     grpc: Option<String>,
     #[arg(long, global = true, value_name = "URL", env = "CENTRIFUGO_HTTP", hide_env_values = true)]
-    #[arg(help = format!("The address of the HTTP API [default: {HTTP}]"))]
+    #[arg(help = format!("The address of the HTTP API, or several, separated by commas [default: {HTTP}]"))]
     http: Option<String>,
+    /// Calls over HTTP, at the address of --http, while gRPC is not there or does not answer
+    #[arg(long, global = true)]
+    fallback: bool,
+    /// How often a call is repeated at most, where that can help and cannot harm; 0 also keeps publications from being
+    /// given idempotency keys
+    #[arg(long, global = true, value_name = "N", default_value = "2")]
+    retries: u32,
     /// What to call over [default: grpc, unless only --http is given]
     #[arg(long, global = true)]
     transport: Option<Transport>,
@@ -256,7 +274,14 @@ pub(crate) fn parse() -> Cli {
 impl Connection {
     /// The client that the arguments describe.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        Ok(Client::new(self.config(self.transport())?)?)
+        if !self.fallback {
+            return Ok(Client::new(self.config(self.transport())?)?);
+        }
+        if self.transport == Some(Transport::Http) {
+            return Err(Failure::invalid("--fallback is for calls over gRPC, and --transport names HTTP"));
+        }
+        let http = self.server(Transport::Http)?;
+        Ok(Client::new(self.config(Transport::Grpc)?.fallback(http))?)
     }
 
     fn transport(&self) -> Transport {
@@ -299,13 +324,24 @@ impl Connection {
         self.url(transport).unwrap_or(default)
     }
 
-    /// The configuration for one transport.
+    /// The configuration of a client over one transport.
     pub(crate) fn config(&self, transport: Transport) -> Result<Config, Failure> {
-        let config = match transport {
-            Transport::Grpc => Config::grpc(self.address(transport)),
-            Transport::Http => Config::http(self.address(transport)),
+        let retry = match self.retries {
+            0 => Retry::off(),
+            retries => Retry::new().attempts(retries.saturating_add(1)),
         };
-        let config = config.timeout(self.timeout).pro(self.pro);
+        Ok(self.server(transport)?.timeout(self.timeout).pro(self.pro).retry(retry))
+    }
+
+    /// Where the server is, over one transport, and how to be let in.
+    fn server(&self, transport: Transport) -> Result<Config, Failure> {
+        let mut addresses = self.address(transport).split(',').map(str::trim);
+        let first = addresses.next().unwrap_or_default();
+        let config = match transport {
+            Transport::Grpc => Config::grpc(first),
+            Transport::Http => Config::http(first),
+        };
+        let config = addresses.fold(config, Config::endpoint);
         let config = match self.key()? {
             Some(key) => config.api_key(key),
             None => config,

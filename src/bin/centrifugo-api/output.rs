@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use centrifugo_api::{ApiError, Client, Error, ErrorKind};
+use centrifugo_api::{ApiError, Client, Error, ErrorKind, Outcome};
 use serde::Serialize;
 
 /// Something on this machine failed: a file, a process, standard output.
@@ -23,6 +23,7 @@ const EXIT_CODES: [(u8, ErrorKind, &str); ErrorKind::ALL.len()] = [
     (17, ErrorKind::TooLarge, "a request or a reply is over a size limit"),
     (18, ErrorKind::Protocol, "the answer is not what the API describes"),
     (19, ErrorKind::Invalid, "the request or the configuration is wrong; nothing was sent"),
+    (20, ErrorKind::Closed, "the client was closed"),
 ];
 
 /// Why the command ends without success.
@@ -136,8 +137,8 @@ pub(crate) fn exit_codes() -> String {
         line(code, kind.name(), meaning);
     }
     text.push_str(
-        "\nAn error is one line of JSON on standard error: {\"error\":{\"kind\":…,\"message\":…,\"may_have_run\":…,\"advice\":…}},\n\
-         with the server's `code`, and with `method`, `transport`, `endpoint` and `caused_by` where there are such.",
+        "\nAn error is one line of JSON on standard error: {\"error\":{\"kind\":…,\"message\":…,\"outcome\":…,\"may_have_run\":…,\n\
+         \"attempts\":…,\"advice\":…}}, with the server's `code`, and with `method`, `transport`, `endpoint` and `caused_by` where there are such.",
     );
     text
 }
@@ -159,7 +160,9 @@ struct Report<'a> {
     transport: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<&'a str>,
+    outcome: &'static str,
     may_have_run: bool,
+    attempts: u32,
     #[serde(skip_serializing_if = "str::is_empty")]
     advice: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -176,7 +179,9 @@ impl<'a> Report<'a> {
             method: error.method(),
             transport: error.transport(),
             endpoint: error.endpoint(),
+            outcome: error.outcome().name(),
             may_have_run: error.may_have_run(),
+            attempts: error.attempts(),
             advice: error.advice(),
             caused_by: causes.map(ToString::to_string).collect(),
         }
@@ -184,6 +189,9 @@ impl<'a> Report<'a> {
 
     fn of_channels(refused: &'a Refused) -> Self {
         let Refused { count, of, first, api, transport, endpoint } = refused;
+        let error = Error::from(api.clone());
+        // It was carried out in the other channels.
+        let outcome = if count < of { Outcome::Done } else { error.outcome() };
         Self {
             kind: ErrorKind::Api.name(),
             code: Some(api.code),
@@ -191,8 +199,10 @@ impl<'a> Report<'a> {
             method: Some("broadcast"),
             transport: Some(transport),
             endpoint: endpoint.as_deref(),
-            may_have_run: count < of || Error::from(api.clone()).may_have_run(),
-            advice: Error::from(api.clone()).advice(),
+            outcome: outcome.name(),
+            may_have_run: matches!(outcome, Outcome::Unknown | Outcome::Done),
+            attempts: 1,
+            advice: error.advice(),
             caused_by: Vec::new(),
         }
     }
@@ -205,7 +215,9 @@ impl<'a> Report<'a> {
             method: None,
             transport: None,
             endpoint: None,
+            outcome: Outcome::NotSent.name(),
             may_have_run: false,
+            attempts: 0,
             advice: "",
             caused_by: vec![error.to_string()],
         }

@@ -1,10 +1,13 @@
 //! Connections to one endpoint: made when first needed, shared by all calls, replaced when they end.
+//!
+//! A connection counts as made when the other side has sent its first frame. So a server that accepts and stays silent, or
+//! that does not speak HTTP/2, is found out before a call is given to it.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,13 +22,18 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tower_service::Service;
 
+use super::greeting::{self, Greeted, NoGreeting, NoHttp2};
 use crate::config::{Config, GrpcSettings};
-use crate::error::BoxError;
+use crate::error::{BoxError, causes};
+use crate::transport::backoff;
+use crate::transport::names::Names;
 use crate::transport::per_runtime::PerRuntime;
 use crate::{Error, ErrorKind};
 
@@ -36,8 +44,11 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long the kernel waits for sent data to be acknowledged.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// h2 gives a connection up after this many calls dropped by their callers. Its default, 1,024, is a busy minute.
-const MAX_DROPPED_CALLS: usize = 65_536;
+/// h2 gives a connection up, with all calls on it, after this many calls dropped by their callers. Its default, 1,024, is
+/// a busy minute.
+const MAX_DROPPED_CALLS: u32 = 65_536;
+/// The longest time between signs of life, however often a server asks for fewer.
+const MAX_KEEPALIVE: Duration = Duration::from_secs(600);
 
 /// The connections that calls take turns on.
 #[derive(Debug)]
@@ -65,16 +76,27 @@ enum State {
     /// One task dials for all that wait. It is bounded in time, and ends with the runtime it runs in.
     Dialing(Waiting),
     Ready(Connection),
+    /// So many dials in a row have failed; while other slots have connections, this one waits before the next.
+    Failed {
+        dials: u32,
+        until: Instant,
+    },
 }
 
 type Dialed = Result<Connection, DialError>;
 
-/// The outcome of a dial, when it is there.
-type Waiting = watch::Receiver<Option<Dialed>>;
+/// A dial, the so many-th in a row, and its outcome when it is there.
+#[derive(Debug)]
+struct Dialing {
+    dials: u32,
+    outcome: Option<Dialed>,
+}
+
+type Waiting = watch::Receiver<Dialing>;
 
 impl Connections {
-    pub(crate) fn new(origin: &Uri, config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
-        let dialer = Arc::new(Dialer::new(origin, config, settings)?);
+    pub(crate) fn new(origin: &Uri, names: Names, config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
+        let dialer = Arc::new(Dialer::new(origin, names, config, settings)?);
         Ok(Self { dialer, slots: settings.connections, of_runtimes: PerRuntime::new() })
     }
 
@@ -83,20 +105,35 @@ impl Connections {
         self.slots
     }
 
-    /// The next connection, made now if need be. Dropping the future leaves the dialing to those who still wait.
+    /// The next connection, made now if there is none. Dropping the future leaves the dialing to those who still wait.
     pub(crate) async fn get(&self) -> Result<Connection, Error> {
-        let slots = self.of_runtimes.get(|| Ok::<_, Error>(Arc::new(Slots::new(self.slots))))?;
-        let slot = &slots.slots[slots.turn.fetch_add(1, Ordering::Relaxed) % slots.slots.len()];
-        match slot.look(&self.dialer) {
-            Ok(connection) => Ok(connection),
-            Err(mut waiting) => match waiting.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
-                Ok(Some(Ok(connection))) => Ok(connection),
-                Ok(Some(Err(error))) => Err(error.into()),
-                Ok(None) | Err(_) => {
-                    Err(Error::new(ErrorKind::Connect, "the runtime ended before a connection was made"))
-                }
-            },
+        let slots = self.of_runtimes.get(|_| true, || Ok::<_, Error>(Arc::new(Slots::new(self.slots))))?;
+        let generation = self.dialer.names.generation();
+        let turn = slots.turn.fetch_add(1, Ordering::Relaxed);
+        let number = slots.slots.len();
+        let slot = &slots.slots[turn % number];
+        let waiting = match slot.look(&self.dialer, generation) {
+            Look::Ready(connection) => return Ok(connection),
+            Look::Dialing(waiting) => Some(waiting),
+            Look::Failed => None,
+        };
+        // Another connection serves as well, while this one is made.
+        let others = (1..number).map(|next| &slots.slots[(turn + next) % number]);
+        if let Some(connection) = others.into_iter().find_map(|slot| slot.ready(generation)) {
+            return Ok(connection);
         }
+        let mut waiting = waiting.unwrap_or_else(|| slot.dial(&self.dialer, generation));
+        match waiting.wait_for(|dialing| dialing.outcome.is_some()).await.map(|dialing| dialing.outcome.clone()) {
+            Ok(Some(Ok(connection))) => Ok(connection),
+            Ok(Some(Err(error))) => Err(error.into()),
+            Ok(None) | Err(_) => Err(Error::new(ErrorKind::Connect, "the runtime ended before a connection was made")),
+        }
+    }
+
+    /// Gives the connections that there are no more calls.
+    pub(crate) fn disconnect(&self) {
+        self.dialer.names.next_generation();
+        self.of_runtimes.clear();
     }
 }
 
@@ -106,44 +143,94 @@ impl Slots {
     }
 }
 
+/// What stands in a slot.
+enum Look {
+    Ready(Connection),
+    Dialing(Waiting),
+    /// Nothing, and it is too early to dial again.
+    Failed,
+}
+
 impl Slot {
-    /// The connection that stands here, or the outcome to wait for.
-    fn look(&self, dialer: &Arc<Dialer>) -> Result<Connection, Waiting> {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // The state is whole between any two statements, so a panic elsewhere cannot have broken it.
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Dialing(waiting) = &*state {
-            let outcome = waiting.borrow().clone();
-            match outcome {
-                Some(Ok(connection)) => *state = State::Ready(connection),
-                None if waiting.has_changed().is_ok() => return Err(waiting.clone()),
-                // It failed, or the dialing task is gone.
-                Some(Err(_)) | None => *state = State::Idle,
-            }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection that stands here, if there is one.
+    fn ready(&self, generation: u64) -> Option<Connection> {
+        match &*self.state() {
+            State::Ready(connection) if connection.is_open(generation) => Some(connection.clone()),
+            State::Dialing(dialing) => match &dialing.borrow().outcome {
+                Some(Ok(connection)) if connection.is_open(generation) => Some(connection.clone()),
+                _ => None,
+            },
+            _ => None,
         }
-        if let State::Ready(connection) = &*state
-            && connection.is_open()
-        {
-            return Ok(connection.clone());
+    }
+
+    /// The connection that stands here, or the dial that will bring it, begun now unless the last one has just failed.
+    fn look(&self, dialer: &Arc<Dialer>, generation: u64) -> Look {
+        let mut state = self.state();
+        state.settle();
+        match &*state {
+            State::Ready(connection) if connection.is_open(generation) => Look::Ready(connection.clone()),
+            State::Dialing(waiting) => Look::Dialing(waiting.clone()),
+            State::Failed { until, .. } if Instant::now() < *until => Look::Failed,
+            State::Idle | State::Ready(_) | State::Failed { .. } => Look::Dialing(state.dial(dialer, generation)),
         }
-        let (done, waiting) = watch::channel(None);
-        let dialing = Arc::clone(dialer);
+    }
+
+    /// Dials, unless somebody does.
+    fn dial(&self, dialer: &Arc<Dialer>, generation: u64) -> Waiting {
+        let mut state = self.state();
+        match &*state {
+            State::Dialing(waiting) => waiting.clone(),
+            _ => state.dial(dialer, generation),
+        }
+    }
+}
+
+impl State {
+    /// Takes note of the end of a dial.
+    fn settle(&mut self) {
+        let Self::Dialing(waiting) = self else { return };
+        let gone = waiting.has_changed().is_err();
+        let dialing = waiting.borrow();
+        let settled = match &dialing.outcome {
+            Some(Ok(connection)) => Self::Ready(connection.clone()),
+            Some(Err(_)) => Self::Failed { dials: dialing.dials, until: Instant::now() + backoff::dial(dialing.dials) },
+            // Its runtime is gone.
+            None if gone => Self::Idle,
+            None => return,
+        };
+        drop(dialing);
+        *self = settled;
+    }
+
+    fn dial(&mut self, dialer: &Arc<Dialer>, generation: u64) -> Waiting {
+        let dials = if let Self::Failed { dials, .. } = self { dials.saturating_add(1) } else { 1 };
+        let (done, waiting) = watch::channel(Dialing { dials, outcome: None });
+        let dialer = Arc::clone(dialer);
         tokio::spawn(async move {
-            let outcome = dialing.dial().await;
-            done.send_replace(Some(outcome));
+            let outcome = dialer.dial(generation).await;
+            done.send_modify(|dialing| dialing.outcome = Some(outcome));
         });
-        *state = State::Dialing(waiting.clone());
-        Err(waiting)
+        *self = Self::Dialing(waiting.clone());
+        waiting
     }
 }
 
 /// How to make a connection.
 struct Dialer {
     origin: Uri,
+    names: Names,
     timeout: Duration,
-    tcp: HttpConnector,
+    tcp: HttpConnector<Names>,
     #[cfg(feature = "tls")]
     tls: Option<(tokio_rustls::TlsConnector, rustls::pki_types::ServerName<'static>)>,
-    keepalive: Option<Duration>,
+    /// How often to ask for a sign of life. Doubled when the server finds it too often.
+    keepalive: Mutex<Option<Duration>>,
 }
 
 impl fmt::Debug for Dialer {
@@ -154,8 +241,8 @@ impl fmt::Debug for Dialer {
 
 impl Dialer {
     #[cfg_attr(not(feature = "tls"), allow(clippy::unnecessary_wraps, reason = "only TLS can be set up wrongly"))]
-    fn new(origin: &Uri, config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
-        let mut tcp = HttpConnector::new();
+    fn new(origin: &Uri, names: Names, config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
+        let mut tcp = HttpConnector::new_with_resolver(names.clone());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Shared among the addresses of a name, so that one that is silent leaves time for the next.
@@ -166,16 +253,17 @@ impl Dialer {
         tcp.set_keepalive_interval(Some(TCP_KEEPALIVE / 3));
         Ok(Self {
             origin: origin.clone(),
+            names,
             timeout: config.connect_timeout,
             tcp,
             #[cfg(feature = "tls")]
             tls: tls(origin, config)?,
-            keepalive: settings.keepalive,
+            keepalive: Mutex::new(settings.keepalive),
         })
     }
 
-    async fn dial(&self) -> Dialed {
-        match tokio::time::timeout(self.timeout, self.connect()).await {
+    async fn dial(self: &Arc<Self>, generation: u64) -> Dialed {
+        match tokio::time::timeout(self.timeout, self.connect(generation)).await {
             Ok(Ok(connection)) => {
                 tracing::debug!(endpoint = %self.origin, "connected over gRPC");
                 Ok(connection)
@@ -185,41 +273,68 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, BoxError> {
-        let tcp = self.tcp.clone().call(self.origin.clone()).await?;
+    async fn connect(self: &Arc<Self>, generation: u64) -> Result<Connection, BoxError> {
+        let tcp = self.tcp.clone().call(self.origin.clone()).await?.into_inner();
         #[cfg(feature = "tls")]
         if let Some((tls, name)) = &self.tls {
-            let stream = tls.connect(name.clone(), tcp.into_inner()).await?;
+            let stream = tls.connect(name.clone(), tcp).await?;
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-                return Err("the server does not offer HTTP/2 over TLS; is this the port of its gRPC API?".into());
+                return Err(NoHttp2::NotOffered.into());
             }
-            return self.handshake(hyper_util::rt::TokioIo::new(stream)).await;
+            return self.handshake(stream, generation).await;
         }
-        self.handshake(tcp).await
+        self.handshake(tcp, generation).await
     }
 
-    async fn handshake<I>(&self, io: I) -> Result<Connection, BoxError>
+    async fn handshake<I>(self: &Arc<Self>, io: I, generation: u64) -> Result<Connection, BoxError>
     where
-        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let keepalive = *self.keepalive();
+        let (greeted, greeting) = Greeted::new(io);
         let (sender, connection) = http2::Builder::new(Spawn)
             .timer(TokioTimer::new())
-            .keep_alive_interval(self.keepalive)
+            .keep_alive_interval(keepalive)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(false)
-            .max_local_error_reset_streams(MAX_DROPPED_CALLS)
-            .handshake(io)
+            .max_local_error_reset_streams(MAX_DROPPED_CALLS as usize)
+            .handshake(TokioIo::new(greeted))
             .await?;
-        let endpoint = self.origin.clone();
+        let dialer = Arc::clone(self);
         // Ends when the connection does, or with the last clone of `sender`.
         tokio::spawn(async move {
+            let endpoint = &dialer.origin;
             match connection.await {
                 Ok(()) => tracing::debug!(%endpoint, "connection closed"),
+                Err(error) if asks_for_calm(&error) => dialer.calm_down(keepalive),
                 Err(error) => tracing::debug!(%endpoint, %error, "connection lost"),
             }
         });
-        Ok(Connection { sender, record: Arc::default() })
+        greeting::wait(greeting).await?;
+        Ok(Connection { sender, generation, record: Arc::default() })
     }
+
+    fn keepalive(&self) -> std::sync::MutexGuard<'_, Option<Duration>> {
+        // Whole between any two statements, so a panic elsewhere cannot have broken it.
+        self.keepalive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the server for signs of life half as often as the connection did that it ended for that.
+    fn calm_down(&self, had: Option<Duration>) {
+        let calmer = had.map(|interval| (interval * 2).min(MAX_KEEPALIVE).max(interval));
+        let mut keepalive = self.keepalive();
+        *keepalive = (*keepalive).max(calmer);
+        tracing::warn!(endpoint = %self.origin, keepalive = ?*keepalive, "the server finds the signs of life that it is asked for too many; there will be fewer");
+    }
+}
+
+/// Whether the server ended the connection because it found the other side too busy.
+fn asks_for_calm(error: &hyper::Error) -> bool {
+    causes(error).any(|cause| {
+        cause.downcast_ref::<h2::Error>().is_some_and(|error| {
+            error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+        })
+    })
 }
 
 /// Runs what hyper spawns: a task for each call, whose future is large. In a box it is not copied around with its task,
@@ -279,10 +394,14 @@ impl From<DialError> for Error {
         }
 
         let connect = Error::new(ErrorKind::Connect, error.what);
-        match error.source {
-            Some(source) => connect.with_source(Shared(source)),
-            None => connect,
+        let Some(source) = error.source else { return connect };
+        if source.is::<NoHttp2>() {
+            return Error::new(ErrorKind::Connect, source.to_string()).no_grpc();
         }
+        if source.is::<NoGreeting>() {
+            return Error::new(ErrorKind::Connect, source.to_string());
+        }
+        crate::transport::judge_trust(connect, &*source).with_source(Shared(source))
     }
 }
 
@@ -290,29 +409,34 @@ impl From<DialError> for Error {
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     sender: SendRequest<Body>,
+    /// Of the [`Names`] when it was dialled.
+    generation: u64,
     record: Arc<Record>,
 }
 
 /// What the calls on a connection have found out about it.
 #[derive(Debug, Default)]
 struct Record {
-    answered: AtomicBool,
     retired: AtomicBool,
+    /// Calls that their callers dropped. h2 counts them for the whole life of the connection.
+    dropped: AtomicU32,
 }
 
 impl Connection {
-    /// Whether the other side has answered anything on it.
-    pub(crate) fn has_answered(&self) -> bool {
-        self.record.answered.load(Ordering::Relaxed)
-    }
-
     /// Gives it no more calls. A call learns that a connection has ended a moment before the connection's sender does.
     pub(crate) fn retire(&self) {
         self.record.retired.store(true, Ordering::Relaxed);
     }
 
-    fn is_open(&self) -> bool {
-        !self.record.retired.load(Ordering::Relaxed) && !self.sender.is_closed()
+    /// Counts a call that its caller dropped, and retires the connection long before that could harm it.
+    pub(crate) fn dropped_call(&self) {
+        if self.record.dropped.fetch_add(1, Ordering::Relaxed) >= MAX_DROPPED_CALLS / 2 {
+            self.retire();
+        }
+    }
+
+    fn is_open(&self, generation: u64) -> bool {
+        generation == self.generation && !self.record.retired.load(Ordering::Relaxed) && !self.sender.is_closed()
     }
 }
 
@@ -327,12 +451,11 @@ impl Service<Request<Body>> for Connection {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let sent = self.sender.send_request(request);
-        let record = Arc::clone(&self.record);
         Box::pin(async move {
             let mut response = sent.await?;
-            record.answered.store(true, Ordering::Relaxed);
             if is_not_grpc(&response) {
-                return Err(NotGrpc { status: response.status() }.into());
+                let (head, _) = response.into_parts();
+                return Err(NotGrpc { status: head.status, headers: head.headers }.into());
             }
             vet(response.headers_mut());
             Ok(response.map(Checked))
@@ -353,6 +476,7 @@ fn is_not_grpc<T>(response: &Response<T>) -> bool {
 #[error("the answer is not gRPC: HTTP status {status}")]
 pub(crate) struct NotGrpc {
     pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
 }
 
 /// The names of gRPC's headers and trailers.

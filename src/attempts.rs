@@ -1,0 +1,193 @@
+//! One call, attempt after attempt, until it ends.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use tokio::time::Instant;
+
+use crate::client::Client;
+use crate::close::Running;
+use crate::idempotency::{Key, Keyed};
+use crate::retry::{Failed, Next};
+use crate::transport::{Body, Call, Reply, Transport};
+use crate::{Error, ErrorKind, Method, Outcome, Request, batch};
+
+/// A call and what became of it so far.
+pub(crate) struct Attempts<'a> {
+    client: &'a Client,
+    method: &'a str,
+    known: Option<Method>,
+    /// Whether it may be carried out twice.
+    repeatable: bool,
+    running: Running<'a>,
+    started: Instant,
+    deadline: Option<Instant>,
+    /// The attempts that failed, and those of them that found a server.
+    failed: u32,
+    counted: u32,
+    /// Whether one of them may have been carried out.
+    may_have_run: bool,
+    from: &'a dyn Transport,
+}
+
+impl<'a> Attempts<'a> {
+    /// Begins the call.
+    pub(crate) fn new(
+        client: &'a Client,
+        method: &'a str,
+        known: Option<Method>,
+        repeatable: bool,
+    ) -> Result<Self, Error> {
+        let running = if tokio::runtime::Handle::try_current().is_ok() {
+            client.shared.gate.enter()
+        } else {
+            Err(Error::invalid("the client was used outside of a tokio runtime"))
+        };
+        let running = running.map_err(|error| log(method, client.at(error, method)))?;
+        let started = Instant::now();
+        Ok(Self {
+            client,
+            method,
+            known,
+            repeatable,
+            running,
+            started,
+            // A deadline beyond what the clock can say is none.
+            deadline: client.timeout().and_then(|timeout| started.checked_add(timeout)),
+            failed: 0,
+            counted: 0,
+            may_have_run: false,
+            from: client.transport(),
+        })
+    }
+
+    /// Where the answer came from.
+    pub(crate) fn from(&self) -> &'a dyn Transport {
+        self.from
+    }
+
+    /// Sends a request with its own types, and a key if it has none.
+    pub(crate) async fn run_typed<R: Request>(&mut self, request: &R, key: Option<Key>) -> Result<R::Reply, Error> {
+        let keyed = key.map(|key| Keyed { request, key });
+        let body: &dyn Body = match &keyed {
+            Some(keyed) => keyed,
+            None => request,
+        };
+        self.run(body, |reply| {
+            let reply = reply.read()?;
+            batch::check_answers(Request::answers(request), &reply).map(|()| reply)
+        })
+        .await
+    }
+
+    /// Sends `body` until an answer can be read, or until it is not to be sent again.
+    pub(crate) async fn run<T>(
+        &mut self,
+        body: &dyn Body,
+        read: impl Fn(Reply) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        loop {
+            let failed = match self.send(body).await {
+                Ok(reply) => match read(reply) {
+                    Ok(read) => {
+                        if self.failed == 0 {
+                            self.client.shared.budget.earn();
+                        }
+                        self.running.end(Outcome::Done);
+                        return Ok(read);
+                    }
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            self.again(failed).await?;
+        }
+    }
+
+    /// Sends `body` once, for as long as the attempt may last.
+    async fn send(&mut self, body: &dyn Body) -> Result<Reply, Error> {
+        let shared = &self.client.shared;
+        let now = if self.failed == 0 { self.started } else { Instant::now() };
+        let deadline = self.client.retry.attempt_deadline(self.counted, self.repeatable, now, self.deadline);
+        let call = Call::new(self.method, self.known, body, deadline);
+        let sent = unless(shared.carrier.send(&call), shared.gate.cut());
+        let sent = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, sent).await.map_err(|_| deadline - now),
+            None => Ok(sent.await),
+        };
+        let error = match sent {
+            Ok(Some(Ok((reply, from)))) => {
+                self.from = from;
+                return Ok(reply);
+            }
+            Ok(Some(Err(error))) => return Err(error),
+            Ok(None) => {
+                let cut = Error::new(ErrorKind::Closed, "the client was closed before an answer came");
+                cut.with_outcome(Outcome::Unknown)
+            }
+            Err(waited) => Error::new(ErrorKind::Timeout, format!("no answer within {waited:?}")),
+        };
+        Err(call.handover().judge(error))
+    }
+
+    /// Waits until it is time for another attempt, or says how the call ends.
+    pub(crate) async fn again(&mut self, error: Error) -> Result<(), Error> {
+        let (client, retry) = (self.client, &self.client.retry);
+        let error = error.at(self.method.to_owned().into(), self.from.name(), self.from.endpoint());
+        self.failed += 1;
+        self.counted += u32::from(!retry.waits_for(&error));
+        self.may_have_run |= error.may_have_run();
+        let next = retry.next(
+            &Failed {
+                method: self.method,
+                error: &error,
+                may_have_run: self.may_have_run,
+                attempts: self.counted,
+                repeatable: self.repeatable,
+                started: self.started,
+                now: Instant::now(),
+                deadline: self.deadline,
+            },
+            &client.shared.budget,
+        );
+        let error = match next {
+            Next::After(wait) => {
+                tracing::debug!(method = self.method, attempt = self.failed, ?wait, %error, "call to be repeated");
+                if unless(tokio::time::sleep(wait), client.shared.gate.cut()).await.is_some() {
+                    return Ok(());
+                }
+                error
+            }
+            Next::Stop => error,
+            Next::NoBudget => error.and(", and it is not repeated because too many calls lately were"),
+        };
+        let error = if self.may_have_run && !error.may_have_run() {
+            error.and(", and an earlier attempt ended without an answer").with_outcome(Outcome::Unknown)
+        } else {
+            error
+        };
+        self.running.end(error.outcome());
+        Err(log(self.method, error.after_attempts(self.failed)))
+    }
+
+    /// The call has ended well after all.
+    pub(crate) fn done(&mut self) {
+        self.running.end(Outcome::Done);
+    }
+}
+
+fn log(method: &str, error: Error) -> Error {
+    tracing::debug!(method, kind = error.kind().name(), %error, "call failed");
+    error
+}
+
+/// The future's output, unless `stop` ends first.
+async fn unless<F: Future>(future: F, stop: impl Future<Output = ()>) -> Option<F::Output> {
+    let (mut future, mut stop) = (pin!(future), pin!(stop));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => stop.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}

@@ -1,0 +1,47 @@
+//! A broadcast that succeeded in some of its channels.
+
+use crate::request::Part;
+use crate::{ApiError, BroadcastRequest, BroadcastResult, Error, Outcome, PublishResponse};
+
+/// The channels to try again: those that failed and may succeed in another attempt that can do no harm.
+pub(crate) fn failed_part(
+    request: &BroadcastRequest,
+    result: &BroadcastResult,
+    repeatable: bool,
+) -> Option<Part<BroadcastRequest>> {
+    let again = |error: &ApiError| error.is_transient() && (error.is_refusal() || repeatable);
+    let failed: Vec<_> = result.failed().filter(|(_, error)| again(error)).collect();
+    let (_, error) = failed.first()?;
+    let places: Vec<_> = failed.iter().map(|(place, _)| *place).collect();
+    // As many answers as channels were asked for: that is checked before.
+    let channels = places.iter().filter_map(|place| request.channels.get(*place)).cloned().collect();
+    let error = (*error).clone();
+    Some(Part { request: BroadcastRequest { channels, ..request.clone() }, places, error })
+}
+
+/// Puts what became of those channels in the place of how they had failed.
+pub(crate) fn join(result: &mut BroadcastResult, places: &[usize], answer: Result<BroadcastResult, Error>) {
+    let mut set = |place: usize, response| {
+        if let Some(slot) = result.responses.get_mut(place) {
+            *slot = response;
+        }
+    };
+    match answer {
+        Ok(answer) => places.iter().zip(answer.responses).for_each(|(place, response)| set(*place, response)),
+        // They failed as they had failed before.
+        Err(error) if matches!(error.outcome(), Outcome::NotSent | Outcome::Refused) => {}
+        // The repeat may have been carried out, which the earlier error would deny.
+        Err(error) => {
+            let unknown = ApiError {
+                temporary: true,
+                ..ApiError::new(
+                    ApiError::INTERNAL,
+                    format!("the channel was tried again, and it is unknown how that ended: {error}"),
+                )
+            };
+            for place in places {
+                set(*place, PublishResponse { error: Some(unknown.clone()), result: None });
+            }
+        }
+    }
+}

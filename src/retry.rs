@@ -1,0 +1,260 @@
+//! Whether, when and how often a failed call is repeated.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::RetryAfter;
+use crate::transport::backoff;
+use crate::{ApiError, Error, ErrorKind, Outcome};
+
+/// A server keeps idempotency keys for 300 s from when it first saw them. Later it would carry the call out again, so
+/// repeats end well before.
+const KEYS_LAST: Duration = Duration::from_secs(240);
+/// How much longer than the backoff a server can make a caller wait.
+const LONGEST_HINT: Duration = Duration::from_secs(5);
+
+/// When and how often a failed call is repeated: a setting of [`Config`](crate::Config), or of
+/// [some calls](crate::Client::with_retry).
+///
+/// A call is repeated if that can help and cannot harm: after passing trouble, and only if it certainly was not carried out
+/// or if it [may be carried out twice](crate::Request::is_repeatable). All attempts share the call's deadline, and all calls
+/// of a client a budget: about 35 repeats at once, and then one for every 14 calls that succeed at their first attempt. So
+/// repeats cannot bury a server that is in trouble.
+///
+/// A `publish` or `broadcast` without an idempotency key is given one, the same for every attempt, so that it may be repeated
+/// too. The server keeps each key for 5 minutes; [`idempotency_keys`](Self::idempotency_keys) turns them off.
+///
+/// ```
+/// use std::time::Duration;
+/// use centrifugo_api::{Client, Config, Retry};
+///
+/// let retry = Retry::new().attempts(5).observe(|retry| {
+///     eprintln!("{}: attempt {} failed, next in {:?}", retry.method, retry.attempt, retry.wait);
+/// });
+/// let client = Client::new(Config::grpc("http://localhost:10000").retry(retry))?;
+/// let once = client.with_retry(Retry::off());
+/// # Ok::<(), centrifugo_api::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Retry {
+    attempts: u32,
+    first: Duration,
+    longest: Duration,
+    attempt_timeout: Option<Duration>,
+    keys: bool,
+    wait_for_ready: bool,
+    observer: Option<Observer>,
+}
+
+type Observer = Arc<dyn Fn(&Retrying<'_>) + Send + Sync>;
+
+/// A repeat that is about to happen, as [`Retry::observe`] tells it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Retrying<'a> {
+    /// The method that is called.
+    pub method: &'a str,
+    /// The attempt that failed: 1 is the first.
+    pub attempt: u32,
+    /// Why it failed.
+    pub error: &'a Error,
+    /// How long until the next.
+    pub wait: Duration,
+}
+
+impl Retry {
+    /// At most 3 attempts, after waits of up to 50 ms, then 100 ms, with idempotency keys.
+    pub fn new() -> Self {
+        Self {
+            attempts: 3,
+            first: Duration::from_millis(50),
+            longest: Duration::from_secs(2),
+            attempt_timeout: Some(Duration::from_secs(3)),
+            keys: true,
+            wait_for_ready: false,
+            observer: None,
+        }
+    }
+
+    /// One attempt, and no idempotency keys but the caller's own.
+    pub fn off() -> Self {
+        Self { attempts: 1, attempt_timeout: None, keys: false, ..Self::new() }
+    }
+
+    /// How many attempts a call has, the first included. 3 unless set; 0 counts as 1.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// The bounds of the waits: each is anything up to a bound that begins with `first`, 50 ms unless set, and doubles up to
+    /// `longest`, 2 s unless set. A server's own hint makes it up to 5 s longer.
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        (self.first, self.longest) = (first, longest);
+        self
+    }
+
+    /// How long to wait for an answer to one attempt, if another can follow and a repeat is harmless. 3 s unless set; `None`
+    /// waits until the call's deadline. The last attempt always does.
+    pub fn attempt_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.attempt_timeout = timeout;
+        self
+    }
+
+    /// Whether a `publish` or `broadcast` without an idempotency key is given one. On unless set.
+    ///
+    /// Without, it is repeated only if it certainly was not carried out. The server keeps every key for 5 minutes, which at
+    /// 50,000 publications a second is 15 million of them; consider to turn them off there. Brokers that know no keys
+    /// (NATS) publish a repeat twice: turn them off as well.
+    pub fn idempotency_keys(mut self, keys: bool) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// Whether a call waits for a server that cannot be reached, up to its deadline, instead of failing after the last
+    /// attempt. Off unless set. Such attempts cost nothing of the budget.
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = wait;
+        self
+    }
+
+    /// Calls `observer` before every repeat, for logs and metrics. It must not block.
+    pub fn observe(mut self, observer: impl Fn(&Retrying<'_>) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    pub(crate) fn makes_keys(&self) -> bool {
+        self.keys && self.attempts > 1
+    }
+
+    /// When an attempt that begins now ends, given the number of those before it.
+    pub(crate) fn attempt_deadline(
+        &self,
+        failed: u32,
+        repeatable: bool,
+        now: Instant,
+        deadline: Option<Instant>,
+    ) -> Option<Instant> {
+        let another = repeatable && failed + 1 < self.attempts;
+        let attempt = self.attempt_timeout.filter(|_| another).and_then(|wait| now.checked_add(wait));
+        match (attempt, deadline) {
+            (Some(attempt), Some(deadline)) => Some(attempt.min(deadline)),
+            (attempt, deadline) => attempt.or(deadline),
+        }
+    }
+
+    /// Whether an attempt that failed so only waited for the server to be there.
+    pub(crate) fn waits_for(&self, error: &Error) -> bool {
+        self.wait_for_ready && error.kind() == ErrorKind::Connect && error.outcome() == Outcome::NotSent
+    }
+
+    /// How long to wait before the next attempt of a call, if there is to be one.
+    pub(crate) fn next(&self, failed: &Failed<'_>, budget: &Budget) -> Next {
+        let Failed { error, attempts, repeatable, started, now, deadline, .. } = *failed;
+        if !error.is_transient() || error.hint() == Some(RetryAfter::Never) {
+            return Next::Stop;
+        }
+        let waits = self.waits_for(error);
+        if (attempts >= self.attempts && !waits) || (failed.may_have_run && !repeatable) {
+            return Next::Stop;
+        }
+        let backoff = backoff::retry(attempts, self.first, self.longest);
+        let wait = match error.hint() {
+            Some(RetryAfter::Wait(hint)) => hint.clamp(backoff, backoff + LONGEST_HINT),
+            Some(RetryAfter::Never) | None => backoff,
+        };
+        let Some(next) = now.checked_add(wait) else { return Next::Stop };
+        let keys_end = failed.may_have_run.then(|| started + KEYS_LAST);
+        if deadline.is_some_and(|deadline| next >= deadline) || keys_end.is_some_and(|end| next >= end) {
+            return Next::Stop;
+        }
+        if !waits && !budget.spend(error) {
+            return Next::NoBudget;
+        }
+        if let Some(observer) = &self.observer {
+            observer(&Retrying { method: failed.method, attempt: attempts, error, wait });
+        }
+        Next::After(wait)
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry")
+            .field("attempts", &self.attempts)
+            .field("backoff", &(self.first..=self.longest))
+            .field("attempt_timeout", &self.attempt_timeout)
+            .field("idempotency_keys", &self.keys)
+            .field("wait_for_ready", &self.wait_for_ready)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call whose latest attempt failed.
+pub(crate) struct Failed<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) error: &'a Error,
+    /// Whether this attempt or an earlier one may have been carried out.
+    pub(crate) may_have_run: bool,
+    /// The attempts so far.
+    pub(crate) attempts: u32,
+    /// Whether the call may be carried out twice.
+    pub(crate) repeatable: bool,
+    pub(crate) started: Instant,
+    pub(crate) now: Instant,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// What comes after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Another attempt, when this time has passed.
+    After(Duration),
+    Stop,
+    /// It would be repeated, but too much was lately.
+    NoBudget,
+}
+
+/// What all repeats of a client are paid from, so that they stay few beside first attempts when everything fails.
+#[derive(Debug)]
+pub(crate) struct Budget(AtomicU32);
+
+impl Budget {
+    const FULL: u32 = 500;
+    /// The price of a repeat, and that of one after a refusal for overload, which is over quickly.
+    const REPEAT: u32 = 14;
+    const REPEAT_REFUSED: u32 = 5;
+
+    pub(crate) fn new() -> Self {
+        Self(AtomicU32::new(Self::FULL))
+    }
+
+    /// Takes note of a call that succeeded at once.
+    pub(crate) fn earn(&self) {
+        // Usually it is full, and nothing is written.
+        if self.0.load(Ordering::Relaxed) < Self::FULL {
+            let _ =
+                self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now < Self::FULL).then(|| now + 1));
+        }
+    }
+
+    /// Pays for a repeat. Whether there was enough.
+    pub(crate) fn spend(&self, error: &Error) -> bool {
+        let refused = error.outcome() == Outcome::Refused
+            && (error.kind() == ErrorKind::Unavailable || error.code() == Some(ApiError::TOO_MANY_REQUESTS));
+        let price = if refused { Self::REPEAT_REFUSED } else { Self::REPEAT };
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(price)).is_ok()
+    }
+}

@@ -1,0 +1,307 @@
+//! Several endpoints of one transport: which one gets a call, and what a call that never reached one does next.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::health::{Health, Sign, Standing};
+use super::{Call, Reply, Transport};
+use crate::{Error, ErrorKind, Outcome};
+
+/// Which of several endpoints gets a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Balance {
+    /// Of two that are picked at random the one with fewer calls under way. For endpoints that are equal.
+    #[default]
+    LeastBusy,
+    /// The first, in the order given, that can be reached. For endpoints of which the later ones stand by.
+    Priority,
+}
+
+/// The endpoints of one transport.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    endpoints: Vec<Endpoint>,
+    balance: Balance,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    transport: Box<dyn Transport>,
+    in_flight: AtomicUsize,
+    /// Whether `health` has something to say, so that a call without trouble need not lock it.
+    troubled: AtomicBool,
+    health: Mutex<Health>,
+    /// Why no connection could be made lately.
+    reason: Mutex<Option<Error>>,
+}
+
+/// An endpoint as [`Client::endpoints`](crate::Client::endpoints) shows it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EndpointStatus {
+    /// The transport's name: `"grpc"` or `"http"`.
+    pub transport: &'static str,
+    /// The address.
+    pub endpoint: std::sync::Arc<str>,
+    /// Whether it is given calls. One that failed is left out for a time, and then tried with one call.
+    pub available: bool,
+    /// The calls under way.
+    pub in_flight: usize,
+}
+
+/// A success, or a failure, with the place where it happened.
+pub(crate) type Sent<'a> = Result<(Reply, &'a dyn Transport), Error>;
+
+impl Balancer {
+    pub(crate) fn new(transports: Vec<Box<dyn Transport>>, balance: Balance) -> Self {
+        let endpoints = transports.into_iter().map(|transport| Endpoint {
+            transport,
+            in_flight: AtomicUsize::new(0),
+            troubled: AtomicBool::new(false),
+            health: Mutex::default(),
+            reason: Mutex::default(),
+        });
+        Self { endpoints: endpoints.collect(), balance }
+    }
+
+    /// The endpoint that stands for all of them where there was no call.
+    pub(crate) fn first(&self) -> &dyn Transport {
+        &*self.endpoints[0].transport
+    }
+
+    pub(crate) fn status(&self) -> impl Iterator<Item = EndpointStatus> {
+        self.endpoints.iter().map(|endpoint| EndpointStatus {
+            transport: endpoint.transport.name(),
+            endpoint: endpoint.transport.endpoint().unwrap_or_default(),
+            available: !endpoint.is_troubled() || endpoint.health().standing(Instant::now()) == Standing::In,
+            in_flight: endpoint.in_flight.load(Ordering::Relaxed),
+        })
+    }
+
+    pub(crate) fn disconnect(&self) {
+        for endpoint in &self.endpoints {
+            endpoint.transport.disconnect();
+        }
+    }
+
+    /// Whether every endpoint is left out.
+    pub(crate) fn is_out(&self) -> bool {
+        self.endpoints
+            .iter()
+            .all(|endpoint| endpoint.is_troubled() && endpoint.health().standing(Instant::now()) != Standing::In)
+    }
+
+    /// Sends a call to one endpoint, and if it certainly never got there, to the others, each once.
+    pub(crate) async fn send(&self, call: &Call<'_>) -> Sent<'_> {
+        let mut tried = Vec::new();
+        let mut last = None;
+        while let Some((index, trial)) = self.pick(&tried) {
+            match self.endpoints[index].send(call, trial).await {
+                Err(error) if never_arrived(&error) && tried.len() + 1 < self.endpoints.len() => {
+                    tracing::debug!(method = call.method(), %error, "the call goes to another endpoint");
+                    tried.push(index);
+                    last = Some(error);
+                }
+                sent => return sent,
+            }
+        }
+        Err(last.unwrap_or_else(|| self.all_out()))
+    }
+
+    /// Sends a call whatever is known of the endpoints, to one after the other until one answers well.
+    pub(crate) async fn probe(&self, call: &Call<'_>) -> Result<Reply, Error> {
+        let mut last = None;
+        for endpoint in &self.endpoints {
+            match endpoint.send(call, true).await {
+                Ok((reply, _)) => return Ok(reply),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| self.all_out()))
+    }
+
+    /// The endpoint for the next call, and whether the call is its trial.
+    fn pick(&self, tried: &[usize]) -> Option<(usize, bool)> {
+        let busy = |index: usize| self.endpoints[index].in_flight.load(Ordering::Relaxed);
+        let less_busy = |one, other| if busy(one) <= busy(other) { one } else { other };
+        if tried.is_empty() && !self.endpoints.iter().any(Endpoint::is_troubled) {
+            let index = match (self.balance, self.endpoints.len()) {
+                (Balance::Priority, _) | (_, 1) => 0,
+                (Balance::LeastBusy, number) => {
+                    let (one, other) = two_of(number);
+                    less_busy(one, other)
+                }
+            };
+            return Some((index, false));
+        }
+        let now = Instant::now();
+        let standing: Vec<_> = self.endpoints.iter().map(|endpoint| endpoint.standing(now)).collect();
+        let usable = |index: &usize| matches!(standing[*index], Standing::In | Standing::Due) && !tried.contains(index);
+        let candidates: Vec<_> = (0..self.endpoints.len()).filter(usable).collect();
+        let picked = match (self.balance, candidates.len()) {
+            (Balance::Priority, _) | (_, 0 | 1) => candidates.first().copied(),
+            (Balance::LeastBusy, number) => {
+                let (one, other) = two_of(number);
+                Some(less_busy(candidates[one], candidates[other]))
+            }
+        };
+        if let Some(index) = picked {
+            let trial = standing[index] == Standing::Due && self.endpoints[index].begin_trial(now);
+            return Some((index, trial));
+        }
+        // All are left out. One that answered nothing lately may still do; one that cannot be connected to will not.
+        if !tried.is_empty() {
+            return None;
+        }
+        let silent = (0..self.endpoints.len()).filter(|index| !self.endpoints[*index].health().is_unreachable());
+        let soonest = silent.min_by_key(|index| match standing[*index] {
+            Standing::Out(until) => Some(until),
+            Standing::In | Standing::Due | Standing::OnTrial => None,
+        });
+        soonest.map(|index| (index, false))
+    }
+
+    /// Why no endpoint was tried.
+    fn all_out(&self) -> Error {
+        let now = Instant::now();
+        let next = self.endpoints.iter().map(|endpoint| match endpoint.standing(now) {
+            Standing::Out(until) => until.saturating_duration_since(now),
+            Standing::In | Standing::Due | Standing::OnTrial => std::time::Duration::ZERO,
+        });
+        let next = next.min().unwrap_or_default();
+        let reasons = self.endpoints.iter().filter_map(|endpoint| endpoint.reason().as_ref().map(Error::echo));
+        // Mistrust goes first: it does not pass.
+        let reason = reasons.min_by_key(Error::is_transient);
+        let reason = reason.unwrap_or_else(|| Error::new(ErrorKind::Connect, "no connection could be made"));
+        reason.and(&format!("; that was the last try, and the next is in {next:?}"))
+    }
+}
+
+impl Endpoint {
+    fn is_troubled(&self) -> bool {
+        self.troubled.load(Ordering::Relaxed)
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        // Whole between any two statements, so a panic elsewhere cannot have broken it.
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reason(&self) -> MutexGuard<'_, Option<Error>> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn standing(&self, now: Instant) -> Standing {
+        if self.is_troubled() { self.health().standing(now) } else { Standing::In }
+    }
+
+    /// Claims the trial, unless another call just did.
+    fn begin_trial(&self, now: Instant) -> bool {
+        let mut health = self.health();
+        let due = health.standing(now) == Standing::Due;
+        if due {
+            health.begin_trial();
+        }
+        due
+    }
+
+    async fn send(&self, call: &Call<'_>, trial: bool) -> Sent<'_> {
+        let mut under_way = UnderWay::new(self, call, trial);
+        let sent = self.transport.send(call).await;
+        match sent {
+            Ok(reply) => {
+                under_way.sign = Sign::Answered;
+                Ok((reply, &*self.transport))
+            }
+            Err(error) => {
+                let error = error.at(call.method().to_owned().into(), self.transport.name(), self.transport.endpoint());
+                under_way.sign = sign(&error);
+                if under_way.sign == Sign::Unreachable {
+                    *self.reason() = Some(error.echo());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn note(&self, sign: Sign, trial: bool) {
+        if sign == Sign::Answered && !trial && !self.is_troubled() {
+            return;
+        }
+        let now = Instant::now();
+        let mut health = self.health();
+        let (before, disconnect) = (health.standing(now), health.note(sign, trial, now));
+        let after = health.standing(now);
+        self.troubled.store(!health.is_clear(), Ordering::Relaxed);
+        drop(health);
+        if disconnect {
+            self.transport.disconnect();
+        }
+        let endpoint = self.transport.endpoint();
+        match (before, after) {
+            (Standing::In, Standing::Out(_)) => {
+                tracing::info!(endpoint = endpoint.as_deref(), ?sign, "endpoint left out")
+            }
+            (Standing::Out(_) | Standing::Due | Standing::OnTrial, Standing::In) => {
+                tracing::info!(endpoint = endpoint.as_deref(), "endpoint is back");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A call on its way to an endpoint. However it ends, it is counted and taken note of.
+struct UnderWay<'a> {
+    endpoint: &'a Endpoint,
+    deadline: Option<Instant>,
+    trial: bool,
+    sign: Sign,
+}
+
+impl<'a> UnderWay<'a> {
+    fn new(endpoint: &'a Endpoint, call: &Call<'_>, trial: bool) -> Self {
+        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { endpoint, deadline: call.deadline(), trial, sign: Sign::Nothing }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        // The client drops a call whose deadline passes.
+        if self.sign == Sign::Nothing && self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            self.sign = Sign::TimedOut;
+        }
+        if self.sign != Sign::Nothing || self.trial {
+            self.endpoint.note(self.sign, self.trial);
+        }
+    }
+}
+
+/// Two different numbers below `number`, which is at least 2.
+fn two_of(number: usize) -> (usize, usize) {
+    let one = fastrand::usize(..number);
+    (one, (one + fastrand::usize(1..number)) % number)
+}
+
+/// What an error says about the endpoint.
+fn sign(error: &Error) -> Sign {
+    match (error.kind(), error.outcome()) {
+        (ErrorKind::Connect, _) => Sign::Unreachable,
+        // A connection that is drained says that no call on it is lost.
+        (ErrorKind::Lost, Outcome::NotSent) => Sign::Nothing,
+        (ErrorKind::Lost, _) | (ErrorKind::Unavailable, Outcome::Unknown) => Sign::Lost,
+        (ErrorKind::Timeout, Outcome::Unknown | Outcome::NotSent) => Sign::TimedOut,
+        // Nothing left this side.
+        (ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Closed, Outcome::NotSent) => Sign::Nothing,
+        _ => Sign::Answered,
+    }
+}
+
+/// Whether the call certainly never reached the endpoint, so that it can go to another at no cost.
+pub(super) fn never_arrived(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Connect | ErrorKind::Lost) && error.outcome() == Outcome::NotSent
+}

@@ -1,0 +1,231 @@
+//! The way of a call: gRPC or HTTP, or from one to the other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::balancer::{Balancer, Sent, never_arrived};
+use super::breaker::{Breaker, BreakerState, Cause, Sign};
+use super::{BoxFuture, Call, Reply, Transport};
+use crate::{Error, ErrorKind, InfoRequest, Method, Outcome};
+
+/// How long gRPC may take to answer a probe,
+const PROBE: Duration = Duration::from_secs(1);
+/// and how many it must answer in a row.
+const PROBES: u32 = 2;
+
+/// The endpoints of a client, over one transport or over both.
+#[derive(Debug)]
+pub(crate) struct Route {
+    first: Balancer,
+    fallback: Option<Fallback>,
+}
+
+#[derive(Debug)]
+struct Fallback {
+    http: Balancer,
+    breaker: Mutex<Breaker>,
+    /// Whether the breaker has something to say, so that a call without trouble need not lock it.
+    troubled: AtomicBool,
+    state: watch::Sender<BreakerState>,
+}
+
+impl Route {
+    pub(crate) fn new(first: Balancer, http: Option<Balancer>) -> Arc<Self> {
+        let fallback = http.map(|http| Fallback {
+            http,
+            breaker: Mutex::new(Breaker::new()),
+            troubled: AtomicBool::new(false),
+            state: watch::Sender::new(BreakerState::Closed),
+        });
+        Arc::new(Self { first, fallback })
+    }
+
+    pub(crate) fn balancers(&self) -> impl Iterator<Item = &Balancer> {
+        std::iter::once(&self.first).chain(self.fallback.as_ref().map(|fallback| &fallback.http))
+    }
+
+    pub(crate) fn state(&self) -> Option<watch::Receiver<BreakerState>> {
+        self.fallback.as_ref().map(|fallback| fallback.state.subscribe())
+    }
+
+    /// The endpoint that errors name when no call was sent.
+    pub(crate) fn place(&self) -> &dyn Transport {
+        self.first.first()
+    }
+
+    pub(crate) async fn send(self: &Arc<Self>, call: &Call<'_>) -> Sent<'_> {
+        let Some(fallback) = &self.fallback else { return self.first.send(call).await };
+        if fallback.is_open() {
+            self.probe_if_due(fallback);
+            return match fallback.http.send(call).await {
+                // Nobody is there either.
+                Err(error) if never_arrived(&error) => {
+                    self.first.send(call).await.map_err(|second| if never_arrived(&second) { error } else { second })
+                }
+                sent => sent,
+            };
+        }
+        let mut end = End { route: self, fallback, call, noted: false };
+        let sent = self.first.send(call).await;
+        end.note(match &sent {
+            Ok(_) => Sign::Answered,
+            Err(error) => sign(error),
+        });
+        match sent {
+            Err(error) if goes_elsewhere(&error) => {
+                tracing::debug!(method = call.method(), %error, "the call goes over HTTP");
+                fallback.http.send(call).await
+            }
+            sent => sent,
+        }
+    }
+
+    /// Tries gRPC in the background, when it is time.
+    fn probe_if_due(self: &Arc<Self>, fallback: &Fallback) {
+        if !fallback.breaker().begin_probe(Instant::now()) {
+            return;
+        }
+        fallback.tell(BreakerState::HalfOpen);
+        let probe = Probe { route: Arc::clone(self), well: false };
+        tokio::spawn(async move {
+            let mut probe = probe;
+            probe.well = probe.run().await;
+        });
+    }
+}
+
+/// A probe that is under way. However it ends, its runtime's end included, the breaker learns of it.
+struct Probe {
+    route: Arc<Route>,
+    well: bool,
+}
+
+impl Probe {
+    async fn run(&self) -> bool {
+        for _ in 0..PROBES {
+            let request = InfoRequest::new();
+            let call = Call::new(Method::Info.name(), Some(Method::Info), &request, Some(Instant::now() + PROBE));
+            let probed = tokio::time::timeout(PROBE, self.route.first.probe(&call)).await;
+            // An answer that is an error is none that calls should go back to.
+            let answered = probed.is_ok_and(|reply| reply.and_then(Reply::read::<crate::InfoResult>).is_ok());
+            if !answered {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let Some(fallback) = &self.route.fallback else { return };
+        let mut breaker = fallback.breaker();
+        breaker.probed(self.well, Instant::now());
+        fallback.troubled.store(breaker.state() != BreakerState::Closed, Ordering::Relaxed);
+        fallback.tell(breaker.state());
+        drop(breaker);
+        if self.well {
+            tracing::info!("gRPC answers again; calls go over gRPC");
+        }
+    }
+}
+
+impl Fallback {
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        // Whole between any two statements, so a panic elsewhere cannot have broken it.
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_open(&self) -> bool {
+        self.troubled.load(Ordering::Relaxed) && self.breaker().state() != BreakerState::Closed
+    }
+
+    fn tell(&self, state: BreakerState) {
+        self.state.send_if_modified(|now| std::mem::replace(now, state) != state);
+    }
+}
+
+/// Tells the breaker how a call over gRPC went, once.
+struct End<'a> {
+    route: &'a Route,
+    fallback: &'a Fallback,
+    call: &'a Call<'a>,
+    noted: bool,
+}
+
+impl End<'_> {
+    fn note(&mut self, sign: Sign) {
+        self.noted = true;
+        let fallback = self.fallback;
+        if sign == Sign::Nothing || (sign == Sign::Answered && !fallback.troubled.load(Ordering::Relaxed)) {
+            return;
+        }
+        let sign = if sign == Sign::Failed && self.route.first.is_out() { Sign::AllOut } else { sign };
+        let usable = !fallback.http.is_out();
+        let mut breaker = fallback.breaker();
+        let opened = breaker.note(sign, usable, Instant::now());
+        fallback.troubled.store(sign != Sign::Answered || breaker.state() != BreakerState::Closed, Ordering::Relaxed);
+        fallback.tell(breaker.state());
+        drop(breaker);
+        match opened {
+            Some(Cause::Absent) => tracing::warn!("there is no gRPC at the address; calls go over HTTP"),
+            Some(Cause::Outage) => tracing::warn!("gRPC does not answer; calls go over HTTP"),
+            None => {}
+        }
+    }
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        // The client drops a call whose deadline passes.
+        if !self.noted && self.call.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+            self.note(Sign::Failed);
+        }
+    }
+}
+
+/// What an error says about gRPC.
+fn sign(error: &Error) -> Sign {
+    match (error.kind(), error.outcome()) {
+        _ if error.is_no_grpc() => Sign::Absent,
+        // Trust does not come back by taking another way.
+        (ErrorKind::Connect, _) if !error.is_transient() => Sign::Nothing,
+        (ErrorKind::Connect, _) => Sign::Failed,
+        // A connection that is drained says that no call on it is lost.
+        (ErrorKind::Lost, Outcome::NotSent) => Sign::Nothing,
+        (ErrorKind::Lost, _) | (ErrorKind::Timeout, Outcome::Unknown | Outcome::NotSent) => Sign::Failed,
+        // Overload: another way leads to the same server.
+        (ErrorKind::Unavailable, Outcome::Refused) => Sign::Answered,
+        (ErrorKind::Unavailable, _) => Sign::Failed,
+        (ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Closed, _) => Sign::Nothing,
+        _ => Sign::Answered,
+    }
+}
+
+/// Whether the call that failed over gRPC can be made over HTTP at once: it certainly did nothing, and HTTP may do better.
+fn goes_elsewhere(error: &Error) -> bool {
+    let trusted = error.kind() != ErrorKind::Connect || error.is_transient() || error.is_no_grpc();
+    (never_arrived(error) && trusted) || (error.is_no_grpc() && !error.may_have_run())
+}
+
+impl Transport for Arc<Route> {
+    fn name(&self) -> &'static str {
+        self.place().name()
+    }
+
+    fn endpoint(&self) -> Option<Arc<str>> {
+        self.place().endpoint()
+    }
+
+    fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
+        Box::pin(async move { Route::send(self, call).await.map(|(reply, _)| reply) })
+    }
+
+    fn disconnect(&self) {
+        self.balancers().for_each(Balancer::disconnect);
+    }
+}

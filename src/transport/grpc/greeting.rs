@@ -1,0 +1,143 @@
+//! The first frame of a connection, by which both sides of HTTP/2 know each other.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+
+use crate::error::BoxError;
+
+/// The header of a frame: its length, type, flags and stream. See RFC 9113, section 4.1.
+const HEADER: usize = 9;
+const SETTINGS: u8 = 4;
+
+/// Looks at the first bytes that are read, and tells whether they are those of HTTP/2.
+#[derive(Debug)]
+pub(super) struct Greeted<I> {
+    io: I,
+    seen: Vec<u8>,
+    tell: Option<oneshot::Sender<Result<(), NoHttp2>>>,
+}
+
+/// The other side is not what was expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoHttp2 {
+    #[error("the server does not offer HTTP/2 over TLS; is this the port of its gRPC API?")]
+    NotOffered,
+    #[error("the server does not speak HTTP/2; is this the port of its gRPC API?")]
+    NotSpoken,
+}
+
+/// The connection ended before there was a first frame.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the server closed the connection without a word; is this the port of its gRPC API?")]
+pub(crate) struct NoGreeting;
+
+impl<I> Greeted<I> {
+    pub(super) fn new(io: I) -> (Self, oneshot::Receiver<Result<(), NoHttp2>>) {
+        let (tell, told) = oneshot::channel();
+        (Self { io, seen: Vec::new(), tell: Some(tell) }, told)
+    }
+
+    fn look(&mut self, read: &[u8]) {
+        let missing = HEADER.saturating_sub(self.seen.len());
+        self.seen.extend_from_slice(&read[..read.len().min(missing)]);
+        let answer = match self.seen[..] {
+            [_, _, _, SETTINGS, 0, 0, 0, 0, 0] => Ok(()),
+            [_, _, _] | [_, _] | [_] | [] => return,
+            // What differs already will not become right.
+            [_, _, _, SETTINGS, ref rest @ ..] if rest.len() < HEADER - 4 && rest.iter().all(|byte| *byte == 0) => {
+                return;
+            }
+            _ => Err(NoHttp2::NotSpoken),
+        };
+        if let Some(tell) = self.tell.take() {
+            // Nobody listens when the dial has ended for its time.
+            let _ = tell.send(answer);
+        }
+        self.seen = Vec::new();
+    }
+}
+
+/// Waits for the first frame.
+pub(super) async fn wait(greeting: oneshot::Receiver<Result<(), NoHttp2>>) -> Result<(), BoxError> {
+    match greeting.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(NoGreeting.into()),
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Greeted<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
+        if self.tell.is_some() && matches!(read, Poll::Ready(Ok(()))) {
+            self.look(&buffer.filled()[before..]);
+        }
+        read
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Greeted<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn greet(parts: &[&[u8]]) -> Option<Result<(), NoHttp2>> {
+        let (mut greeted, mut told) = Greeted::new(());
+        for part in parts {
+            greeted.look(part);
+        }
+        told.try_recv().ok()
+    }
+
+    #[test]
+    fn settings_are_a_greeting_however_they_arrive() {
+        let settings: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 5, 0, 0, 64, 0];
+        assert_eq!(greet(&[settings]), Some(Ok(())));
+        assert_eq!(greet(&settings.chunks(1).collect::<Vec<_>>()), Some(Ok(())));
+        assert_eq!(greet(&[&settings[..8]]), None);
+    }
+
+    #[test]
+    fn what_is_no_frame_of_settings_is_no_greeting() {
+        for answer in [
+            &b"HTTP/1.1 400 Bad Request\r\n"[..],
+            b"SSH-2.0-",
+            &[0, 0, 8, 6, 0],
+            &[0, 0, 0, 4, 1],
+            &[0, 0, 0, 4, 0, 0, 0, 0, 3],
+        ] {
+            assert_eq!(greet(&[answer]), Some(Err(NoHttp2::NotSpoken)), "{answer:?}");
+            assert_eq!(greet(&answer.chunks(1).collect::<Vec<_>>()), Some(Err(NoHttp2::NotSpoken)), "{answer:?}");
+        }
+    }
+}
