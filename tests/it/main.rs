@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod authority;
 #[cfg(feature = "cli")]
 mod cli;
 mod config;
 mod connections;
 mod errors;
+mod faults;
 mod fixtures;
 mod options;
 mod raw;

@@ -1,49 +1,13 @@
 //! TLS and mutual TLS, with certificates made here.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use centrifugo_api::testing::Server;
 use centrifugo_api::{Client, Config, Error, ErrorKind, Outcome, PublishRequest, Tls};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rcgen::date_time_ymd;
 use serde_json::json;
 
-/// A certificate authority, made for one test.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-/// A certificate and its key, in PEM.
-struct Identity {
-    certificate: String,
-    key: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        // Two authorities of the same name would be told apart by their signatures only.
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        let name = format!("authority {}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    fn issue(&self, name: &str) -> Identity {
-        self.issue_with(name, |_| {})
-    }
-
-    fn issue_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Identity {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        Identity { certificate: certificate.pem(), key: key.serialize_pem() }
-    }
-}
+use crate::authority::{Authority, Identity};
 
 async fn serve(identity: &Identity) -> Server {
     Server::builder().tls(identity.certificate.clone(), identity.key.clone()).start().await.unwrap()
