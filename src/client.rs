@@ -21,7 +21,7 @@ use crate::request::{AsRequest, Request};
 use crate::retry::{Budget, Retry};
 use crate::transport::{Body, Call, Reply, ReplyBody, Transport};
 #[cfg(any(feature = "grpc", feature = "http"))]
-use crate::transport::{balancer::EndpointStatus, breaker::BreakerState, fallback::Route};
+use crate::transport::{balancer::Balancer, balancer::EndpointStatus, breaker::BreakerState, fallback::Route};
 use crate::{ApiError, Error, Method, message, wire};
 
 /// A client of the server API, over gRPC or over HTTP.
@@ -164,7 +164,7 @@ impl Client {
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         match &self.shared.carrier {
-            Carrier::Route(route) => route.balancers().flat_map(|balancer| balancer.status()).collect(),
+            Carrier::Route(route) => route.balancers().flat_map(Balancer::status).collect(),
             Carrier::Custom(_) => Vec::new(),
         }
     }

@@ -243,7 +243,7 @@ impl Endpoint {
         let endpoint = self.transport.endpoint();
         match (before, after) {
             (Standing::In, Standing::Out(_)) => {
-                tracing::info!(endpoint = endpoint.as_deref(), ?sign, "endpoint left out")
+                tracing::info!(endpoint = endpoint.as_deref(), ?sign, "endpoint left out");
             }
             (Standing::Out(_) | Standing::Due | Standing::OnTrial, Standing::In) => {
                 tracing::info!(endpoint = endpoint.as_deref(), "endpoint is back");
@@ -289,14 +289,14 @@ fn two_of(number: usize) -> (usize, usize) {
 
 /// What an error says about the endpoint.
 fn sign(error: &Error) -> Sign {
+    use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unavailable};
+    use Outcome::{NotSent, Unknown};
     match (error.kind(), error.outcome()) {
-        (ErrorKind::Connect, _) => Sign::Unreachable,
-        // A connection that is drained says that no call on it is lost.
-        (ErrorKind::Lost, Outcome::NotSent) => Sign::Nothing,
-        (ErrorKind::Lost, _) | (ErrorKind::Unavailable, Outcome::Unknown) => Sign::Lost,
-        (ErrorKind::Timeout, Outcome::Unknown | Outcome::NotSent) => Sign::TimedOut,
-        // Nothing left this side.
-        (ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Closed, Outcome::NotSent) => Sign::Nothing,
+        (Connect, _) => Sign::Unreachable,
+        // Of a connection that is drained, or of a call that never left this side.
+        (Lost | Invalid | TooLarge | Closed, NotSent) => Sign::Nothing,
+        (Lost, _) | (Unavailable, Unknown) => Sign::Lost,
+        (Timeout, Unknown | NotSent) => Sign::TimedOut,
         _ => Sign::Answered,
     }
 }

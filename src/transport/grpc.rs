@@ -278,7 +278,7 @@ fn error_of(status: Status, sent: usize) -> Error {
     let pushback = status.metadata().get("grpc-retry-pushback-ms");
     let hint = pushback.map(|pushback| hint::of_pushback(pushback.as_bytes())).or(details.retry_after);
     let error = details.api.map_or_else(|| of_status(&status, sent), Error::from);
-    error.with_retry_after(hint)
+    error.with_hint(hint)
 }
 
 /// Whether tonic gave an answer up for its size. It has no code of its own for that.
