@@ -68,7 +68,9 @@ impl Http {
         }
         let mut headers = config::headers(config)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let names = Names::new(url, config.lookup.clone());
+        // A client that is handed in has a resolver of its own.
+        let ours = settings.client.is_none();
+        let names = if ours { Names::new(url, config.lookup.clone()) } else { Names::unknown() };
         let client = ClientSource::new(config, settings, &names, base.scheme() == "https")?;
         // Made once here, so that what is wrong is told here.
         client.get()?;
