@@ -18,7 +18,7 @@ use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decode
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use self::connection::{Connection, Connections, NotGrpc, is_from_server};
+use self::connection::{Connection, Connections, CutOff, NotGrpc, is_from_server};
 use super::{BoxFuture, Call, Handover, Reply, Transport};
 use crate::config::{self, Config, GrpcSettings, TokenSource};
 use crate::error::causes;
@@ -238,7 +238,8 @@ fn error_of(status: Status, connection: &Connection, sent: usize) -> Error {
                 "the connection ended before the server answered anything; is this its gRPC port?",
             )
         };
-        let error = if causes(&status).any(never_processed) { error.not_carried_out() } else { error };
+        let answered = causes(&status).any(|cause| cause.is::<CutOff>());
+        let error = if !answered && causes(&status).any(never_processed) { error.not_carried_out() } else { error };
         return error.with_source(status);
     }
     // Made by tonic, of an answer that it cannot read: the server has carried the call out by then.
@@ -308,7 +309,7 @@ fn api_error(details: &[u8]) -> Option<ApiError> {
 
     let status = RpcStatus::decode(details).ok()?;
     let error = status.details.into_iter().find(|any| any.type_url.ends_with("/centrifugal.centrifugo.api.Error"))?;
-    ApiError::decode(error.value).ok()
+    ApiError::decode(error.value).ok().filter(|error| error.code != 0)
 }
 
 /// Whether the whole connection ended, and not only this call on it.

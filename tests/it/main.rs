@@ -6,6 +6,7 @@
 mod cli;
 mod config;
 mod connections;
+mod corpus;
 mod errors;
 mod fixtures;
 mod options;
