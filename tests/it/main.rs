@@ -7,6 +7,7 @@ mod authority;
 mod cli;
 mod config;
 mod connections;
+mod corpus;
 mod errors;
 mod faults;
 mod fixtures;
