@@ -261,14 +261,14 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use centrifugo_api::{Client, Config, Error, ErrorKind, PublishRequest};
+    use centrifugo_api::{Client, Config, Error, ErrorKind, PublishRequest, Retry};
     use serde_json::json;
 
     use super::*;
     use crate::faults::soon;
 
     fn client(server: &Server) -> Client {
-        Client::new(Config::http(server.api_url())).unwrap()
+        Client::new(Config::http(server.api_url()).retry(Retry::off())).unwrap()
     }
 
     async fn publish(client: &Client) -> Result<u64, Error> {
