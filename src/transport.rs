@@ -425,6 +425,15 @@ impl Handover {
         taken.is_ok() || taken.is_err_and(|now| mine(now) && now & STATE == TAKEN)
     }
 
+    /// Takes note that the server did not process the body: it is as if it had never been handed over.
+    #[cfg(any(test, feature = "grpc", feature = "http"))]
+    pub(crate) fn give_back(&self) {
+        let given = |now: u32| now >> NUMBER == self.body && now & STATE == TAKEN;
+        let back = |now: u32| given(now).then_some(now & !STATE | PENDING);
+        // If it was not handed over, or another one is in hand, there is nothing to take note of.
+        let _ = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, back);
+    }
+
     /// Takes another body in hand, if this one was not handed over; now it never will be.
     #[cfg(any(test, feature = "grpc"))]
     pub(crate) fn anew(&self) -> Option<Self> {
@@ -477,6 +486,21 @@ mod tests {
         assert!(second.take());
         assert!(!call.revoke(), "the call's own record is that of the body in hand");
         assert!(second.anew().is_none(), "it was handed over");
+    }
+
+    #[test]
+    fn a_body_that_the_server_gave_back_was_not_handed_over() {
+        let call = Handover::default();
+        let first = call.track();
+        assert!(first.take());
+        first.give_back();
+        let second = first.anew().unwrap();
+        assert!(!first.take());
+        assert!(second.take());
+        first.give_back();
+        assert!(!call.revoke(), "the second is not what was given back");
+        second.give_back();
+        assert!(call.revoke());
     }
 
     #[test]

@@ -149,8 +149,12 @@ impl Balancer {
             }
         };
         if let Some(index) = picked {
-            let trial = standing[index] == Standing::Due && self.endpoints[index].begin_trial(now);
-            return Some((index, trial));
+            return match standing[index] {
+                Standing::Due if self.endpoints[index].begin_trial(now) => Some((index, true)),
+                // Another call has just claimed the trial.
+                Standing::Due => self.pick(tried),
+                _ => Some((index, false)),
+            };
         }
         // All are left out. One that answered nothing lately may still do; one that cannot be connected to will not.
         if !tried.is_empty() {
@@ -304,4 +308,36 @@ fn sign(error: &Error) -> Sign {
 /// Whether the call certainly never reached the endpoint, so that it can go to another at no cost.
 pub(super) fn never_arrived(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Connect | ErrorKind::Lost) && error.outcome() == Outcome::NotSent
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+    use crate::transport::from_fn;
+
+    #[test]
+    fn of_calls_that_come_together_one_tries_an_endpoint() {
+        const CALLS: usize = 4;
+        let fake = || Box::new(from_fn("fake", |_| Ok(Reply::json("")))) as Box<dyn Transport>;
+        for _ in 0..2_000 {
+            let balancer = Balancer::new(vec![fake(), fake()], Balance::Priority);
+            let past = Instant::now().checked_sub(std::time::Duration::from_secs(60)).unwrap();
+            balancer.endpoints[0].health().note(Sign::Unreachable, false, past);
+            balancer.endpoints[0].troubled.store(true, Ordering::Relaxed);
+            let together = Barrier::new(CALLS);
+            let pick = || {
+                together.wait();
+                balancer.pick(&[]).unwrap()
+            };
+            let picked: Vec<_> = thread::scope(|scope| {
+                let calls: Vec<_> = (0..CALLS).map(|_| scope.spawn(pick)).collect();
+                calls.into_iter().map(|call| call.join().unwrap()).collect()
+            });
+            assert_eq!(picked.iter().filter(|picked| **picked == (0, true)).count(), 1, "{picked:?}");
+            assert_eq!(picked.iter().filter(|picked| **picked == (1, false)).count(), CALLS - 1, "{picked:?}");
+        }
+    }
 }

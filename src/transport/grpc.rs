@@ -99,10 +99,13 @@ impl Grpc {
                 Ok(reply) => return Ok(reply),
                 Err(status) => status,
             };
+            if causes(&status).any(super::never_processed) {
+                handover.give_back();
+            }
             if connection_ended(&status) {
                 connection.retire();
                 connections -= 1;
-                // A connection that ended before it took the body: the call goes on the next one.
+                // A connection that ended before the body was taken or processed: the call goes on the next one.
                 if let (Some(next), true) = (handover.anew(), connections > 0) {
                     handover = next;
                     continue;

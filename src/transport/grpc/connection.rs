@@ -425,18 +425,32 @@ struct Record {
 impl Connection {
     /// Gives it no more calls. A call learns that a connection has ended a moment before the connection's sender does.
     pub(crate) fn retire(&self) {
-        self.record.retired.store(true, Ordering::Relaxed);
+        self.record.retire();
     }
 
     /// Counts a call that its caller dropped, and retires the connection long before that could harm it.
     pub(crate) fn dropped_call(&self) {
-        if self.record.dropped.fetch_add(1, Ordering::Relaxed) >= MAX_DROPPED_CALLS / 2 {
-            self.retire();
-        }
+        self.record.dropped_call();
     }
 
     fn is_open(&self, generation: u64) -> bool {
-        generation == self.generation && !self.record.retired.load(Ordering::Relaxed) && !self.sender.is_closed()
+        generation == self.generation && !self.record.is_retired() && !self.sender.is_closed()
+    }
+}
+
+impl Record {
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    fn dropped_call(&self) {
+        if self.dropped.fetch_add(1, Ordering::Relaxed) >= MAX_DROPPED_CALLS / 2 {
+            self.retire();
+        }
     }
 }
 
@@ -544,5 +558,19 @@ impl http_body::Body for Checked {
 
     fn size_hint(&self) -> SizeHint {
         self.0.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_retired_long_before_dropped_calls_could_harm_it() {
+        let record = Record::default();
+        (0..MAX_DROPPED_CALLS / 2).for_each(|_| record.dropped_call());
+        assert!(!record.is_retired());
+        record.dropped_call();
+        assert!(record.is_retired());
     }
 }
