@@ -30,3 +30,6 @@ pub(crate) fn retry(failed: u32, first: Duration, longest: Duration) -> Duration
     let bound = first.saturating_mul(1 << failed.saturating_sub(1).min(30)).min(longest);
     bound.mul_f64(fastrand::f64()).max(SHORTEST_RETRY.min(longest))
 }
+
+#[cfg(test)]
+mod tests;
