@@ -24,7 +24,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let times = || prop_oneof![1 => Just(0), 4 => 0..200_u64].prop_map(Duration::from_millis);
+    let times = || prop_oneof![1 => Just(0), 4 => 0..100_u64].prop_map(Duration::from_millis);
     let step = prop_oneof![
         6 => Just(Step::Enter),
         6 => (any::<usize>(), prop::option::of(prop::sample::select(&OUTCOMES[..])))
@@ -100,7 +100,7 @@ async fn live(steps: Vec<Step>) {
     for waiting in 0..3 {
         let cuts = Arc::clone(&cuts);
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(waiting * 50)).await;
+            tokio::time::sleep(Duration::from_millis(waiting * 40)).await;
             gate.cut().await;
             cuts.fetch_add(1, Ordering::SeqCst);
         });
@@ -149,7 +149,7 @@ async fn live(steps: Vec<Step>) {
         model.check(&mut closing, running.len() as u64).await;
     }
     // Whoever still waits finds out in time, and so does whoever asks again, with nothing left to run.
-    for _ in 0..230 {
+    for _ in 0..130 {
         tokio::time::advance(Duration::from_millis(1)).await;
         model.check(&mut closing, running.len() as u64).await;
     }
