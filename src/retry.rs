@@ -141,7 +141,7 @@ impl Retry {
         now: Instant,
         deadline: Option<Instant>,
     ) -> Option<Instant> {
-        let another = repeatable && failed + 1 < self.attempts;
+        let another = repeatable && failed < self.attempts - 1;
         let attempt = self.attempt_timeout.filter(|_| another).and_then(|wait| now.checked_add(wait));
         match (attempt, deadline) {
             (Some(attempt), Some(deadline)) => Some(attempt.min(deadline)),
@@ -166,7 +166,7 @@ impl Retry {
         }
         let backoff = backoff::retry(attempts, self.first, self.longest);
         let wait = match error.hint() {
-            Some(RetryAfter::Wait(hint)) => hint.clamp(backoff, backoff + LONGEST_HINT),
+            Some(RetryAfter::Wait(hint)) => hint.clamp(backoff, backoff.saturating_add(LONGEST_HINT)),
             Some(RetryAfter::Never) | None => backoff,
         };
         let Some(next) = now.checked_add(wait) else { return Next::Stop };
@@ -178,7 +178,7 @@ impl Retry {
             return Next::NoBudget;
         }
         if let Some(observer) = &self.observer {
-            observer(&Retrying { method: failed.method, attempt: attempts, error, wait });
+            observer(&Retrying { method: failed.method, attempt: failed.failed, error, wait });
         }
         Next::After(wait)
     }
@@ -208,7 +208,8 @@ pub(crate) struct Failed<'a> {
     pub(crate) error: &'a Error,
     /// Whether this attempt or an earlier one may have been carried out.
     pub(crate) may_have_run: bool,
-    /// The attempts so far.
+    /// The attempts that failed, and those of them that found a server or are not to wait for one.
+    pub(crate) failed: u32,
     pub(crate) attempts: u32,
     /// Whether the call may be carried out twice.
     pub(crate) repeatable: bool,
@@ -258,3 +259,6 @@ impl Budget {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(price)).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -407,13 +407,20 @@ const NUMBER: u32 = 3;
 impl Handover {
     /// Takes another body of the call in hand; from here on no earlier one can be handed over.
     pub(crate) fn track(&self) -> Self {
-        let next = |now: u32| {
-            let earlier = if now & STATE == TAKEN { EARLIER_TAKEN } else { now & EARLIER_TAKEN };
-            ((now >> NUMBER) + 1) << NUMBER | earlier | PENDING
-        };
-        let before = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(next(now)));
+        let before = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(Self::next(now)));
         // The update is never refused, so both hold the value before it.
         let (Ok(before) | Err(before)) = before;
+        self.of_next(before)
+    }
+
+    /// The record with one more body, now in hand.
+    fn next(now: u32) -> u32 {
+        let earlier = if now & STATE == TAKEN { EARLIER_TAKEN } else { now & EARLIER_TAKEN };
+        ((now >> NUMBER) + 1) << NUMBER | earlier | PENDING
+    }
+
+    /// For the body that came after this record.
+    fn of_next(&self, before: u32) -> Self {
         Self { record: Arc::clone(&self.record), body: (before >> NUMBER) + 1 }
     }
 
@@ -438,8 +445,10 @@ impl Handover {
     #[cfg(any(test, feature = "grpc"))]
     pub(crate) fn anew(&self) -> Option<Self> {
         let mine = |now: u32| now >> NUMBER == self.body && now & STATE == PENDING;
-        let anew = |now: u32| mine(now).then_some(now & !STATE | REVOKED);
-        self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, anew).ok().map(|_| self.track())
+        // In one step, so that whoever revokes the body in hand finds either this one or the next.
+        let anew = |now: u32| mine(now).then(|| Self::next(now));
+        let before = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, anew);
+        before.ok().map(|before| self.of_next(before))
     }
 }
 
@@ -456,6 +465,11 @@ impl Handover {
         if self.revoke() && error.may_have_run() { error.with_outcome(Outcome::NotSent) } else { error }
     }
 }
+
+#[cfg(test)]
+mod interleavings;
+#[cfg(all(test, any(feature = "grpc", feature = "http")))]
+mod statuses;
 
 #[cfg(test)]
 mod tests {

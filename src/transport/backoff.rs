@@ -38,3 +38,6 @@ mod of_endpoints {
         wait.mul_f64(1.0 + SPREAD * (2.0 * fastrand::f64() - 1.0))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,7 +115,8 @@ impl Balancer {
     pub(crate) async fn probe(&self, call: &Call<'_>) -> Result<Reply, Error> {
         let mut last = None;
         for endpoint in &self.endpoints {
-            match endpoint.send(call, true).await {
+            let trial = endpoint.begin_trial(Instant::now());
+            match endpoint.send(call, trial).await {
                 Ok((reply, _)) => return Ok(reply),
                 Err(error) => last = Some(error),
             }

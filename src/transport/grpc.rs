@@ -388,3 +388,6 @@ fn connection_ended(status: &Status) -> bool {
         && !causes
             .any(|cause| cause.is::<NotGrpc>() || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset))
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

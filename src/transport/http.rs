@@ -312,3 +312,6 @@ fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
     };
     failed.with_source(error)
 }
+
+#[cfg(all(test, feature = "tls"))]
+mod tests;
