@@ -5,15 +5,19 @@
 mod authority;
 #[cfg(feature = "cli")]
 mod cli;
+mod close;
 mod config;
 mod connections;
 mod errors;
+mod fallback;
 mod faults;
 mod fixtures;
+mod http_faults;
 mod options;
 mod raw;
 mod recorded;
 mod replay;
+mod retries;
 mod runtime;
 mod scripted;
 mod servers;
