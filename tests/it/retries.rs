@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server, Transport as Front};
 use centrifugo_api::{
-    ApiError, Balance, Batch, BroadcastRequest, Client, Config, DisconnectRequest, Error, ErrorKind, HistoryRemoveRequest,
-    HistoryRequest, InfoRequest, MapClearRequest, MapPublishRequest, Method, Outcome, PublishRequest, PublishResult,
-    Reply, Retry, RpcRequest, SubscribeRequest, from_fn,
+    ApiError, Balance, Batch, BroadcastRequest, Client, Config, DisconnectRequest, Error, ErrorKind,
+    HistoryRemoveRequest, HistoryRequest, InfoRequest, MapClearRequest, MapPublishRequest, Method, Outcome,
+    PublishRequest, PublishResult, Reply, Retry, RpcRequest, SubscribeRequest, from_fn,
 };
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -392,7 +392,9 @@ async fn the_wait_that_a_grpc_server_asks_for_is_waited_within_bounds() {
     assert_eq!(after_status(&[], &retry_info(2, 5_000_000)).await.unwrap(), Duration::from_millis(2005));
     // Of the two, the one that the protocol has.
     assert_eq!(after_status(&pushback("700"), &retry_info(2, 0)).await.unwrap(), Duration::from_millis(700));
-    for wait in [after_status(&pushback("3600000"), b"").await, after_status(&[], &retry_info(i64::MAX, i32::MAX)).await] {
+    for wait in
+        [after_status(&pushback("3600000"), b"").await, after_status(&[], &retry_info(i64::MAX, i32::MAX)).await]
+    {
         assert!((5 * SECOND..=5 * SECOND + backoff).contains(wait.as_ref().unwrap()), "{wait:?}");
     }
     let soon = [
@@ -605,10 +607,7 @@ async fn a_refusal_after_an_attempt_that_may_have_run_does_not_make_it_undone() 
 }
 
 /// A client whose broadcasts are answered one after the other, and what it asked for.
-fn broadcaster(
-    answers: Vec<Result<Value, Error>>,
-    retry: Retry,
-) -> (Client, Arc<Mutex<Vec<Value>>>) {
+fn broadcaster(answers: Vec<Result<Value, Error>>, retry: Retry) -> (Client, Arc<Mutex<Vec<Value>>>) {
     let (asked, answers) = (Arc::<Mutex<Vec<Value>>>::default(), Mutex::new(answers.into_iter()));
     let asking = Arc::clone(&asked);
     let transport = from_fn("fake", move |call| {
@@ -666,7 +665,8 @@ async fn only_the_channels_that_failed_are_broadcast_to_again_with_the_same_key(
 #[tokio::test(start_paused = true)]
 async fn a_channel_that_fails_to_the_end_keeps_its_error() {
     let fails = || Ok(json!([failure(111)]));
-    let (client, asked) = broadcaster(vec![Ok(json!([offset(1), failure(111), offset(3), offset(4)])), fails(), fails()], at_once());
+    let (client, asked) =
+        broadcaster(vec![Ok(json!([offset(1), failure(111), offset(3), offset(4)])), fails(), fails()], at_once());
     assert_eq!(joined(&client.broadcast(abcd()).await.unwrap()), [Ok(1), Err(111), Ok(3), Ok(4)]);
     assert_eq!(asked.lock().unwrap().len(), 3);
 }
