@@ -155,7 +155,9 @@ impl<'a> Attempts<'a> {
         let error = match next {
             Next::After(wait) => {
                 tracing::debug!(method = self.method, attempt = self.failed, ?wait, %error, "call to be repeated");
-                if unless(tokio::time::sleep(wait), client.shared.gate.cut()).await.is_some() {
+                let waited = unless(tokio::time::sleep(wait), client.shared.gate.cut()).await.is_some();
+                // The clock is not exact, and an attempt without time would only hide this error.
+                if waited && self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
                     return Ok(());
                 }
                 error
