@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::error::RetryAfter;
 use crate::transport::backoff;
-use crate::{ApiError, Error, ErrorKind, Outcome};
+use crate::{Error, ErrorKind, Outcome};
 
 /// A server keeps idempotency keys for 300 s from when it first saw them. Later it would carry the call out again, so
 /// repeats end well before.
@@ -253,9 +253,7 @@ impl Budget {
 
     /// Pays for a repeat. Whether there was enough.
     pub(crate) fn spend(&self, error: &Error) -> bool {
-        let refused = error.outcome() == Outcome::Refused
-            && (error.kind() == ErrorKind::Unavailable || error.code() == Some(ApiError::TOO_MANY_REQUESTS));
-        let price = if refused { Self::REPEAT_REFUSED } else { Self::REPEAT };
+        let price = if error.is_overload() { Self::REPEAT_REFUSED } else { Self::REPEAT };
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(price)).is_ok()
     }
 }

@@ -357,7 +357,7 @@ pub(crate) fn of_http_status(status: ::http::StatusCode, headers: &::http::Heade
             refused(ErrorKind::Unsupported, ": no such method, or the URL is not that of the API, which ends in /api")
         }
         413 => refused(ErrorKind::TooLarge, ""),
-        429 => refused(ErrorKind::Unavailable, ""),
+        429 => refused(ErrorKind::Unavailable, "").overload(),
         502 | 503 => Error::new(ErrorKind::Unavailable, said("")),
         408 => refused(ErrorKind::Timeout, ""),
         504 => Error::new(ErrorKind::Timeout, said("")),

@@ -306,6 +306,7 @@ fn two_of(number: usize) -> (usize, usize) {
 /// What an error says about the endpoint.
 fn sign(error: &Error) -> Sign {
     match (error.kind(), error.outcome()) {
+        _ if error.is_overload() => Sign::Answered,
         (ErrorKind::Connect, _) => Sign::Unreachable,
         // A connection that is drained says that no call on it is lost.
         (ErrorKind::Lost, Outcome::NotSent) => Sign::Nothing,

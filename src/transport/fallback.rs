@@ -192,14 +192,13 @@ impl Drop for End<'_> {
 fn sign(error: &Error) -> Sign {
     match (error.kind(), error.outcome()) {
         _ if error.is_no_grpc() => Sign::Absent,
+        _ if error.is_overload() => Sign::Answered,
         // Trust does not come back by taking another way.
         (ErrorKind::Connect, _) if !error.is_transient() => Sign::Nothing,
         (ErrorKind::Connect, _) => Sign::Failed,
         // A connection that is drained says that no call on it is lost.
         (ErrorKind::Lost, Outcome::NotSent) => Sign::Nothing,
         (ErrorKind::Lost, _) | (ErrorKind::Timeout, Outcome::Unknown | Outcome::NotSent) => Sign::Failed,
-        // Overload: another way leads to the same server.
-        (ErrorKind::Unavailable, Outcome::Refused) => Sign::Answered,
         (ErrorKind::Unavailable, _) => Sign::Failed,
         (ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Closed, _) => Sign::Nothing,
         _ => Sign::Answered,
