@@ -75,12 +75,21 @@ pub(crate) enum Carrier {
 }
 
 impl Carrier {
-    /// Sends a call once. Says where its answer came from.
-    pub(crate) async fn send(&self, call: &Call<'_>) -> Result<(Reply, &dyn Transport), Error> {
+    /// Sends a call once.
+    pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Reply, Error> {
         match self {
             #[cfg(any(feature = "grpc", feature = "http"))]
             Self::Route(route) => Route::send(route, call).await,
-            Self::Custom(custom) => custom.send(call).await.map(|reply| (reply, &**custom)),
+            Self::Custom(custom) => custom.send(call).await,
+        }
+    }
+
+    /// The endpoint that a call was given to.
+    pub(crate) fn at(&self, place: usize) -> &dyn Transport {
+        match self {
+            #[cfg(any(feature = "grpc", feature = "http"))]
+            Self::Route(route) => route.at(place),
+            Self::Custom(custom) => &**custom,
         }
     }
 

@@ -89,13 +89,14 @@ impl Outcome {
     }
 }
 
-/// Why a failure is not the passing trouble that its kind suggests.
+/// What a failure is besides its kind.
 #[cfg_attr(not(all(feature = "grpc", feature = "tls")), allow(dead_code, reason = "what some transports find out"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Verdict {
-    /// It is what its kind says.
     #[default]
     None,
+    /// More was asked than somebody allows.
+    Overload,
     /// The two sides do not trust each other; neither time nor another transport changes that.
     Untrusted,
     /// There is no gRPC at this address.
@@ -246,6 +247,18 @@ impl Error {
         self.0.verdict == Verdict::NoGrpc
     }
 
+    /// Says that more was asked than somebody allows.
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn overload(mut self) -> Self {
+        self.0.verdict = Verdict::Overload;
+        self
+    }
+
+    /// Whether somebody found that too much was asked: another way to the same server would not help.
+    pub(crate) fn is_overload(&self) -> bool {
+        self.0.verdict == Verdict::Overload || self.code() == Some(ApiError::TOO_MANY_REQUESTS)
+    }
+
     /// Says how long the server asks to wait before a repeat.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
@@ -369,7 +382,8 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self.0.kind {
-            _ if self.0.verdict != Verdict::None || self.0.outcome == Outcome::Done => false,
+            _ if matches!(self.0.verdict, Verdict::Untrusted | Verdict::NoGrpc) => false,
+            _ if self.0.outcome == Outcome::Done => false,
             ErrorKind::Connect | ErrorKind::Lost | ErrorKind::Timeout | ErrorKind::Unavailable => true,
             ErrorKind::Api => self.api().is_some_and(ApiError::is_transient),
             _ => false,

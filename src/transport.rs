@@ -26,7 +26,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -148,12 +148,28 @@ pub struct Call<'a> {
     body: &'a dyn Body,
     deadline: Option<Instant>,
     handover: Handover,
+    place: AtomicUsize,
+    avoided: usize,
 }
+
+/// The place of a call that was given to no endpoint. The endpoints of a client are counted from 1.
+pub(crate) const NOWHERE: usize = 0;
 
 impl<'a> Call<'a> {
     /// A call of a method, which the schema may not know.
     pub(crate) fn new(method: &'a str, known: Option<Method>, body: &'a dyn Body, deadline: Option<Instant>) -> Self {
-        Self { method, known, body, deadline, handover: Handover::default() }
+        let (handover, place, avoided) = (Handover::default(), AtomicUsize::new(NOWHERE), NOWHERE);
+        Self { method, known, body, deadline, handover, place, avoided }
+    }
+
+    /// The same call, better not to the endpoint at this place.
+    pub(crate) fn avoiding(self, place: usize) -> Self {
+        Self { avoided: place, ..self }
+    }
+
+    /// Which endpoint it was given to last.
+    pub(crate) fn place(&self) -> usize {
+        self.place.load(Ordering::Relaxed)
     }
 
     /// The method's name: `"publish"`. Over HTTP it is the last part of the path.
@@ -191,6 +207,16 @@ impl<'a> Call<'a> {
     /// base64 twin.
     pub fn to_json(&self) -> Result<Bytes, Error> {
         self.body.to_json().map(Bytes::from)
+    }
+
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn goes_to(&self, place: usize) {
+        self.place.store(place, Ordering::Relaxed);
+    }
+
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn avoided(&self) -> usize {
+        self.avoided
     }
 
     /// How far the request has come, as the crate's own transports record it.
@@ -331,7 +357,7 @@ pub(crate) fn of_http_status(status: ::http::StatusCode, headers: &::http::Heade
             refused(ErrorKind::Unsupported, ": no such method, or the URL is not that of the API, which ends in /api")
         }
         413 => refused(ErrorKind::TooLarge, ""),
-        429 => refused(ErrorKind::Unavailable, ""),
+        429 => refused(ErrorKind::Unavailable, "").overload(),
         502 | 503 => Error::new(ErrorKind::Unavailable, said("")),
         408 => refused(ErrorKind::Timeout, ""),
         504 => Error::new(ErrorKind::Timeout, said("")),

@@ -317,7 +317,8 @@ fn of_status(status: &Status, sent: usize) -> Error {
         Code::Internal if status.message().contains("error unmarshalling request") => {
             Error::invalid(said).with_outcome(Outcome::Refused)
         }
-        Code::ResourceExhausted | Code::Unavailable => Error::new(ErrorKind::Unavailable, said),
+        Code::ResourceExhausted => Error::new(ErrorKind::Unavailable, said).overload(),
+        Code::Unavailable => Error::new(ErrorKind::Unavailable, said),
         Code::DeadlineExceeded => Error::new(ErrorKind::Timeout, said),
         Code::Cancelled => Error::new(ErrorKind::Lost, said),
         Code::InvalidArgument => Error::invalid(said).with_outcome(Outcome::Refused),
