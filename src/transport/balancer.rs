@@ -348,7 +348,7 @@ mod tests {
             let together = Barrier::new(CALLS);
             let pick = || {
                 together.wait();
-                balancer.pick(&[]).unwrap()
+                balancer.pick(&[], NOWHERE).unwrap()
             };
             let picked: Vec<_> = thread::scope(|scope| {
                 let calls: Vec<_> = (0..CALLS).map(|_| scope.spawn(pick)).collect();
