@@ -7,6 +7,7 @@ mod authority;
 mod cli;
 mod config;
 mod connections;
+mod differential;
 mod errors;
 mod faults;
 mod fixtures;
