@@ -111,12 +111,11 @@ impl Gate {
         self.state.fetch_or(CLOSED, Ordering::SeqCst);
         let ended = || self.turned_when(|| self.running() == 0);
         let patience = Instant::now().checked_add(timeout);
-        let in_time = match patience {
-            Some(until) => tokio::time::timeout_at(until, ended()).await.is_ok(),
-            None => {
-                ended().await;
-                true
-            }
+        let in_time = if let Some(until) = patience {
+            tokio::time::timeout_at(until, ended()).await.is_ok()
+        } else {
+            ended().await;
+            true
         };
         if !in_time {
             self.cut.store(true, Ordering::SeqCst);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::error::RetryAfter;
 use crate::transport::backoff;
-use crate::{ApiError, Error, ErrorKind, Outcome};
+use crate::{Error, ErrorKind, Outcome};
 
 /// A server keeps idempotency keys for 300 s from when it first saw them. Later it would carry the call out again, so
 /// repeats end well before.
@@ -156,15 +156,15 @@ impl Retry {
 
     /// How long to wait before the next attempt of a call, if there is to be one.
     pub(crate) fn next(&self, failed: &Failed<'_>, budget: &Budget) -> Next {
-        let Failed { error, attempts, repeatable, started, now, deadline, .. } = *failed;
+        let Failed { error, attempt, counted, repeatable, started, now, deadline, .. } = *failed;
         if !error.is_transient() || error.hint() == Some(RetryAfter::Never) {
             return Next::Stop;
         }
         let waits = self.waits_for(error);
-        if (attempts >= self.attempts && !waits) || (failed.may_have_run && !repeatable) {
+        if (counted >= self.attempts && !waits) || (failed.may_have_run && !repeatable) {
             return Next::Stop;
         }
-        let backoff = backoff::retry(attempts, self.first, self.longest);
+        let backoff = backoff::retry(attempt, self.first, self.longest);
         let wait = match error.hint() {
             Some(RetryAfter::Wait(hint)) => hint.clamp(backoff, backoff.saturating_add(LONGEST_HINT)),
             Some(RetryAfter::Never) | None => backoff,
@@ -178,7 +178,7 @@ impl Retry {
             return Next::NoBudget;
         }
         if let Some(observer) = &self.observer {
-            observer(&Retrying { method: failed.method, attempt: failed.failed, error, wait });
+            observer(&Retrying { method: failed.method, attempt, error, wait });
         }
         Next::After(wait)
     }
@@ -208,9 +208,9 @@ pub(crate) struct Failed<'a> {
     pub(crate) error: &'a Error,
     /// Whether this attempt or an earlier one may have been carried out.
     pub(crate) may_have_run: bool,
-    /// The attempts that failed, and those of them that found a server or are not to wait for one.
-    pub(crate) failed: u32,
-    pub(crate) attempts: u32,
+    /// The attempts so far, and those of them that count.
+    pub(crate) attempt: u32,
+    pub(crate) counted: u32,
     /// Whether the call may be carried out twice.
     pub(crate) repeatable: bool,
     pub(crate) started: Instant,
@@ -253,9 +253,7 @@ impl Budget {
 
     /// Pays for a repeat. Whether there was enough.
     pub(crate) fn spend(&self, error: &Error) -> bool {
-        let refused = error.outcome() == Outcome::Refused
-            && (error.kind() == ErrorKind::Unavailable || error.code() == Some(ApiError::TOO_MANY_REQUESTS));
-        let price = if refused { Self::REPEAT_REFUSED } else { Self::REPEAT };
+        let price = if error.is_overload() { Self::REPEAT_REFUSED } else { Self::REPEAT };
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(price)).is_ok()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ApiError;
 
 const KINDS: [ErrorKind; 11] = ErrorKind::ALL;
 const OUTCOMES: [Outcome; 4] = [Outcome::NotSent, Outcome::Refused, Outcome::Unknown, Outcome::Done];
@@ -114,7 +115,7 @@ proptest! {
         let tell = Arc::clone(&told);
         let retry = retry.observe(move |retrying| *tell.lock().unwrap() = Some(retrying.wait));
         let failed =
-            Failed { method: "publish", error: &error, may_have_run, failed: attempts, attempts, repeatable, started, now, deadline };
+            Failed { method: "publish", error: &error, may_have_run, attempt: attempts, counted: attempts, repeatable, started, now, deadline };
         let next = retry.next(&failed, &budget);
         let waits = retry.wait_for_ready && error.kind() == ErrorKind::Connect && error.outcome() == Outcome::NotSent;
         let paid = before - budget.0.load(Ordering::Relaxed);
@@ -169,8 +170,8 @@ proptest! {
                 method: "publish",
                 error: &error,
                 may_have_run,
-                failed: attempts,
-                attempts,
+                attempt: attempts,
+                counted: attempts,
                 repeatable,
                 started: now,
                 now,
