@@ -8,6 +8,7 @@ mod cli;
 mod close;
 mod config;
 mod connections;
+mod differential;
 mod corpus;
 mod endpoints;
 mod errors;
