@@ -20,7 +20,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use url::Url;
 
-use self::connection::{Connection, Connections, NotGrpc, is_from_server};
+use self::connection::{Connection, Connections, CutOff, NotGrpc, is_from_server};
 use super::names::Names;
 use super::{BoxFuture, Call, Handover, Reply, Transport, hint};
 use crate::config::{self, Config, GrpcSettings, TokenSource};
@@ -264,7 +264,8 @@ fn error_of(status: Status, sent: usize) -> Error {
     // Made on this side: the connection failed. (Timeouts are the client's own.)
     if StdError::source(&status).is_some() {
         let error = Error::new(ErrorKind::Lost, "the connection ended without an answer");
-        let not_sent = causes(&status).any(super::never_processed);
+        let has_answered = causes(&status).any(|cause| cause.is::<CutOff>());
+        let not_sent = !has_answered && causes(&status).any(super::never_processed);
         return if not_sent { error.with_outcome(Outcome::NotSent) } else { error }.with_source(status);
     }
     // Made by tonic, of an answer that it cannot read: the server has carried the call out by then.
@@ -281,7 +282,7 @@ fn error_of(status: Status, sent: usize) -> Error {
     let pushback = status.metadata().get("grpc-retry-pushback-ms");
     let hint = pushback.map(|pushback| hint::of_pushback(pushback.as_bytes())).or(details.retry_after);
     let error = details.api.map_or_else(|| of_status(&status, sent), Error::from);
-    error.with_retry_after(hint)
+    error.with_hint(hint)
 }
 
 /// Whether tonic gave an answer up for its size. It has no code of its own for that.
@@ -316,7 +317,8 @@ fn of_status(status: &Status, sent: usize) -> Error {
         Code::Internal if status.message().contains("error unmarshalling request") => {
             Error::invalid(said).with_outcome(Outcome::Refused)
         }
-        Code::ResourceExhausted | Code::Unavailable => Error::new(ErrorKind::Unavailable, said),
+        Code::ResourceExhausted => Error::new(ErrorKind::Unavailable, said).overload(),
+        Code::Unavailable => Error::new(ErrorKind::Unavailable, said),
         Code::DeadlineExceeded => Error::new(ErrorKind::Timeout, said),
         Code::Cancelled => Error::new(ErrorKind::Lost, said),
         Code::InvalidArgument => Error::invalid(said).with_outcome(Outcome::Refused),
@@ -366,7 +368,8 @@ impl Details {
         let mut read = Self::default();
         for Any { type_url, value } in RpcStatus::decode(details).map(|status| status.details).unwrap_or_default() {
             if type_url.ends_with("/centrifugal.centrifugo.api.Error") {
-                read.api = read.api.or_else(|| ApiError::decode(value).ok());
+                let api = || ApiError::decode(value).ok().filter(|error| error.code != 0);
+                read.api = read.api.or_else(api);
             } else if type_url.ends_with("/google.rpc.RetryInfo")
                 && let Ok(RetryInfo { retry_delay: Some(Delay { seconds, nanos }) }) = RetryInfo::decode(value)
             {
@@ -386,3 +389,6 @@ fn connection_ended(status: &Status) -> bool {
         && !causes
             .any(|cause| cause.is::<NotGrpc>() || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset))
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

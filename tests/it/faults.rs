@@ -24,10 +24,10 @@ pub(crate) fn soon<T>(happens: impl Future<Output = T>) -> impl Future<Output = 
 
 /// Waits for what must happen in this time. Not for a paused clock.
 #[track_caller]
-pub(crate) fn within<T>(time: Duration, happens: impl Future<Output = T>) -> impl Future<Output = T> {
+pub(crate) fn within<T>(limit: Duration, happens: impl Future<Output = T>) -> impl Future<Output = T> {
     let at = std::panic::Location::caller();
     async move {
-        let outcome = tokio::time::timeout(time, happens).await;
-        outcome.unwrap_or_else(|_| panic!("it has not happened within {time:?}: {at}"))
+        let outcome = tokio::time::timeout(limit, happens).await;
+        outcome.unwrap_or_else(|_| panic!("it has not happened within {limit:?}: {at}"))
     }
 }

@@ -493,6 +493,11 @@ pub(crate) struct NotGrpc {
     pub(crate) headers: HeaderMap,
 }
 
+/// The answer ended after it had begun: whatever the reason given, the server has looked at the call.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer ended early")]
+pub(crate) struct CutOff(#[source] hyper::Error);
+
 /// The names of gRPC's headers and trailers.
 enum Status {}
 
@@ -534,16 +539,17 @@ pub(crate) struct Checked(Incoming);
 
 impl http_body::Body for Checked {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = CutOff;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
         let frame = Pin::new(&mut self.0).poll_frame(cx);
-        frame.map_ok(|mut frame| {
+        let vetted = frame.map_ok(|mut frame| {
             if let Some(trailers) = frame.trailers_mut() {
                 vet(trailers);
             }
             frame
-        })
+        });
+        vetted.map_err(CutOff)
     }
 
     fn is_end_stream(&self) -> bool {
