@@ -380,9 +380,10 @@ impl Details {
     }
 }
 
-/// Whether the server certainly did not process the call. It did, whatever it says later, once it has begun to answer.
+/// Whether the failure proves that the server did not process the call. One that it has begun to answer, it has.
 fn is_unprocessed(status: &Status) -> bool {
-    !causes(status).any(|cause| cause.is::<CutOff>()) && causes(status).any(super::never_processed)
+    let has_answered = || causes(status).any(<dyn StdError>::is::<CutOff>);
+    causes(status).any(super::never_processed) && !has_answered()
 }
 
 /// Whether the whole connection ended, and not only this call on it.
