@@ -390,5 +390,6 @@ fn connection_ended(status: &Status) -> bool {
             .any(|cause| cause.is::<NotGrpc>() || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset))
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests;
