@@ -42,7 +42,7 @@ prop_compose! {
             None => Error::new(kind, "scripted"),
         };
         let error = outcome.map_or(error, |outcome| Error::new(kind, "scripted").with_outcome(outcome));
-        error.with_retry_after(hint)
+        error.with_hint(hint)
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::authority::Authority;
 use crate::faults::backlog::Backlog;
-use crate::faults::h2script::{self, ENHANCE_YOUR_CALM, Event, NO_ERROR, Reply};
+use crate::faults::h2script::{self, ENHANCE_YOUR_CALM, Event, NO_ERROR, REFUSED_STREAM, Reply};
 use crate::faults::port::Port;
 use crate::faults::proxy::{End, Proxy};
 use crate::faults::tally::{Server, Tally};
@@ -131,6 +131,48 @@ async fn an_endpoint_whose_tls_handshake_hangs_is_passed_over_when_the_time_to_c
     within(time, publish(&Client::new(both).unwrap(), 0)).await.unwrap();
     assert_eq!(server.applied("news"), 1);
     assert_eq!((silent.dials(), silent.in_the_clear()), (2, 0));
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_name_has_no_address_is_passed_over() {
+    let server = good();
+    let port = server.address().port();
+    let urls = [format!("http://nowhere.test:{port}"), format!("http://here.test:{port}")];
+    for nowhere in ["unknown", "without an address", "asked for in vain"] {
+        let resolved = |config: Config| {
+            Client::new(config.balance(Balance::Priority).resolver(move |host| async move {
+                match (&host[..], nowhere) {
+                    ("here.test", _) => Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
+                    (_, "unknown") => Err(std::io::ErrorKind::NotFound.into()),
+                    (_, "without an address") => Ok(Vec::new()),
+                    _ => std::future::pending().await,
+                }
+            }))
+            .unwrap()
+        };
+        let time = CONNECT + Duration::from_secs(1);
+        let error = within(time, publish(&resolved(config(&urls[..1])), 0)).await.unwrap_err();
+        assert_not_sent(&error, ErrorKind::Connect);
+        within(time, publish(&resolved(config(&urls)), 0)).await.unwrap();
+    }
+    assert_eq!((server.tally.applied().len(), server.dials()), (3, 3));
+}
+
+#[tokio::test]
+async fn a_call_that_one_endpoint_refuses_goes_to_another_at_no_cost() {
+    let refusing = h2script::replying(|_| Reply::reset(REFUSED_STREAM));
+    let leaving = h2script::start(|mut connection| async move {
+        connection.request().await?;
+        connection.goaway(0, NO_ERROR, b"").await?;
+        connection.finish().await
+    });
+    let server = good();
+    let client = client(&[refusing.url(), leaving.url(), server.url()], Balance::Priority);
+    for n in 0..10 {
+        within(AT_ONCE, publish(&client, n)).await.unwrap();
+    }
+    assert_eq!(applied(&[&refusing.tally, &leaving.tally, &server.tally]), (10, 10));
+    assert_eq!(refusing.tally.arrived().len(), 10);
 }
 
 #[tokio::test]

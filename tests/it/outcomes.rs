@@ -99,6 +99,16 @@ async fn a_call_whose_stream_is_refused_was_not_sent() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_refused_when_it_has_arrived_is_repeated_and_carried_out_once() {
+    let server = h2script::replying(|request| match request.number {
+        0 => Reply::reset(REFUSED_STREAM),
+        _ => Reply::result(),
+    });
+    within(AT_ONCE, publish(&client(server.url(), without_keys()), 0)).await.unwrap();
+    assert_eq!((server.tally.arrived().len(), applied(&server.tally), server.dials()), (2, (1, 1), 1));
+}
+
+#[tokio::test]
 async fn a_server_that_refuses_every_stream_is_asked_once_for_each_attempt() {
     let streams = Arc::new(AtomicUsize::new(0));
     let counting = Arc::clone(&streams);
@@ -181,8 +191,7 @@ async fn a_server_that_hangs_up_after_its_greeting_is_dialled_a_bounded_number_o
     }
 }
 
-#[tokio::test]
-async fn connections_that_are_drained_under_load_as_grpc_go_does_lose_no_call() {
+async fn drained_under_load(retry: Retry) {
     let server = h2script::start(|mut connection| async move {
         for _ in 0..25 {
             let request = connection.request().await?;
@@ -193,7 +202,7 @@ async fn connections_that_are_drained_under_load_as_grpc_go_does_lose_no_call() 
         }
         connection.serve().await
     });
-    let client = client(server.url(), Retry::off());
+    let client = client(server.url(), retry);
     let mut callers = JoinSet::new();
     for caller in 0..16 {
         let client = client.clone();
@@ -206,6 +215,17 @@ async fn connections_that_are_drained_under_load_as_grpc_go_does_lose_no_call() 
     soon(callers.join_all()).await;
     assert_eq!(applied(&server.tally), (800, 800));
     assert!((2..=32).contains(&server.dials()), "{} dials", server.dials());
+}
+
+#[tokio::test]
+async fn connections_that_are_drained_under_load_as_grpc_go_does_lose_no_call() {
+    drained_under_load(Retry::off()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn connections_that_are_drained_under_load_lose_no_call_of_several_threads() {
+    // A call may meet the end of one connection after the other, which come after 25 calls here.
+    drained_under_load(without_keys()).await;
 }
 
 #[tokio::test]
@@ -449,6 +469,20 @@ async fn a_call_that_waits_for_its_turn_on_a_full_connection_is_not_sent_when_it
     within(AT_ONCE, first).await.unwrap().unwrap();
     within(AT_ONCE, publish(&client, 6)).await.unwrap();
     assert_eq!((server.tally.arrived().len(), applied(&server.tally), server.dials()), (2, (2, 2), 1));
+}
+
+#[tokio::test]
+async fn a_call_to_a_server_with_room_for_no_stream_is_not_sent_when_its_time_is_over() {
+    let server = h2script::start_bare(|mut connection| async move {
+        connection.settings(&[(MAX_CONCURRENT_STREAMS, 0)]).await?;
+        let stream = connection.opened().await?;
+        panic!("stream {stream} was opened");
+    });
+    let client = client(server.url(), Retry::off()).with_timeout(Duration::from_millis(200));
+    for n in 0..3 {
+        let error = within(AT_ONCE, publish(&client, n)).await.unwrap_err();
+        assert_error(&error, ErrorKind::Timeout, Outcome::NotSent, 1);
+    }
 }
 
 #[tokio::test]

@@ -272,6 +272,8 @@ pub(crate) struct Connection {
     pub(crate) highest: u32,
     /// Whether room is made for more of a request's body as it arrives.
     pub(crate) opens_window: bool,
+    /// The last stream that it is not too late for.
+    last: u32,
     stream: TcpStream,
     buffer: BytesMut,
     tally: Tally,
@@ -282,7 +284,7 @@ pub(crate) struct Connection {
 impl Connection {
     fn new(stream: TcpStream, number: usize, tally: Tally) -> Self {
         let (buffer, open) = (BytesMut::new(), HashMap::new());
-        Self { number, highest: 0, opens_window: true, stream, buffer, tally, heads: None, open }
+        Self { number, highest: 0, opens_window: true, last: MAX_STREAM, stream, buffer, tally, heads: None, open }
     }
 
     /// The next frame, whatever it is.
@@ -319,7 +321,8 @@ impl Connection {
                     }
                 }
                 HEADERS | CONTINUATION => {
-                    if let Some((path, headers)) = self.heads.as_mut().unwrap().read(&frame).await {
+                    let head = self.heads.as_mut().unwrap().read(&frame).await;
+                    if let Some((path, headers)) = head.filter(|_| id <= self.last) {
                         self.highest = id;
                         self.open.insert(id, (path, headers, BytesMut::new()));
                         return Ok(Event::Opened(id));
@@ -451,8 +454,10 @@ impl Connection {
         self.send(RST_STREAM, 0, stream, &reason.to_be_bytes()).await
     }
 
-    /// Says that the connection will end, and that no stream above `last` is or will be looked at.
+    /// Says that the connection will end, and that no stream above `last` is or will be looked at. It is so.
     pub(crate) async fn goaway(&mut self, last: u32, reason: u32, debug: &[u8]) -> io::Result<()> {
+        self.last = last;
+        self.open.retain(|stream, _| *stream <= last);
         let payload = [&last.to_be_bytes(), &reason.to_be_bytes(), debug].concat();
         self.send(GOAWAY, 0, 0, &payload).await
     }
