@@ -263,7 +263,7 @@ fn a_budget_shared_by_threads_is_never_overdrawn() {
 fn a_burst_of_repeats_is_35_long() {
     let (budget, lost) = (Budget::new(), Error::new(ErrorKind::Lost, ""));
     assert_eq!((0..100).filter(|_| budget.spend(&lost)).count(), 35);
-    let refused = Error::new(ErrorKind::Unavailable, "").with_outcome(Outcome::Refused);
+    let refused = Error::new(ErrorKind::Unavailable, "").overload();
     assert_eq!((0..100).filter(|_| budget.spend(&refused)).count(), 2, "10 tokens are left for those at 5");
 }
 

@@ -99,7 +99,7 @@ impl Grpc {
                 Ok(reply) => return Ok(reply),
                 Err(status) => status,
             };
-            if causes(&status).any(super::never_processed) {
+            if is_unprocessed(&status) {
                 handover.give_back();
             }
             if connection_ended(&status) {
@@ -264,9 +264,7 @@ fn error_of(status: Status, sent: usize) -> Error {
     // Made on this side: the connection failed. (Timeouts are the client's own.)
     if StdError::source(&status).is_some() {
         let error = Error::new(ErrorKind::Lost, "the connection ended without an answer");
-        let has_answered = causes(&status).any(|cause| cause.is::<CutOff>());
-        let not_sent = !has_answered && causes(&status).any(super::never_processed);
-        return if not_sent { error.with_outcome(Outcome::NotSent) } else { error }.with_source(status);
+        return if is_unprocessed(&status) { error.with_outcome(Outcome::NotSent) } else { error }.with_source(status);
     }
     // Made by tonic, of an answer that it cannot read: the server has carried the call out by then.
     if !is_from_server(&status) {
@@ -380,6 +378,11 @@ impl Details {
         }
         read
     }
+}
+
+/// Whether the server certainly did not process the call. It did, whatever it says later, once it has begun to answer.
+fn is_unprocessed(status: &Status) -> bool {
+    !causes(status).any(|cause| cause.is::<CutOff>()) && causes(status).any(super::never_processed)
 }
 
 /// Whether the whole connection ended, and not only this call on it.
