@@ -382,7 +382,7 @@ impl Details {
 
 /// Whether the server certainly did not process the call. It did, whatever it says later, once it has begun to answer.
 fn is_unprocessed(status: &Status) -> bool {
-    !causes(status).any(|cause| cause.is::<CutOff>()) && causes(status).any(super::never_processed)
+    !causes(status).any(<dyn StdError>::is::<CutOff>) && causes(status).any(super::never_processed)
 }
 
 /// Whether the whole connection ended, and not only this call on it.

@@ -107,6 +107,8 @@ static ROOTS: LazyLock<Vec<Root>> = LazyLock::new(|| {
         let canceled = never_left().await;
         assert!(canceled.is_canceled(), "{canceled:?}");
         add("never left".into(), Arc::new(canceled), true);
+        // Whatever ends an answer that has begun, the server has seen the call.
+        add("cut off".into(), Arc::new(CutOff(never_left().await)), false);
         for answer in [&b""[..], b"nonsense\r\n\r\n", b"HTTP/1.1 200", b"HTTP/1.1 999999 \r\n\r\n"] {
             let failed = answered(answer).await;
             assert!(!failed.is_canceled());
