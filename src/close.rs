@@ -1,6 +1,7 @@
 //! The end of a client: no new calls, and an end for those that run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -37,16 +38,16 @@ pub struct Closed {
 /// Counts the calls that run, and lets no more begin once it is closed.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
+    /// How many calls run, and [`CLOSED`] besides once no other may begin.
     running: AtomicU64,
-    closed: AtomicBool,
     cut: AtomicBool,
     /// Woken when the last call ends, and when calls are cut off.
     turned: Notify,
-    done: AtomicU64,
-    refused: AtomicU64,
-    not_sent: AtomicU64,
-    unknown: AtomicU64,
+    /// How the calls ended that ran when the gate was closed.
+    ended: Mutex<Closed>,
 }
+
+const CLOSED: u64 = 1 << 63;
 
 /// A call that runs.
 #[derive(Debug)]
@@ -57,19 +58,40 @@ pub(crate) struct Running<'a> {
 
 impl Gate {
     pub(crate) fn enter(&self) -> Result<Running<'_>, Error> {
-        // Counted first and asked after, so that whoever closes the gate in between sees the call.
-        self.running.fetch_add(1, Ordering::SeqCst);
-        if self.closed.load(Ordering::SeqCst) {
-            self.leave();
-            return Err(Error::new(ErrorKind::Closed, "the client was closed before the call"));
+        match self.while_open(|running| running + 1) {
+            true => Ok(Running { gate: self, end: None }),
+            false => Err(Error::new(ErrorKind::Closed, "the client was closed before the call")),
         }
-        Ok(Running { gate: self, end: None })
     }
 
-    fn leave(&self) {
-        if self.running.fetch_sub(1, Ordering::SeqCst) == 1 && self.closed.load(Ordering::SeqCst) {
+    fn leave(&self, end: Option<Outcome>) {
+        if self.while_open(|running| running - 1) {
+            return;
+        }
+        // Counted as ended and no more as running at once, for those who count both.
+        let mut ended = self.ended();
+        *match end {
+            Some(Outcome::Done) => &mut ended.done,
+            Some(Outcome::Refused) => &mut ended.refused,
+            Some(Outcome::NotSent) => &mut ended.not_sent,
+            Some(Outcome::Unknown) | None => &mut ended.unknown,
+        } += 1;
+        let before = self.running.fetch_sub(1, Ordering::SeqCst);
+        drop(ended);
+        if before == CLOSED + 1 {
             self.turned.notify_waiters();
         }
+    }
+
+    /// Changes how many calls run, unless the gate is closed. Whether it is not.
+    fn while_open(&self, change: impl Fn(u64) -> u64) -> bool {
+        let change = |running: u64| (running & CLOSED == 0).then(|| change(running));
+        self.running.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).is_ok()
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Closed> {
+        // Whole between any two statements, so a panic elsewhere cannot have broken it.
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends when running calls are to be cut off.
@@ -88,8 +110,8 @@ impl Gate {
     }
 
     pub(crate) async fn close(&self, timeout: Duration) -> Closed {
-        self.closed.store(true, Ordering::SeqCst);
-        let ended = || self.turned_when(|| self.running.load(Ordering::SeqCst) == 0);
+        self.running.fetch_or(CLOSED, Ordering::SeqCst);
+        let ended = || self.turned_when(|| self.running.load(Ordering::SeqCst) == CLOSED);
         let patience = Instant::now().checked_add(timeout);
         let in_time = match patience {
             Some(until) => tokio::time::timeout_at(until, ended()).await.is_ok(),
@@ -104,13 +126,9 @@ impl Gate {
             // Whether they all do or not, it ends here.
             let _ = tokio::time::timeout(GRACE, ended()).await;
         }
-        let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
-        Closed {
-            done: count(&self.done),
-            refused: count(&self.refused),
-            not_sent: count(&self.not_sent),
-            unknown: count(&self.unknown) + count(&self.running),
-        }
+        let ended = self.ended();
+        let running = self.running.load(Ordering::SeqCst) & !CLOSED;
+        Closed { unknown: ended.unknown + running, ..*ended }
     }
 }
 
@@ -122,16 +140,6 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let gate = self.gate;
-        if gate.closed.load(Ordering::SeqCst) {
-            let counter = match self.end {
-                Some(Outcome::Done) => &gate.done,
-                Some(Outcome::Refused) => &gate.refused,
-                Some(Outcome::NotSent) => &gate.not_sent,
-                Some(Outcome::Unknown) | None => &gate.unknown,
-            };
-            counter.fetch_add(1, Ordering::SeqCst);
-        }
-        gate.leave();
+        self.gate.leave(self.end);
     }
 }
