@@ -520,3 +520,17 @@ fn a_runtime_that_ends_in_the_middle_of_calls_leaves_no_close_hanging() {
         });
     }
 }
+
+#[tokio::test]
+async fn a_hook_that_panics_ends_its_call_only() {
+    let server = start().await;
+    for over in BOTH {
+        server.fault(Fault::api_error(ApiError::new(ApiError::TOO_MANY_REQUESTS, "too many")));
+        let client = client(over, &server);
+        let panics = client.with_retry(Retry::new().observe(|_| panic!("on purpose")));
+        let call = tokio::spawn(async move { panics.publish(request()).await });
+        assert!(soon(call).await.unwrap_err().is_panic());
+        client.publish(request()).await.unwrap();
+        assert_eq!(within(SLACK, client.close(60 * SECOND)).await, Closed::default());
+    }
+}
