@@ -144,8 +144,8 @@ impl<'a> Attempts<'a> {
     pub(crate) async fn again(&mut self, error: Error) -> Result<(), Error> {
         let (client, retry) = (self.client, &self.client.retry);
         let error = error.at(self.method.to_owned().into(), self.from.name(), self.from.endpoint());
-        self.failed += 1;
-        self.counted += u32::from(!retry.waits_for(&error));
+        self.failed = self.failed.saturating_add(1);
+        self.counted = self.counted.saturating_add(u32::from(!retry.waits_for(&error)));
         self.may_have_run |= error.may_have_run();
         let next = retry.next(
             &Failed {

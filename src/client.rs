@@ -21,7 +21,7 @@ use crate::request::{AsRequest, Request};
 use crate::retry::{Budget, Retry};
 use crate::transport::{Body, Call, Reply, ReplyBody, Transport};
 #[cfg(any(feature = "grpc", feature = "http"))]
-use crate::transport::{balancer::EndpointStatus, breaker::BreakerState, fallback::Route};
+use crate::transport::{balancer::Balancer, balancer::EndpointStatus, breaker::BreakerState, fallback::Route};
 use crate::{ApiError, Error, Method, message, wire};
 
 /// A client of the server API, over gRPC or over HTTP.
@@ -173,7 +173,7 @@ impl Client {
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         match &self.shared.carrier {
-            Carrier::Route(route) => route.balancers().flat_map(|balancer| balancer.status()).collect(),
+            Carrier::Route(route) => route.balancers().flat_map(Balancer::status).collect(),
             Carrier::Custom(_) => Vec::new(),
         }
     }
@@ -369,12 +369,14 @@ impl RawBody<'_> {
     fn read<T: DeserializeOwned>(&self, reply: Reply) -> Result<T, Error> {
         let is_batch = self.method == Method::Batch.name();
         let result = match reply.body() {
-            ReplyBody::Json(body) if is_batch => wire::from_json(&body),
-            ReplyBody::Json(body) => match wire::answer_from_json(&body) {
-                Ok(Ok(result)) => Ok(result),
-                Ok(Err(error)) => return Err(error.into()),
-                Err(malformed) => Err(malformed),
-            },
+            ReplyBody::Json(body) => {
+                let answer = if is_batch { wire::batch_from_json(&body) } else { wire::answer_from_json(&body) };
+                match answer {
+                    Ok(Ok(result)) => Ok(result),
+                    Ok(Err(error)) => return Err(error.into()),
+                    Err(malformed) => Err(malformed),
+                }
+            }
             ReplyBody::Protobuf(body) if is_batch => {
                 let replies = self.to_batch()?.read(Reply::protobuf(body))?.to_json()?;
                 // As text, in which numbers keep their digits. Left out when there is none, as the server does.

@@ -38,16 +38,17 @@ pub struct Closed {
 /// Counts the calls that run, and lets no more begin once it is closed.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    /// How many calls run, and [`CLOSED`] besides once no other may begin.
-    running: AtomicU64,
+    /// [`CALL`] for each call that runs, and [`CLOSED`]. In one, so that the calls that run when it is closed are certain.
+    state: AtomicU64,
     cut: AtomicBool,
     /// Woken when the last call ends, and when calls are cut off.
     turned: Notify,
-    /// How the calls ended that ran when the gate was closed.
+    /// How the calls ended that ran when it was closed. Locked while one of them leaves, so that each is counted once.
     ended: Mutex<Closed>,
 }
 
-const CLOSED: u64 = 1 << 63;
+const CLOSED: u64 = 1;
+const CALL: u64 = 2;
 
 /// A call that runs.
 #[derive(Debug)]
@@ -58,17 +59,18 @@ pub(crate) struct Running<'a> {
 
 impl Gate {
     pub(crate) fn enter(&self) -> Result<Running<'_>, Error> {
-        match self.while_open(|running| running + 1) {
-            true => Ok(Running { gate: self, end: None }),
-            false => Err(Error::new(ErrorKind::Closed, "the client was closed before the call")),
+        let one_more = |state| (state & CLOSED == 0).then_some(state + CALL);
+        match self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more) {
+            Ok(_) => Ok(Running { gate: self, end: None }),
+            Err(_) => Err(Error::new(ErrorKind::Closed, "the client was closed before the call")),
         }
     }
 
     fn leave(&self, end: Option<Outcome>) {
-        if self.while_open(|running| running - 1) {
+        let one_less = |state| (state & CLOSED == 0).then(|| state - CALL);
+        if self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
             return;
         }
-        // Counted as ended and no more as running at once, for those who count both.
         let mut ended = self.ended();
         *match end {
             Some(Outcome::Done) => &mut ended.done,
@@ -76,21 +78,17 @@ impl Gate {
             Some(Outcome::NotSent) => &mut ended.not_sent,
             Some(Outcome::Unknown) | None => &mut ended.unknown,
         } += 1;
-        let before = self.running.fetch_sub(1, Ordering::SeqCst);
-        drop(ended);
-        if before == CLOSED + 1 {
+        if self.state.fetch_sub(CALL, Ordering::SeqCst) == CALL | CLOSED {
             self.turned.notify_waiters();
         }
     }
 
-    /// Changes how many calls run, unless the gate is closed. Whether it is not.
-    fn while_open(&self, change: impl Fn(u64) -> u64) -> bool {
-        let change = |running: u64| (running & CLOSED == 0).then(|| change(running));
-        self.running.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).is_ok()
+    fn running(&self) -> u64 {
+        self.state.load(Ordering::SeqCst) / CALL
     }
 
     fn ended(&self) -> MutexGuard<'_, Closed> {
-        // Whole between any two statements, so a panic elsewhere cannot have broken it.
+        // Numbers only, which are whole at any time.
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -110,15 +108,14 @@ impl Gate {
     }
 
     pub(crate) async fn close(&self, timeout: Duration) -> Closed {
-        self.running.fetch_or(CLOSED, Ordering::SeqCst);
-        let ended = || self.turned_when(|| self.running.load(Ordering::SeqCst) == CLOSED);
+        self.state.fetch_or(CLOSED, Ordering::SeqCst);
+        let ended = || self.turned_when(|| self.running() == 0);
         let patience = Instant::now().checked_add(timeout);
-        let in_time = match patience {
-            Some(until) => tokio::time::timeout_at(until, ended()).await.is_ok(),
-            None => {
-                ended().await;
-                true
-            }
+        let in_time = if let Some(until) = patience {
+            tokio::time::timeout_at(until, ended()).await.is_ok()
+        } else {
+            ended().await;
+            true
         };
         if !in_time {
             self.cut.store(true, Ordering::SeqCst);
@@ -127,8 +124,7 @@ impl Gate {
             let _ = tokio::time::timeout(GRACE, ended()).await;
         }
         let ended = self.ended();
-        let running = self.running.load(Ordering::SeqCst) & !CLOSED;
-        Closed { unknown: ended.unknown + running, ..*ended }
+        Closed { unknown: ended.unknown + self.running(), ..*ended }
     }
 }
 
@@ -143,3 +139,6 @@ impl Drop for Running<'_> {
         self.gate.leave(self.end);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,6 +90,7 @@ impl Outcome {
 }
 
 /// What a failure is besides its kind.
+#[cfg_attr(not(all(feature = "grpc", feature = "tls")), allow(dead_code, reason = "what some transports find out"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Verdict {
     #[default]
@@ -103,6 +104,7 @@ enum Verdict {
 }
 
 /// What the server says about a repeat.
+#[cfg_attr(not(feature = "grpc"), allow(dead_code, reason = "only gRPC says `Never`"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetryAfter {
     /// Not before this time has passed.
@@ -227,14 +229,14 @@ impl Error {
     }
 
     /// Says that the two sides do not trust each other, which a repeat will not change.
-    #[cfg(any(feature = "grpc", feature = "http"))]
+    #[cfg(all(feature = "tls", any(feature = "grpc", feature = "http")))]
     pub(crate) fn untrusted(mut self) -> Self {
         self.0.verdict = Verdict::Untrusted;
         self
     }
 
     /// Says that there is no gRPC at the address.
-    #[cfg(any(feature = "grpc", feature = "http"))]
+    #[cfg(any(feature = "grpc", all(feature = "tls", feature = "http")))]
     pub(crate) fn no_grpc(mut self) -> Self {
         self.0.verdict = Verdict::NoGrpc;
         self
@@ -257,8 +259,16 @@ impl Error {
         self.0.verdict == Verdict::Overload || self.code() == Some(ApiError::TOO_MANY_REQUESTS)
     }
 
-    pub(crate) fn with_retry_after(mut self, retry_after: Option<RetryAfter>) -> Self {
-        self.0.retry_after = retry_after;
+    /// Says how long the server asks to wait before a repeat.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(RetryAfter::Wait(wait));
+        self
+    }
+
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn with_hint(mut self, hint: Option<RetryAfter>) -> Self {
+        self.0.retry_after = hint;
         self
     }
 

@@ -142,7 +142,7 @@ impl Retry {
         now: Instant,
         deadline: Option<Instant>,
     ) -> Option<Instant> {
-        let another = repeatable && failed + 1 < self.attempts;
+        let another = repeatable && failed < self.attempts - 1;
         let attempt = self.attempt_timeout.filter(|_| another).and_then(|wait| now.checked_add(wait));
         match (attempt, deadline) {
             (Some(attempt), Some(deadline)) => Some(attempt.min(deadline)),
@@ -167,7 +167,7 @@ impl Retry {
         }
         let backoff = backoff::retry(attempt, self.first, self.longest);
         let wait = match error.hint() {
-            Some(RetryAfter::Wait(hint)) => hint.clamp(backoff, backoff + LONGEST_HINT),
+            Some(RetryAfter::Wait(hint)) => hint.clamp(backoff, backoff.saturating_add(LONGEST_HINT)),
             Some(RetryAfter::Never) | None => backoff,
         };
         let Some(next) = now.checked_add(wait) else { return Next::Stop };
@@ -258,3 +258,6 @@ impl Budget {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(price)).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -346,7 +346,7 @@ pub(crate) fn of_http_status(status: ::http::StatusCode, headers: &::http::Heade
     if let Ok(api) = serde_json::from_slice::<ApiError>(page)
         && api.http_status().contains(&status.as_u16())
     {
-        return Error::from(api).with_retry_after(hint::of_http(headers));
+        return Error::from(api).with_hint(hint::of_http(headers));
     }
     let said = |text: &str| format!("the server answered HTTP status {status}{text}");
     let refused = |kind, text| Error::new(kind, said(text)).with_outcome(Outcome::Refused);
@@ -368,7 +368,7 @@ pub(crate) fn of_http_status(status: ::http::StatusCode, headers: &::http::Heade
         411 | 415 | 431 => refused(ErrorKind::Protocol, ""),
         _ => Error::protocol(said("")),
     };
-    error.with_retry_after(hint::of_http(headers))
+    error.with_hint(hint::of_http(headers))
 }
 
 /// Whether the cause proves that the server did not process the request: it said so itself, or the request never left.
@@ -433,13 +433,20 @@ const NUMBER: u32 = 3;
 impl Handover {
     /// Takes another body of the call in hand; from here on no earlier one can be handed over.
     pub(crate) fn track(&self) -> Self {
-        let next = |now: u32| {
-            let earlier = if now & STATE == TAKEN { EARLIER_TAKEN } else { now & EARLIER_TAKEN };
-            ((now >> NUMBER) + 1) << NUMBER | earlier | PENDING
-        };
-        let before = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(next(now)));
+        let before = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(Self::next(now)));
         // The update is never refused, so both hold the value before it.
         let (Ok(before) | Err(before)) = before;
+        self.of_next(before)
+    }
+
+    /// The record with one more body, now in hand.
+    fn next(now: u32) -> u32 {
+        let earlier = if now & STATE == TAKEN { EARLIER_TAKEN } else { now & EARLIER_TAKEN };
+        ((now >> NUMBER) + 1) << NUMBER | earlier | PENDING
+    }
+
+    /// For the body that came after this record.
+    fn of_next(&self, before: u32) -> Self {
         Self { record: Arc::clone(&self.record), body: (before >> NUMBER) + 1 }
     }
 
@@ -451,12 +458,23 @@ impl Handover {
         taken.is_ok() || taken.is_err_and(|now| mine(now) && now & STATE == TAKEN)
     }
 
+    /// Takes note that the server did not process the body: it is as if it had never been handed over.
+    #[cfg(any(test, feature = "grpc", feature = "http"))]
+    pub(crate) fn give_back(&self) {
+        let given = |now: u32| now >> NUMBER == self.body && now & STATE == TAKEN;
+        let back = |now: u32| given(now).then_some(now & !STATE | PENDING);
+        // If it was not handed over, or another one is in hand, there is nothing to take note of.
+        let _ = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, back);
+    }
+
     /// Takes another body in hand, if this one was not handed over; now it never will be.
     #[cfg(any(test, feature = "grpc"))]
     pub(crate) fn anew(&self) -> Option<Self> {
         let mine = |now: u32| now >> NUMBER == self.body && now & STATE == PENDING;
-        let anew = |now: u32| mine(now).then_some(now & !STATE | REVOKED);
-        self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, anew).ok().map(|_| self.track())
+        // In one step, so that whoever revokes the body in hand finds either this one or the next.
+        let anew = |now: u32| mine(now).then(|| Self::next(now));
+        let before = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, anew);
+        before.ok().map(|before| self.of_next(before))
     }
 }
 
@@ -473,6 +491,11 @@ impl Handover {
         if self.revoke() && error.may_have_run() { error.with_outcome(Outcome::NotSent) } else { error }
     }
 }
+
+#[cfg(test)]
+mod interleavings;
+#[cfg(all(test, any(feature = "grpc", feature = "http")))]
+mod statuses;
 
 #[cfg(test)]
 mod tests {
@@ -503,6 +526,21 @@ mod tests {
         assert!(second.take());
         assert!(!call.revoke(), "the call's own record is that of the body in hand");
         assert!(second.anew().is_none(), "it was handed over");
+    }
+
+    #[test]
+    fn a_body_that_the_server_gave_back_was_not_handed_over() {
+        let call = Handover::default();
+        let first = call.track();
+        assert!(first.take());
+        first.give_back();
+        let second = first.anew().unwrap();
+        assert!(!first.take());
+        assert!(second.take());
+        first.give_back();
+        assert!(!call.revoke(), "the second is not what was given back");
+        second.give_back();
+        assert!(call.revoke());
     }
 
     #[test]

@@ -127,7 +127,8 @@ impl Balancer {
     pub(crate) async fn probe(&self, call: &Call<'_>) -> Result<Reply, Error> {
         let mut last = None;
         for endpoint in &self.endpoints {
-            match endpoint.send(call, true).await {
+            let trial = endpoint.begin_trial(Instant::now());
+            match endpoint.send(call, trial).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => last = Some(error),
             }
@@ -164,8 +165,12 @@ impl Balancer {
             }
         };
         if let Some(index) = picked {
-            let trial = standing[index] == Standing::Due && self.endpoints[index].begin_trial(now);
-            return Some((index, trial));
+            return match standing[index] {
+                Standing::Due if self.endpoints[index].begin_trial(now) => Some((index, true)),
+                // Another call has just claimed the trial.
+                Standing::Due => self.pick(tried, avoided),
+                _ => Some((index, false)),
+            };
         }
         // All are left out. One that answered nothing lately may still do; one that cannot be connected to will not.
         if !tried.is_empty() {
@@ -259,7 +264,7 @@ impl Endpoint {
         let endpoint = self.transport.endpoint();
         match (before, after) {
             (Standing::In, Standing::Out(_)) => {
-                tracing::info!(endpoint = endpoint.as_deref(), ?sign, "endpoint left out")
+                tracing::info!(endpoint = endpoint.as_deref(), ?sign, "endpoint left out");
             }
             (Standing::Out(_) | Standing::Due | Standing::OnTrial, Standing::In) => {
                 tracing::info!(endpoint = endpoint.as_deref(), "endpoint is back");
@@ -305,15 +310,15 @@ fn two_of(number: usize) -> (usize, usize) {
 
 /// What an error says about the endpoint.
 fn sign(error: &Error) -> Sign {
+    use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unavailable};
+    use Outcome::{NotSent, Unknown};
     match (error.kind(), error.outcome()) {
         _ if error.is_overload() => Sign::Answered,
-        (ErrorKind::Connect, _) => Sign::Unreachable,
-        // A connection that is drained says that no call on it is lost.
-        (ErrorKind::Lost, Outcome::NotSent) => Sign::Nothing,
-        (ErrorKind::Lost, _) | (ErrorKind::Unavailable, Outcome::Unknown) => Sign::Lost,
-        (ErrorKind::Timeout, Outcome::Unknown | Outcome::NotSent) => Sign::TimedOut,
-        // Nothing left this side.
-        (ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Closed, Outcome::NotSent) => Sign::Nothing,
+        (Connect, _) => Sign::Unreachable,
+        // Of a connection that is drained, or of a call that never left this side.
+        (Lost | Invalid | TooLarge | Closed, NotSent) => Sign::Nothing,
+        (Lost, _) | (Unavailable, Unknown) => Sign::Lost,
+        (Timeout, Unknown | NotSent) => Sign::TimedOut,
         _ => Sign::Answered,
     }
 }
@@ -321,4 +326,36 @@ fn sign(error: &Error) -> Sign {
 /// Whether the call certainly never reached the endpoint, so that it can go to another at no cost.
 pub(super) fn never_arrived(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Connect | ErrorKind::Lost) && error.outcome() == Outcome::NotSent
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+    use crate::transport::from_fn;
+
+    #[test]
+    fn of_calls_that_come_together_one_tries_an_endpoint() {
+        const CALLS: usize = 4;
+        let fake = || Box::new(from_fn("fake", |_| Ok(Reply::json("")))) as Box<dyn Transport>;
+        for _ in 0..500 {
+            let balancer = Balancer::new(vec![fake(), fake()], Balance::Priority);
+            let past = Instant::now().checked_sub(std::time::Duration::from_secs(60)).unwrap();
+            balancer.endpoints[0].health().note(Sign::Unreachable, false, past);
+            balancer.endpoints[0].troubled.store(true, Ordering::Relaxed);
+            let together = Barrier::new(CALLS);
+            let pick = || {
+                together.wait();
+                balancer.pick(&[], NOWHERE).unwrap()
+            };
+            let picked: Vec<_> = thread::scope(|scope| {
+                let calls: Vec<_> = (0..CALLS).map(|_| scope.spawn(pick)).collect();
+                calls.into_iter().map(|call| call.join().unwrap()).collect()
+            });
+            assert_eq!(picked.iter().filter(|picked| **picked == (0, true)).count(), 1, "{picked:?}");
+            assert_eq!(picked.iter().filter(|picked| **picked == (1, false)).count(), CALLS - 1, "{picked:?}");
+        }
+    }
 }

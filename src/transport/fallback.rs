@@ -190,17 +190,18 @@ impl Drop for End<'_> {
 
 /// What an error says about gRPC.
 fn sign(error: &Error) -> Sign {
+    use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unavailable};
+    use Outcome::{NotSent, Unknown};
     match (error.kind(), error.outcome()) {
         _ if error.is_no_grpc() => Sign::Absent,
+        // Another way leads to the same server.
         _ if error.is_overload() => Sign::Answered,
-        // Trust does not come back by taking another way.
-        (ErrorKind::Connect, _) if !error.is_transient() => Sign::Nothing,
-        (ErrorKind::Connect, _) => Sign::Failed,
-        // A connection that is drained says that no call on it is lost.
-        (ErrorKind::Lost, Outcome::NotSent) => Sign::Nothing,
-        (ErrorKind::Lost, _) | (ErrorKind::Timeout, Outcome::Unknown | Outcome::NotSent) => Sign::Failed,
-        (ErrorKind::Unavailable, _) => Sign::Failed,
-        (ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Closed, _) => Sign::Nothing,
+        // Trust does not come back on another way.
+        (Connect, _) if !error.is_transient() => Sign::Nothing,
+        // Of a connection that is drained, or of a call that never left this side.
+        (Lost | Invalid | TooLarge | Closed, NotSent) => Sign::Nothing,
+        (Connect | Lost, _) | (Timeout, NotSent | Unknown) | (Unavailable, Unknown) => Sign::Failed,
+        // An error of the API, of the key or of a limit, which another way would not change.
         _ => Sign::Answered,
     }
 }

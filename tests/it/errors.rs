@@ -260,6 +260,28 @@ async fn details_that_are_no_base64_are_an_error_and_not_a_panic() {
 }
 
 #[tokio::test]
+async fn an_error_without_a_code_in_the_details_is_none_of_the_api() {
+    // A `google.rpc.Status` around an `Any` without a value.
+    let mut any = Vec::new();
+    prost::encoding::string::encode(1, &"type.googleapis.com/centrifugal.centrifugo.api.Error".to_owned(), &mut any);
+    let mut details = Vec::new();
+    prost::encoding::bytes::encode(3, &any, &mut details);
+    let url = crate::scripted::grpc(14, "going away", Some(&details)).await;
+    let error = Client::new(Config::grpc(url)).unwrap().publish(request()).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, None), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_as_a_whole_is_an_error_when_given_as_json_too() {
+    let client = Client::with_transport(centrifugo_api::from_fn("fake", |_| {
+        Ok(centrifugo_api::Reply::json(r#"{"error":{"code":111,"message":"too many requests"}}"#))
+    }));
+    let result = client.call_json::<serde_json::Value>("batch", serde_json::json!({"commands": []})).await;
+    let error = result.unwrap_err();
+    assert_eq!((error.code(), error.may_have_run()), (Some(111), false), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed() {
     let elsewhere = start().await;
     let server = start().await;
