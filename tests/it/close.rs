@@ -509,7 +509,10 @@ fn a_runtime_that_ends_in_the_middle_of_calls_leaves_no_close_hanging() {
         let (client, ends) = (client(over, &server), elsewhere());
         let calls = ends.block_on(async { publish(&client, 10) });
         servers.block_on(applied(&server, 10));
-        let closing = servers.block_on(async { begin_close(&client) });
+        let closing = {
+            let _inside = servers.enter();
+            begin_close(&client)
+        };
         ends.shutdown_timeout(5 * SECOND);
         servers.block_on(async {
             for call in calls {
