@@ -452,7 +452,7 @@ async fn repeats_are_few_when_everything_fails() {
     assert_eq!(started.elapsed(), Duration::ZERO);
 
     // Each 14 calls that succeed at once pay for another repeat, and clones pay from the same purse.
-    for successes in [13, 1, 14 * 3] {
+    for successes in [13_usize, 1, 14 * 3] {
         *fails.lock().unwrap() = None;
         for _ in 0..successes {
             client.publish(request()).await.unwrap();
