@@ -100,7 +100,8 @@ impl Retry {
     }
 
     /// How long to wait for an answer to one attempt, if another can follow and a repeat is harmless. 3 s unless set; `None`
-    /// waits until the call's deadline. The last attempt always does.
+    /// waits until the call's deadline. The last attempt always does. After an attempt without an answer, the next goes to
+    /// another endpoint if there is one.
     pub fn attempt_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.attempt_timeout = timeout;
         self

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server, Transport as Front};
 use centrifugo_api::{
-    ApiError, BreakerState, Client, Config, ConnectionsRequest, Error, ErrorKind, Outcome, PublishRequest,
+    ApiError, BreakerState as State, Client, Config, ConnectionsRequest, Error, ErrorKind, Outcome, PublishRequest,
     PublishResult, Retry, Tls,
 };
 use serde_json::json;
@@ -45,7 +45,7 @@ fn client(grpc: impl Into<String>, http: &Server) -> Client {
     Client::new(Config::grpc(grpc).fallback(Config::http(http.http_url())).retry(Retry::off())).unwrap()
 }
 
-fn state(client: &Client) -> BreakerState {
+fn state(client: &Client) -> State {
     *client.breaker().unwrap().borrow()
 }
 
@@ -64,12 +64,12 @@ async fn pass(time: Duration) {
 }
 
 /// Waits until the breaker is in this state.
-async fn becomes(client: &Client, wanted: BreakerState) {
+async fn becomes(client: &Client, wanted: State) {
     soon(client.breaker().unwrap().wait_for(|state| *state == wanted)).await.unwrap();
 }
 
 /// Remembers every state that the breaker is in.
-fn watched(client: &Client) -> (Arc<std::sync::Mutex<Vec<BreakerState>>>, tokio::task::JoinHandle<()>) {
+fn watched(client: &Client) -> (Arc<std::sync::Mutex<Vec<State>>>, tokio::task::JoinHandle<()>) {
     let (seen, mut state) = (Arc::<std::sync::Mutex<Vec<_>>>::default(), client.breaker().unwrap());
     let see = Arc::clone(&seen);
     let watching = tokio::spawn(async move {
@@ -92,10 +92,10 @@ async fn calls_go_over_http_at_once_while_there_is_no_grpc_and_over_grpc_when_th
     let server = start().await;
     let proxy = absent(&server).await;
     let client = client(proxy.url(), &server);
-    assert_eq!(state(&client), BreakerState::Closed);
+    assert_eq!(state(&client), State::Closed);
     for published in 1..=5 {
         within(SECOND, client.publish(request())).await.unwrap();
-        assert_eq!((server.applied("news"), state(&client)), (published, BreakerState::Open));
+        assert_eq!((server.applied("news"), state(&client)), (published, State::Open));
     }
     assert_eq!(calls(&server), (0, 5));
     let endpoints = client.endpoints();
@@ -105,10 +105,10 @@ async fn calls_go_over_http_at_once_while_there_is_no_grpc_and_over_grpc_when_th
     // Not before the cool-down is over: 5 s, a fifth more or less.
     pass(3 * SECOND).await;
     publish(&client).await.unwrap();
-    assert_eq!((state(&client), calls(&server)), (BreakerState::Open, (0, 6)));
+    assert_eq!((state(&client), calls(&server)), (State::Open, (0, 6)));
     pass(4 * SECOND).await;
     publish(&client).await.unwrap();
-    becomes(&client, BreakerState::Closed).await;
+    becomes(&client, State::Closed).await;
     server.clear_calls();
     publish(&client).await.unwrap();
     assert_eq!((server.applied("news"), calls(&server)), (8, (1, 0)));
@@ -134,15 +134,14 @@ async fn one_that_looks_on_is_told_every_change_once() {
         publish(&client).await.unwrap();
         settle().await;
     }
-    becomes(&client, BreakerState::Open).await;
+    becomes(&client, State::Open).await;
     proxy.accept();
     pass(13 * SECOND).await;
     publish(&client).await.unwrap();
-    becomes(&client, BreakerState::Closed).await;
+    becomes(&client, State::Closed).await;
     publish(&client).await.unwrap();
     settle().await;
-    use BreakerState::{Closed, HalfOpen, Open};
-    assert_eq!(*seen.lock().unwrap(), [Open, HalfOpen, Open, HalfOpen, Closed]);
+    assert_eq!(*seen.lock().unwrap(), [State::Open, State::HalfOpen, State::Open, State::HalfOpen, State::Closed]);
     // And that the client is gone.
     drop(client);
     soon(watching).await.unwrap();
@@ -161,7 +160,7 @@ async fn every_change_is_logged_once() {
     proxy.accept();
     pass(7 * SECOND).await;
     publish(&client).await.unwrap();
-    becomes(&client, BreakerState::Closed).await;
+    becomes(&client, State::Closed).await;
     for _ in 0..10 {
         publish(&client).await.unwrap();
     }
@@ -225,14 +224,14 @@ enum Probed {
 }
 
 /// A gRPC server whose publications are answered badly and whose probes are answered as told, and counted.
-fn probing(how: &watch::Sender<Probed>, probes: &Arc<AtomicUsize>, serves: &Arc<AtomicBool>) -> Script {
-    let (how, probes, serves) = (how.subscribe(), Arc::clone(probes), Arc::clone(serves));
+fn probing(how: &watch::Sender<Probed>, probes: &Arc<AtomicUsize>, healthy: &Arc<AtomicBool>) -> Script {
+    let (how, probes, healthy) = (how.subscribe(), Arc::clone(probes), Arc::clone(healthy));
     h2script::start(move |mut connection| {
-        let (how, probes, serves) = (how.clone(), Arc::clone(&probes), Arc::clone(&serves));
+        let (how, probes, healthy) = (how.clone(), Arc::clone(&probes), Arc::clone(&healthy));
         async move {
             let how = |request: &h2script::Request| {
                 if request.path.ends_with("/Publish") {
-                    return if serves.load(Ordering::SeqCst) { Reply::result() } else { Reply::status(14, "no") };
+                    return if healthy.load(Ordering::SeqCst) { Reply::result() } else { Reply::status(14, "no") };
                 }
                 probes.fetch_add(1, Ordering::SeqCst);
                 match *how.borrow() {
@@ -252,7 +251,7 @@ async fn opened(script: &Script, server: &Server) -> Client {
     for _ in 0..5 {
         let _ = publish(&client).await;
     }
-    assert_eq!(state(&client), BreakerState::Open);
+    assert_eq!(state(&client), State::Open);
     client
 }
 
@@ -260,8 +259,8 @@ async fn opened(script: &Script, server: &Server) -> Client {
 async fn one_probe_at_a_time_tries_grpc_while_calls_go_on_over_http() {
     let server = start().await;
     let (how, _) = watch::channel(Probed::Never);
-    let (probes, serves) = (Arc::<AtomicUsize>::default(), Arc::default());
-    let script = probing(&how, &probes, &serves);
+    let (probes, healthy) = (Arc::<AtomicUsize>::default(), Arc::default());
+    let script = probing(&how, &probes, &healthy);
     let client = opened(&script, &server).await;
     let (before, applied) = (script.tally.arrived().len(), server.applied("news"));
     pass(7 * SECOND).await;
@@ -275,13 +274,13 @@ async fn one_probe_at_a_time_tries_grpc_while_calls_go_on_over_http() {
         call.await.unwrap().unwrap();
     }
     soon(script.tally.until_arrived(before + 1)).await;
-    assert_eq!(state(&client), BreakerState::HalfOpen);
+    assert_eq!(state(&client), State::HalfOpen);
     for _ in 0..20 {
         publish(&client).await.unwrap();
     }
     assert_eq!((probes.load(Ordering::SeqCst), script.tally.arrived().len()), (1, before + 1));
     // The probe is given a second.
-    within(3 * SECOND, becomes(&client, BreakerState::Open)).await;
+    within(3 * SECOND, becomes(&client, State::Open)).await;
     assert_eq!((probes.load(Ordering::SeqCst), server.applied("news")), (1, applied + 70));
 }
 
@@ -289,43 +288,43 @@ async fn one_probe_at_a_time_tries_grpc_while_calls_go_on_over_http() {
 async fn the_cool_down_doubles_up_to_a_minute() {
     let server = start().await;
     let (how, _) = watch::channel(Probed::Badly);
-    let (probes, serves) = (Arc::<AtomicUsize>::default(), Arc::default());
-    let script = probing(&how, &probes, &serves);
+    let (probes, healthy) = (Arc::<AtomicUsize>::default(), Arc::default());
+    let script = probing(&how, &probes, &healthy);
     let client = opened(&script, &server).await;
     for (round, cool_down) in [5, 10, 20, 40, 60, 60].into_iter().enumerate() {
         let cool_down = Duration::from_secs(cool_down);
         // A fifth more or less.
         pass(cool_down.mul_f64(0.75)).await;
         publish(&client).await.unwrap();
-        assert_eq!((state(&client), probes.load(Ordering::SeqCst)), (BreakerState::Open, round));
+        assert_eq!((state(&client), probes.load(Ordering::SeqCst)), (State::Open, round));
         pass(cool_down.mul_f64(0.5)).await;
         let mut state = client.breaker().unwrap();
         publish(&client).await.unwrap();
-        soon(state.wait_for(|state| *state == BreakerState::Open)).await.unwrap();
+        soon(state.wait_for(|state| *state == State::Open)).await.unwrap();
         soon(async {
             while probes.load(Ordering::SeqCst) == round {
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        becomes(&client, BreakerState::Open).await;
+        becomes(&client, State::Open).await;
         assert_eq!(probes.load(Ordering::SeqCst), round + 1);
     }
     // When gRPC has been back, the next outage is the first again.
     how.send_replace(Probed::Well);
-    serves.store(true, Ordering::SeqCst);
+    healthy.store(true, Ordering::SeqCst);
     pass(80 * SECOND).await;
     publish(&client).await.unwrap();
-    becomes(&client, BreakerState::Closed).await;
-    serves.store(false, Ordering::SeqCst);
+    becomes(&client, State::Closed).await;
+    healthy.store(false, Ordering::SeqCst);
     for _ in 0..5 {
         let _ = publish(&client).await;
     }
-    assert_eq!(state(&client), BreakerState::Open);
+    assert_eq!(state(&client), State::Open);
     pass(7 * SECOND).await;
-    serves.store(true, Ordering::SeqCst);
+    healthy.store(true, Ordering::SeqCst);
     publish(&client).await.unwrap();
-    becomes(&client, BreakerState::Closed).await;
+    becomes(&client, State::Closed).await;
 }
 
 #[tokio::test]
@@ -334,10 +333,10 @@ async fn two_answers_in_a_row_close_the_breaker_and_one_does_not() {
     let probes = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&probes);
     // The publications fail; of the probes the second, and no other.
-    let script = h2script::replying(move |request| match request.path.ends_with("/Publish") {
-        true => Reply::status(14, "no"),
-        false if count.fetch_add(1, Ordering::SeqCst) == 1 => Reply::status(14, "no"),
-        false => Reply::message(&[0x12, 0]),
+    let script = h2script::replying(move |request| match &request.path {
+        path if path.ends_with("/Publish") => Reply::status(14, "no"),
+        _ if count.fetch_add(1, Ordering::SeqCst) == 1 => Reply::status(14, "no"),
+        _ => Reply::message(&[0x12, 0]),
     });
     let client = opened(&script, &server).await;
     let (seen, _watching) = watched(&client);
@@ -349,30 +348,29 @@ async fn two_answers_in_a_row_close_the_breaker_and_one_does_not() {
         }
     })
     .await;
-    becomes(&client, BreakerState::Open).await;
+    becomes(&client, State::Open).await;
     pass(13 * SECOND).await;
     publish(&client).await.unwrap();
-    becomes(&client, BreakerState::Closed).await;
+    becomes(&client, State::Closed).await;
     assert_eq!(probes.load(Ordering::SeqCst), 4);
     tokio::task::yield_now().await;
-    use BreakerState::{Closed, HalfOpen, Open};
-    assert_eq!(*seen.lock().unwrap(), [HalfOpen, Open, HalfOpen, Closed]);
+    assert_eq!(*seen.lock().unwrap(), [State::HalfOpen, State::Open, State::HalfOpen, State::Closed]);
 }
 
 #[tokio::test]
 async fn a_probe_that_is_refused_for_its_key_does_not_bring_calls_back() {
     let server = start().await;
-    let script = h2script::replying(|request| match request.path.ends_with("/Publish") {
-        true => Reply::status(14, "no"),
-        false => Reply::status(16, "who are you"),
+    let script = h2script::replying(|request| match &request.path {
+        path if path.ends_with("/Publish") => Reply::status(14, "no"),
+        _ => Reply::status(16, "who are you"),
     });
     let client = opened(&script, &server).await;
     pass(7 * SECOND).await;
     let mut state = client.breaker().unwrap();
     state.mark_unchanged();
     publish(&client).await.unwrap();
-    soon(state.wait_for(|state| *state == BreakerState::Open)).await.unwrap();
-    becomes(&client, BreakerState::Open).await;
+    soon(state.wait_for(|state| *state == State::Open)).await.unwrap();
+    becomes(&client, State::Open).await;
     publish(&client).await.unwrap();
 }
 
@@ -412,11 +410,11 @@ async fn no_call_is_lost_or_doubled_when_grpc_goes_and_comes_back() {
         tokio::time::sleep(SECOND / 5).await;
         proxy.refuse().await;
         proxy.cut(End::Rst);
-        becomes(&client, BreakerState::Open).await;
+        becomes(&client, State::Open).await;
         tokio::time::sleep(SECOND / 5).await;
         proxy.accept();
         // After the cool-down, in real time.
-        becomes(&client, BreakerState::Closed).await;
+        becomes(&client, State::Closed).await;
         tokio::time::sleep(SECOND / 5).await;
     })
     .await;
@@ -434,7 +432,7 @@ async fn stays(server: &Server, client: &Client, kind: ErrorKind) -> Error {
         assert_eq!((error.kind(), error.transport()), (kind, Some("grpc")), "{error:?}");
         last = Some(error);
     }
-    assert_eq!(state(client), BreakerState::Closed);
+    assert_eq!(state(client), State::Closed);
     assert_eq!((calls(server).1, server.applied("news")), (0, 0));
     last.unwrap()
 }
@@ -487,7 +485,7 @@ async fn a_method_that_the_server_does_not_have_does_not_lead_to_http() {
         let error = soon(client.connections(ConnectionsRequest::new())).await.unwrap_err();
         assert_eq!((error.kind(), error.transport()), (ErrorKind::Unsupported, Some("grpc")), "{error:?}");
     }
-    assert_eq!((state(&client), calls(&server).1), (BreakerState::Closed, 0));
+    assert_eq!((state(&client), calls(&server).1), (State::Closed, 0));
 }
 
 #[tokio::test]
@@ -500,7 +498,7 @@ async fn sizes_and_wrong_requests_do_not_lead_to_http() {
     let client = Client::new(Config::grpc(server.grpc_url()).fallback(http())).unwrap();
     let error = soon(client.call_json::<serde_json::Value>("new_method", json!({}))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert_eq!((state(&client), calls(&server)), (BreakerState::Closed, (0, 0)));
+    assert_eq!((state(&client), calls(&server)), (State::Closed, (0, 0)));
 }
 
 #[tokio::test]
@@ -528,13 +526,13 @@ async fn a_deadline_of_the_callers_does_not_lead_to_http() {
         let error = publish(&client).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown), "{error:?}");
     }
-    assert_eq!((state(&client), calls(&server).1), (BreakerState::Closed, 0));
+    assert_eq!((state(&client), calls(&server).1), (State::Closed, 0));
     // Nor does a call that is dropped.
     for _ in 0..10 {
         let dropped = tokio::time::timeout(SECOND / 50, client.with_timeout(100 * SECOND).publish(request())).await;
         dropped.unwrap_err();
     }
-    assert_eq!((state(&client), calls(&server).1), (BreakerState::Closed, 0));
+    assert_eq!((state(&client), calls(&server).1), (State::Closed, 0));
 }
 
 #[tokio::test]
@@ -545,7 +543,7 @@ async fn calls_that_nobody_answers_are_an_outage() {
     for _ in 0..5 {
         publish(&client).await.unwrap_err();
     }
-    assert_eq!(state(&client), BreakerState::Open);
+    assert_eq!(state(&client), State::Open);
     publish(&client).await.unwrap();
     assert_eq!((calls(&server), server.applied("news")), ((5, 1), 1));
 }
@@ -561,7 +559,7 @@ async fn failures_between_successes_are_no_outage() {
         }
         publish(&client).await.unwrap();
     }
-    assert_eq!((state(&client), calls(&server).1), (BreakerState::Closed, 0));
+    assert_eq!((state(&client), calls(&server).1), (State::Closed, 0));
 }
 
 #[tokio::test]
@@ -596,7 +594,7 @@ async fn grpc_at_the_http_port_is_told_and_with_a_fallback_left_for_long() {
 
     let client = client(http_port(), &server);
     within(SECOND, client.publish(request())).await.unwrap();
-    assert_eq!((state(&client), server.applied("news")), (BreakerState::Open, 1));
+    assert_eq!((state(&client), server.applied("news")), (State::Open, 1));
     // A minute, a fifth more or less, and not the 5 s of an outage.
     let mut state = client.breaker().unwrap();
     state.mark_unchanged();
@@ -606,7 +604,7 @@ async fn grpc_at_the_http_port_is_told_and_with_a_fallback_left_for_long() {
     pass(30 * SECOND).await;
     publish(&client).await.unwrap();
     soon(state.changed()).await.unwrap();
-    becomes(&client, BreakerState::Open).await;
+    becomes(&client, State::Open).await;
 }
 
 #[tokio::test]
@@ -622,7 +620,7 @@ async fn grpc_that_is_not_there_in_other_words_is_left_too() {
         let script = h2script::replying(move |_| reply.clone());
         let client = client(script.url(), &server);
         publish(&client).await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
-        assert_eq!((state(&client), server.applied("news")), (BreakerState::Open, 1), "{what}");
+        assert_eq!((state(&client), server.applied("news")), (State::Open, 1), "{what}");
     }
     // Nor is there any behind a port for HTTP/1.1 over TLS.
     let (server, authority) = (start().await, Authority::new());
@@ -631,7 +629,7 @@ async fn grpc_that_is_not_there_in_other_words_is_left_too() {
     let config = Config::grpc(peer.https_url()).tls(trust).fallback(Config::http(server.http_url()));
     let client = Client::new(config.retry(Retry::off())).unwrap();
     publish(&client).await.unwrap();
-    assert_eq!((state(&client), peer.requests()), (BreakerState::Open, 0));
+    assert_eq!((state(&client), peer.requests()), (State::Open, 0));
 }
 
 #[tokio::test]
@@ -785,7 +783,7 @@ async fn calls_return_to_grpc_also_from_a_fallback_that_is_gone() {
     let config = Config::grpc(grpc.url()).fallback(Config::http(format!("{}/api", http.url()))).retry(Retry::off());
     let client = Client::new(config).unwrap();
     publish(&client).await.unwrap();
-    assert_eq!(state(&client), BreakerState::Open);
+    assert_eq!(state(&client), State::Open);
     // They change places.
     grpc.accept();
     http.refuse().await;
@@ -801,8 +799,8 @@ async fn calls_return_to_grpc_also_from_a_fallback_that_is_gone() {
 fn a_runtime_that_ends_in_the_middle_of_a_probe_leaves_no_probe_for_ever() {
     let servers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (how, _) = watch::channel(Probed::Never);
-    let (probes, serves) = (Arc::<AtomicUsize>::default(), Arc::default());
-    let (server, script) = servers.block_on(async { (start().await, probing(&how, &probes, &serves)) });
+    let (probes, healthy) = (Arc::<AtomicUsize>::default(), Arc::default());
+    let (server, script) = servers.block_on(async { (start().await, probing(&how, &probes, &healthy)) });
 
     let ends = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = ends.block_on(async {
@@ -815,11 +813,11 @@ fn a_runtime_that_ends_in_the_middle_of_a_probe_leaves_no_probe_for_ever() {
             }
         })
         .await;
-        assert_eq!(state(&client), BreakerState::HalfOpen);
+        assert_eq!(state(&client), State::HalfOpen);
         client
     });
     drop(ends);
-    assert_eq!(state(&client), BreakerState::Open);
+    assert_eq!(state(&client), State::Open);
     servers.block_on(async { publish(&client).await }).unwrap();
     servers.block_on(async { drop((server, script)) });
 }

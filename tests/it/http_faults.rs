@@ -97,6 +97,30 @@ async fn a_handshake_that_hangs_ends_in_its_own_time_and_the_call_goes_to_the_ne
 }
 
 #[tokio::test]
+async fn one_dead_endpoint_of_three_fails_no_call() {
+    let (nobody, one, other) = (Nobody::new(), Server::start().await.unwrap(), Server::start().await.unwrap());
+    let config = Config::http(format!("{}/api", nobody.url())).endpoint(one.http_url()).endpoint(other.http_url());
+    let client = Client::new(config.retry(Retry::off())).unwrap();
+    for _ in 0..1000 {
+        publish(&client).await.unwrap();
+    }
+    let applied = [&one, &other].map(|server| server.applied("news"));
+    assert_eq!(applied.iter().sum::<u64>(), 1000);
+    assert!(applied.iter().all(|applied| *applied > 200), "{applied:?}");
+}
+
+#[tokio::test]
+async fn an_error_of_the_api_names_the_endpoint_that_answered() {
+    let (nobody, server) = (Nobody::new(), Server::start().await.unwrap());
+    let config = Config::http(format!("{}/api", nobody.url())).endpoint(server.http_url());
+    let client = Client::new(config).unwrap();
+    for _ in 0..10 {
+        let error = client.publish(PublishRequest::new("nowhere:a", json!(1))).await.unwrap_err();
+        assert_eq!((error.kind(), error.endpoint()), (ErrorKind::Api, Some(&server.http_url()[..])), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn mistrust_is_named_and_final_and_nothing_is_said_in_the_clear() {
     for flaw in Flaw::FATAL {
         let authority = Authority::new();

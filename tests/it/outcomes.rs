@@ -638,3 +638,23 @@ async fn a_server_without_http2_over_tls_is_told_so_and_is_the_one_that_http_ove
         assert_eq!((peer.requests(), peer.in_the_clear()), (0, 0));
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_has_begun_cannot_be_taken_back() {
+    let refused = h2script::replying(|_| Reply::cut(REFUSED_STREAM));
+    let left_out = h2script::start(|mut connection| async move {
+        let request = connection.request().await?;
+        connection.reply(&request, &Reply::head().data(b"").applied()).await?;
+        connection.goaway(0, NO_ERROR, b"").await?;
+        connection.ignore().await
+    });
+    for server in [refused, left_out] {
+        for retry in [Retry::off(), without_keys()] {
+            let before = server.tally.applied().len();
+            let error = within(AT_ONCE, publish(&client(server.url(), retry), 1)).await.unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Lost | ErrorKind::Protocol), "{error:?}");
+            assert_eq!((error.outcome(), error.attempts()), (Outcome::Unknown, 1), "{error:?}");
+            assert_eq!(server.tally.applied().len() - before, 1);
+        }
+    }
+}
