@@ -494,7 +494,8 @@ impl Handover {
 
 #[cfg(test)]
 mod interleavings;
-#[cfg(all(test, any(feature = "grpc", feature = "http")))]
+#[cfg(test)]
+#[cfg(any(feature = "grpc", feature = "http"))]
 mod statuses;
 
 #[cfg(test)]

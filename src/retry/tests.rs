@@ -35,15 +35,49 @@ prop_compose! {
         kind in prop::sample::select(&KINDS[..]),
         outcome in prop::option::of(prop::sample::select(&OUTCOMES[..])),
         api in prop::option::of((prop_oneof![Just(0_u32), 98..116_u32, any::<u32>()], any::<bool>())),
+        verdict in 0..5_u8,
         hint in hints(),
     ) -> Error {
         let error = match api {
             Some((code, temporary)) => Error::from(ApiError { temporary, ..ApiError::new(code, "scripted") }),
             None => Error::new(kind, "scripted"),
         };
-        let error = outcome.map_or(error, |outcome| Error::new(kind, "scripted").with_outcome(outcome));
-        error.with_hint(hint)
+        let error = match outcome {
+            Some(outcome) => error.with_outcome(outcome),
+            None => error,
+        };
+        let error = judged(error, verdict);
+        match hint {
+            Some(RetryAfter::Wait(wait)) => error.with_retry_after(wait),
+            hint => with_hint(error, hint),
+        }
     }
+}
+
+/// What else a transport finds in a failure.
+#[cfg(all(feature = "grpc", feature = "tls"))]
+fn judged(error: Error, verdict: u8) -> Error {
+    match verdict {
+        0 => error.untrusted(),
+        1 => error.no_grpc(),
+        2 => error.overload(),
+        _ => error,
+    }
+}
+
+#[cfg(not(all(feature = "grpc", feature = "tls")))]
+fn judged(error: Error, _: u8) -> Error {
+    error
+}
+
+#[cfg(any(feature = "grpc", feature = "http"))]
+fn with_hint(error: Error, hint: Option<RetryAfter>) -> Error {
+    error.with_hint(hint)
+}
+
+#[cfg(not(any(feature = "grpc", feature = "http")))]
+fn with_hint(error: Error, _: Option<RetryAfter>) -> Error {
+    error
 }
 
 prop_compose! {
@@ -134,8 +168,7 @@ proptest! {
         prop_assert_ne!(error.hint(), Some(RetryAfter::Never));
         prop_assert!(attempts < retry.attempts || waits);
         prop_assert!(!poor || waits);
-        let overload = error.outcome() == Outcome::Refused
-            && (error.kind() == ErrorKind::Unavailable || error.code() == Some(111));
+        let overload = error.is_overload();
         prop_assert_eq!(paid, if waits { 0 } else if overload { 5 } else { 14 });
         let next = now + wait;
         prop_assert!(deadline.is_none_or(|deadline| next < deadline));
@@ -263,7 +296,7 @@ fn a_budget_shared_by_threads_is_never_overdrawn() {
 fn a_burst_of_repeats_is_35_long() {
     let (budget, lost) = (Budget::new(), Error::new(ErrorKind::Lost, ""));
     assert_eq!((0..100).filter(|_| budget.spend(&lost)).count(), 35);
-    let refused = Error::new(ErrorKind::Unavailable, "").overload();
+    let refused = Error::from(ApiError::new(ApiError::TOO_MANY_REQUESTS, ""));
     assert_eq!((0..100).filter(|_| budget.spend(&refused)).count(), 2, "10 tokens are left for those at 5");
 }
 

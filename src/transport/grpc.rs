@@ -380,9 +380,9 @@ impl Details {
     }
 }
 
-/// Whether the server certainly did not process the call. It did, whatever it says later, once it has begun to answer.
+/// Whether the failure proves that the server did not process the call. One that it has begun to answer, it has.
 fn is_unprocessed(status: &Status) -> bool {
-    !causes(status).any(|cause| cause.is::<CutOff>()) && causes(status).any(super::never_processed)
+    !causes(status).any(<dyn StdError>::is::<CutOff>) && causes(status).any(super::never_processed)
 }
 
 /// Whether the whole connection ended, and not only this call on it.
@@ -393,5 +393,6 @@ fn connection_ended(status: &Status) -> bool {
             .any(|cause| cause.is::<NotGrpc>() || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset))
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests;

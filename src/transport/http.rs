@@ -313,5 +313,6 @@ fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
     failed.with_source(error)
 }
 
-#[cfg(all(test, feature = "tls"))]
+#[cfg(test)]
+#[cfg(feature = "tls")]
 mod tests;

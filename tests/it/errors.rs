@@ -93,6 +93,20 @@ async fn long_history(over: Over, limit: impl FnOnce(Config) -> Config) -> Error
     client.history(HistoryRequest::new("news").limit(HistoryRequest::NO_LIMIT)).await.unwrap_err()
 }
 
+/// The error of a publish that is carried out and cut off before it is answered.
+async fn closed_while_it_runs(over: Over) -> Error {
+    let server = start().await;
+    server.fault(Fault::hang_after());
+    let client = client(over, &server);
+    let running = client.clone();
+    let publishing = tokio::spawn(async move { running.publish(request()).await });
+    while server.applied("news") == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(client.close(Duration::ZERO).await.unknown, 1);
+    publishing.await.unwrap().unwrap_err()
+}
+
 /// Makes the failure happen that a cell of the table names.
 async fn provoke(over: Over, cell: &str) -> Error {
     if let Some((_, code)) = cell.split_once(" with `error` ") {
@@ -171,18 +185,7 @@ async fn provoke(over: Over, cell: &str) -> Error {
             client.close(Duration::ZERO).await;
             client.publish(request()).await.unwrap_err()
         }
-        "the client is closed while the call runs" => {
-            let server = start().await;
-            server.fault(Fault::hang_after());
-            let client = client(over, &server);
-            let running = client.clone();
-            let publishing = tokio::spawn(async move { running.publish(request()).await });
-            while server.applied("news") == 0 {
-                tokio::task::yield_now().await;
-            }
-            assert_eq!(client.close(Duration::ZERO).await.unknown, 1);
-            publishing.await.unwrap().unwrap_err()
-        }
+        "the client is closed while the call runs" => closed_while_it_runs(over).await,
         "the connection ends before the answer" => publish_with(over, Fault::cut_after()).await,
         "the deadline passes before the request is sent" => {
             let server = start().await;

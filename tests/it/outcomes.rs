@@ -436,6 +436,25 @@ async fn an_answer_that_is_cut_off_is_unknown_and_harms_no_other_call_on_the_con
 }
 
 #[tokio::test]
+async fn what_an_answer_has_begun_for_may_have_run_whatever_is_said_next() {
+    let refusing = h2script::replying(|_| Reply::head().then_reset(REFUSED_STREAM).applied());
+    let leaving = h2script::start(|mut connection| async move {
+        let request = connection.request().await?;
+        connection.reply(&request, &Reply::head().applied()).await?;
+        // By then the client knows of the answer.
+        connection.sync().await?;
+        connection.goaway(0, NO_ERROR, b"").await?;
+        connection.finish().await
+    });
+    for server in [refusing, leaving] {
+        let error = within(AT_ONCE, publish(&client(server.url(), without_keys()), 0)).await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Lost | ErrorKind::Protocol), "{error:?}");
+        assert_eq!((error.outcome(), error.attempts()), (Outcome::Unknown, 1), "{error:?}");
+        assert_eq!((applied(&server.tally), server.dials()), ((1, 1), 1));
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_waits_for_its_turn_on_a_full_connection_is_not_sent_when_its_time_is_over() {
     let (turn, over) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let server = h2script::start_bare({

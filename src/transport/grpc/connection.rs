@@ -496,7 +496,7 @@ pub(crate) struct NotGrpc {
 /// The answer ended after it had begun: whatever the reason given, the server has looked at the call.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer ended early")]
-pub(crate) struct CutOff(#[source] hyper::Error);
+pub(crate) struct CutOff(#[source] pub(super) hyper::Error);
 
 /// The names of gRPC's headers and trailers.
 enum Status {}

@@ -107,6 +107,8 @@ static ROOTS: LazyLock<Vec<Root>> = LazyLock::new(|| {
         let canceled = never_left().await;
         assert!(canceled.is_canceled(), "{canceled:?}");
         add("never left".into(), Arc::new(canceled), true);
+        // Whatever ends an answer that has begun, the server has seen the call.
+        add("cut off".into(), Arc::new(CutOff(never_left().await)), false);
         for answer in [&b""[..], b"nonsense\r\n\r\n", b"HTTP/1.1 200", b"HTTP/1.1 999999 \r\n\r\n"] {
             let failed = answered(answer).await;
             assert!(!failed.is_canceled());
@@ -243,18 +245,17 @@ proptest! {
         let status = sent_by_server(code, &message, &details, pushback.as_deref());
         let error = error_of(status, sent);
         prop_assert!(matches!(error.outcome(), Outcome::Refused | Outcome::Unknown), "{:?}", error);
-        match error.api() {
-            Some(api) => prop_assert_eq!(error.outcome() == Outcome::Refused, api.is_refusal()),
-            None => {
-                let listed = matches!(
-                    code,
-                    Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented | Code::InvalidArgument
-                );
-                let unread = code == Code::Internal && message.contains("error unmarshalling request");
-                let too_long = code == Code::ResourceExhausted && message.contains("received message larger than max");
-                prop_assert!(error.outcome() == Outcome::Unknown || listed || unread || too_long, "{:?}", error);
-                prop_assert!(!listed || error.outcome() == Outcome::Refused, "{:?}", error);
-            }
+        if let Some(api) = error.api() {
+            prop_assert_eq!(error.outcome() == Outcome::Refused, api.is_refusal());
+        } else {
+            let listed = matches!(
+                code,
+                Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented | Code::InvalidArgument
+            );
+            let unread = code == Code::Internal && message.contains("error unmarshalling request");
+            let too_long = code == Code::ResourceExhausted && message.contains("received message larger than max");
+            prop_assert!(error.outcome() == Outcome::Unknown || listed || unread || too_long, "{:?}", error);
+            prop_assert!(!listed || error.outcome() == Outcome::Refused, "{:?}", error);
         }
         if let Some(pushback) = pushback {
             let expected = pushback.trim().parse().map_or(RetryAfter::Never, |milliseconds| {
