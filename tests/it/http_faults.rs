@@ -530,6 +530,7 @@ async fn an_answer_without_an_end_ends_within_the_deadline_and_in_bounded_memory
         "                                                                ",
         "\r\n"
     );
+
     // What the client may take in, and what the kernel may hold besides.
     const LIMIT: usize = (1 << 20) + (32 << 20);
     let chunked = |status| head(status, &[("transfer-encoding", "chunked")]);
