@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::client::Client;
 use crate::close::Running;
 use crate::idempotency::{Key, Keyed};
-use crate::retry::{Failed, Next};
+use crate::retry::{Failed, LAST_REPEAT, Next};
 use crate::transport::{Body, Call, NOWHERE, Reply, Transport};
 use crate::{Error, ErrorKind, Method, Outcome, Request, batch};
 
@@ -112,7 +112,10 @@ impl<'a> Attempts<'a> {
     async fn send(&mut self, body: &dyn Body) -> Result<Reply, Error> {
         let shared = &self.client.shared;
         let now = if self.failed == 0 { self.started } else { Instant::now() };
-        let deadline = self.client.retry.attempt_deadline(self.counted, self.repeatable, now, self.deadline);
+        // A body handed over later would be carried out again, its key forgotten.
+        let last = self.may_have_run.then(|| self.started + LAST_REPEAT);
+        let end = self.deadline.into_iter().chain(last).min();
+        let deadline = self.client.retry.attempt_deadline(self.counted, self.repeatable, now, end);
         let call = Call::new(self.method, self.known, body, deadline).avoiding(self.avoided);
         let sent = unless(shared.carrier.send(&call), shared.gate.cut());
         let sent = match deadline {

@@ -14,6 +14,8 @@ use crate::{Error, ErrorKind, Outcome};
 /// A server keeps idempotency keys for 300 s from when it first saw them. Later it would carry the call out again, so
 /// repeats end well before.
 const KEYS_LAST: Duration = Duration::from_secs(240);
+/// How long one that has begun by then may take.
+pub(crate) const LAST_REPEAT: Duration = Duration::from_secs(290);
 /// How much longer than the backoff a server can make a caller wait.
 const LONGEST_HINT: Duration = Duration::from_secs(5);
 

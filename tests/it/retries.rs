@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server, Transport as Front};
 use centrifugo_api::{
-    ApiError, Balance, Batch, BroadcastRequest, Client, Config, DisconnectRequest, Error, ErrorKind,
+    ApiError, Balance, Batch, BoxFuture, BroadcastRequest, Call, Client, Config, DisconnectRequest, Error, ErrorKind,
     HistoryRemoveRequest, HistoryRequest, InfoRequest, MapClearRequest, MapPublishRequest, Method, Outcome,
-    PublishRequest, PublishResult, Reply, Retry, RpcRequest, SubscribeRequest, from_fn,
+    PublishRequest, PublishResult, Reply, Retry, RpcRequest, SubscribeRequest, Transport, from_fn,
 };
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -833,6 +833,37 @@ async fn nothing_is_repeated_when_the_server_may_have_forgotten_the_key() {
     assert!(error.attempts() > 3 && !error.message().contains("too many"), "{error:?}");
     let last = *last.lock().unwrap();
     assert!(last < 4 * minute && started.elapsed() < 4 * minute, "{last:?}");
+}
+
+/// Answers nothing: the first call fails after a while, and the next ones never end.
+#[derive(Debug, Default)]
+struct Stuck(AtomicUsize);
+
+impl Transport for Stuck {
+    fn name(&self) -> &'static str {
+        "stuck"
+    }
+
+    fn send<'a>(&'a self, _: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
+        let is_first = self.0.fetch_add(1, Ordering::Relaxed) == 0;
+        Box::pin(async move {
+            if !is_first {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(Duration::from_secs(200)).await;
+            Err(Error::new(ErrorKind::Lost, "no answer"))
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_repeat_ends_before_the_server_has_forgotten_the_key() {
+    let started = Instant::now();
+    let retry = Retry::new().attempts(2).attempt_timeout(None);
+    let client = Client::with_transport(Stuck::default()).with_retry(retry).with_timeout(Duration::from_secs(3600));
+    let error = client.publish(request()).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown), "{error:?}");
+    assert!((200..300).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
