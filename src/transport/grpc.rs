@@ -238,7 +238,7 @@ fn error_of(status: Status, connection: &Connection, sent: usize) -> Error {
                 "the connection ended before the server answered anything; is this its gRPC port?",
             )
         };
-        let answered = causes(&status).any(|cause| cause.is::<CutOff>());
+        let answered = causes(&status).any(<dyn StdError>::is::<CutOff>);
         let error = if !answered && causes(&status).any(never_processed) { error.not_carried_out() } else { error };
         return error.with_source(status);
     }
