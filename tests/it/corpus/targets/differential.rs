@@ -10,9 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use centrifugo_api::{
     ApiError, AsRequest, Batch, BroadcastRequest, BroadcastResult, Client, ConnectionsResult, Error, ErrorKind,
-    HistoryResult, MapPublishRequest, MapReadStateResult, MapReadStreamResult, Method, PresenceResult, PublishRequest,
-    RefreshRequest, Reply, Request, RpcRequest, RpcResult, SendPushNotificationRequest, SharedPollPublishRequest,
-    SubscribeRequest, from_fn,
+    HistoryResult, InfoResult, MapPublishRequest, MapReadStateResult, MapReadStreamResult, Method, PresenceResult,
+    PublishRequest, RefreshRequest, Reply, Request, RpcRequest, RpcResult, SendPushNotificationRequest,
+    SharedPollPublishRequest, SubscribeRequest, from_fn,
 };
 use prost::Message as _;
 use serde_json::value::RawValue;
@@ -165,6 +165,11 @@ fn settle(message: &mut dyn Any) -> bool {
         }
         true
     }
+    /// A number whose last bit may differ: `serde_json` reads decimals quickly, not exactly.
+    #[allow(clippy::cast_possible_truncation, reason = "that is what it is for")]
+    fn double(field: &mut f64) {
+        *field = f64::from(*field as f32);
+    }
     macro_rules! messages {
         ($($message:ident |$it:ident| $settle:expr;)*) => {
             $(if let Some($it) = message.downcast_mut::<$message>() {
@@ -191,6 +196,18 @@ fn settle(message: &mut dyn Any) -> bool {
                 & push.webpush.as_mut().is_none_or(|it| bytes(&mut it.payload))
         });
         RpcResult |it| bytes(&mut it.data);
+        InfoResult |it| {
+            for node in &mut it.nodes {
+                if let Some(metrics) = &mut node.metrics {
+                    double(&mut metrics.interval);
+                    metrics.items.values_mut().for_each(double);
+                }
+                if let Some(process) = &mut node.process {
+                    double(&mut process.cpu);
+                }
+            }
+            true
+        };
         PresenceResult |it| all(it.presence.values_mut().map(|it| bytes(&mut it.conn_info) & bytes(&mut it.chan_info)));
         HistoryResult |it| all(it.publications.iter_mut().map(|it| {
             bytes(&mut it.data)

@@ -10,36 +10,45 @@ use serde_json::value::RawValue;
 use super::{Input, at_once, for_each_request, is_refusal, show};
 
 pub(crate) fn protobuf(data: &[u8]) {
-    let (commands, data) = commands(data);
+    let (commands, depth, data) = commands(data);
     let reply = Bytes::copy_from_slice(data);
-    every_method(&commands, &Reply::protobuf(reply.clone()));
-    // The same bytes one level and two levels deeper, where the result and the replies stand.
     let field = |number, bytes| {
         let mut field = Vec::new();
         prost::encoding::bytes::encode(number, bytes, &mut field);
         Bytes::from(field)
     };
-    every_method(&commands, &Reply::protobuf(field(2, &reply)));
-    every_method(&commands, &Reply::protobuf(field(1, &reply)));
+    // As they are, or one level deeper, where a result, a reply or an error stands.
+    let reply = match depth % 3 {
+        0 => reply,
+        1 => field(2, &reply),
+        _ => field(1, &reply),
+    };
+    every_method(&commands, &Reply::protobuf(reply));
 }
 
 pub(crate) fn json(data: &[u8]) {
-    let (commands, data) = commands(data);
+    let (commands, depth, data) = commands(data);
     let around = |before: &str, after: &str| Reply::json([before.as_bytes(), data, after.as_bytes()].concat());
-    every_method(&commands, &around("", ""));
-    every_method(&commands, &around(r#"{"result":"#, "}"));
-    every_method(&commands, &around(r#"{"replies":["#, "]}"));
-    for method in &commands {
-        every_method(&[*method], &around(&format!(r#"{{"replies":[{{"{method}":"#), "}]}"));
+    match depth % 4 {
+        0 => every_method(&commands, &around("", "")),
+        1 => every_method(&commands, &around(r#"{"result":"#, "}")),
+        2 => every_method(&commands, &around(r#"{"replies":["#, "]}")),
+        _ => {
+            for method in &commands {
+                every_method(&[*method], &around(&format!(r#"{{"replies":[{{"{method}":"#), "}]}"));
+            }
+        }
     }
 }
 
-/// The first two bytes choose the commands of a batch: how many, and from which method on.
-fn commands(data: &[u8]) -> (Vec<Method>, &[u8]) {
+/// The first two bytes choose how deep in the answer the rest stands, and the commands of a batch: how many, and from
+/// which method on.
+fn commands(data: &[u8]) -> (Vec<Method>, u8, &[u8]) {
     let mut input = Input(data);
-    let (number, first) = (usize::from(input.byte() % 4), usize::from(input.byte()));
+    let (shape, first) = (input.byte(), usize::from(input.byte()));
     let batchable = &Method::ALL[..Method::ALL.len() - 1];
-    ((0..number).map(|index| batchable[(first + index) % batchable.len()]).collect(), input.0)
+    let command = |index| batchable[(first + usize::from(index)) % batchable.len()];
+    ((0..shape % 4).map(command).collect(), shape / 4, input.0)
 }
 
 fn every_method(commands: &[Method], reply: &Reply) {
