@@ -13,6 +13,7 @@ mod faults;
 mod fixtures;
 mod options;
 mod raw;
+mod real_process;
 mod recorded;
 mod replay;
 mod runtime;

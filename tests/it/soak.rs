@@ -20,6 +20,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Write as _};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -63,14 +64,27 @@ fn soak() {
     });
 }
 
+/// Every client on a stand-in of its own.
 async fn run(time: Duration, seed: u64) {
-    let mut rng = Rng::with_seed(seed);
+    let history = Namespace::new("").history(1_000_000, Duration::from_secs(3600));
+    let standin = Server::builder().without_namespace(history).without_records();
     let mut worlds = Vec::new();
-    for shape in [Shape::Grpc, Shape::GrpcTwo, Shape::Http, Shape::Fallback] {
-        for keys in [true, false] {
-            worlds.push(World::new(shape, keys).await);
-        }
+    for (shape, keys) in Shape::all() {
+        let server = standin.clone().start().await.unwrap();
+        let place = Place { grpc: server.grpc_addr(), http: server.http_addr(), key: None };
+        worlds.push(World::new(shape, keys, &place, Some(server)));
     }
+    rounds(worlds, time, seed).await;
+}
+
+/// Every client on one real server.
+pub(crate) async fn run_on(place: &Place, time: Duration, seed: u64) {
+    println!("seed {seed}");
+    rounds(Shape::all().map(|(shape, keys)| World::new(shape, keys, place, None)).collect(), time, seed).await;
+}
+
+async fn rounds(worlds: Vec<Arc<World>>, time: Duration, seed: u64) {
+    let mut rng = Rng::with_seed(seed);
     let end = Instant::now() + time;
     let mut round = 0;
     while Instant::now() < end {
@@ -94,7 +108,9 @@ async fn run(time: Duration, seed: u64) {
     for world in worlds {
         let world = Arc::into_inner(world).unwrap();
         drop((world.client, world.direct, world.proxies));
-        world.server.shutdown().await;
+        if let Some(standin) = world.standin {
+            standin.shutdown().await;
+        }
     }
 }
 
@@ -147,11 +163,28 @@ enum Shape {
     Fallback,
 }
 
+impl Shape {
+    /// All of them, with keys and without.
+    fn all() -> impl Iterator<Item = (Self, bool)> {
+        [Self::Grpc, Self::GrpcTwo, Self::Http, Self::Fallback]
+            .into_iter()
+            .flat_map(|shape| [(shape, true), (shape, false)])
+    }
+}
+
+/// Where a server is, whose channels without a namespace keep all that is published in a round.
+pub(crate) struct Place {
+    pub(crate) grpc: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) key: Option<String>,
+}
+
 /// A client, the server, and what stands between them.
 struct World {
     shape: Shape,
     keys: bool,
-    server: Server,
+    /// To be told what goes wrong, if it is not a real server.
+    standin: Option<Server>,
     proxies: Vec<Proxy>,
     client: Client,
     /// Around the proxies.
@@ -160,6 +193,7 @@ struct World {
     next: AtomicU64,
     ledger: Mutex<Vec<Entry>>,
     counts: Mutex<BTreeMap<(Kind, Told), u64>>,
+    reasons: Mutex<BTreeMap<(Told, &'static str), u64>>,
     slowest: Mutex<Duration>,
     wrong: Mutex<Vec<String>>,
 }
@@ -233,18 +267,21 @@ fn id_of(data: &[u8]) -> Option<u64> {
 }
 
 impl World {
-    async fn new(shape: Shape, keys: bool) -> Arc<Self> {
-        let history = Namespace::new("").history(1_000_000, Duration::from_secs(3600));
-        let server = Server::builder().without_namespace(history).without_records().start().await.unwrap();
-        let (grpc, http) = (server.grpc_addr(), server.http_addr());
+    fn new(shape: Shape, keys: bool, place: &Place, standin: Option<Server>) -> Arc<Self> {
+        let Place { grpc, http, ref key } = *place;
         let proxies: Vec<_> = match shape {
             Shape::Grpc => vec![Proxy::to(grpc)],
             Shape::GrpcTwo => vec![Proxy::to(grpc), Proxy::to(grpc)],
             Shape::Http => vec![Proxy::to(http)],
             Shape::Fallback => vec![Proxy::to(grpc), Proxy::to(http)],
         };
-        let over_http =
-            |proxy: &Proxy| Config::http(format!("{}/api", proxy.url())).connect_timeout(Duration::from_millis(500));
+        let with_key = |config: Config| match key {
+            Some(key) => config.api_key(key),
+            None => config,
+        };
+        let over_http = |proxy: &Proxy| {
+            with_key(Config::http(format!("{}/api", proxy.url()))).connect_timeout(Duration::from_millis(500))
+        };
         let config = match shape {
             Shape::Grpc => Config::grpc(proxies[0].url()),
             Shape::GrpcTwo => Config::grpc(proxies[0].url()).endpoint(proxies[1].url()).connections(2),
@@ -252,22 +289,23 @@ impl World {
             Shape::Fallback => Config::grpc(proxies[0].url()).fallback(over_http(&proxies[1])),
         };
         let repeats = Arc::new(AtomicU64::new(0));
-        let config = config
+        let config = with_key(config)
             .timeout(DEADLINE)
             .connect_timeout(Duration::from_millis(500))
             .retry(retry(Retry::new().idempotency_keys(keys), &repeats));
-        let direct = Config::grpc(server.grpc_url()).timeout(Duration::from_secs(30));
+        let direct = with_key(Config::grpc(format!("http://{grpc}"))).timeout(Duration::from_secs(30));
         Arc::new(Self {
             shape,
             keys,
             client: Client::new(config).unwrap(),
             direct: Client::new(direct).unwrap(),
-            server,
+            standin,
             proxies,
             repeats,
             next: AtomicU64::new(0),
             ledger: Mutex::default(),
             counts: Mutex::default(),
+            reasons: Mutex::default(),
             slowest: Mutex::default(),
             wrong: Mutex::default(),
         })
@@ -275,6 +313,11 @@ impl World {
 
     fn name(&self) -> String {
         format!("{:?}, {}", self.shape, if self.keys { "keys" } else { "no keys" })
+    }
+
+    /// A channel of this world alone.
+    fn channel(&self, name: &str) -> String {
+        format!("{:?}-{}-{name}", self.shape, self.keys)
     }
 
     fn next(&self) -> u64 {
@@ -294,19 +337,21 @@ impl World {
         let mut publishers = Vec::new();
         for number in 0..4 {
             publishers.push(tokio::spawn(Arc::clone(&self).publish_in_turn(
-                format!("turn-{number}"),
+                self.channel(&format!("turn-{number}")),
                 until,
                 rng.fork(),
             )));
         }
-        publishers.push(tokio::spawn(Arc::clone(&self).publish_at_once("at-once".into(), until, rng.fork())));
+        publishers.push(tokio::spawn(Arc::clone(&self).publish_at_once(self.channel("at-once"), until, rng.fork())));
         publishers.push(tokio::spawn(Arc::clone(&self).broadcast(until, rng.fork())));
         publishers.push(tokio::spawn(Arc::clone(&self).batch(until, rng.fork())));
         let mut harm = Vec::new();
         for proxy in 0..self.proxies.len() {
             harm.push(tokio::spawn(Arc::clone(&self).harm(proxy, until, rng.fork())));
         }
-        harm.push(tokio::spawn(Arc::clone(&self).fail(until, rng.fork())));
+        if self.standin.is_some() {
+            harm.push(tokio::spawn(Arc::clone(&self).fail(until, rng.fork())));
+        }
         for publisher in publishers {
             publisher.await.unwrap();
         }
@@ -365,7 +410,10 @@ impl World {
     fn note_all<T>(&self, kind: Kind, id: u64, channel: &str, ordered: bool, result: &Option<Result<T, Error>>) {
         let (told, why) = match result {
             Some(Ok(_)) => (Told::Ok, String::new()),
-            Some(Err(error)) => (Told::by(error), error.to_string()),
+            Some(Err(error)) => {
+                *self.reasons.lock().unwrap().entry((Told::by(error), error.kind().name())).or_default() += 1;
+                (Told::by(error), error.to_string())
+            }
             None => (Told::Dropped, String::new()),
         };
         self.note(kind, Entry { id, channel: channel.to_owned(), told, ordered, why });
@@ -407,7 +455,7 @@ impl World {
     /// Many at the same time.
     async fn publish_at_once(self: Arc<Self>, channel: String, until: Instant, mut rng: Rng) {
         while Instant::now() < until {
-            sleep(Duration::from_millis(rng.u64(..200))).await;
+            sleep(Duration::from_millis(rng.u64(..800))).await;
             let calls = (0..rng.usize(2..40)).map(|_| {
                 let (world, channel, mut rng) = (Arc::clone(&self), channel.clone(), rng.fork());
                 async move {
@@ -427,14 +475,14 @@ impl World {
             pause(&mut rng).await;
             let id = self.next();
             // Now and then one of the channels is of a namespace that the server does not have.
-            let second = if rng.u8(..100) < 20 { "nowhere:cast" } else { "cast-1" };
-            let channels = ["cast-0", second, "cast-2"];
+            let second = if rng.u8(..100) < 20 { "nowhere:cast".into() } else { self.channel("cast-1") };
+            let channels = [self.channel("cast-0"), second, self.channel("cast-2")];
             let (client, deadline) = self.client(&mut rng);
-            let request = BroadcastRequest::new(channels, raw(&payload(id)));
+            let request = BroadcastRequest::new(&channels, raw(&payload(id)));
             let result = self.call(&mut rng, deadline, client.broadcast(&request)).await;
             match &result {
                 Some(Ok(result)) => {
-                    for (channel, response) in channels.into_iter().zip(&result.responses) {
+                    for (channel, response) in channels.iter().zip(&result.responses) {
                         let result = match &response.error {
                             None => Ok(()),
                             Some(error) => Err(Error::from(error.clone())),
@@ -442,9 +490,7 @@ impl World {
                         self.note_all(Kind::Broadcast, id, channel, true, &Some(result));
                     }
                 }
-                _ => {
-                    channels.into_iter().for_each(|channel| self.note_all(Kind::Broadcast, id, channel, true, &result))
-                }
+                _ => channels.iter().for_each(|channel| self.note_all(Kind::Broadcast, id, channel, true, &result)),
             }
         }
     }
@@ -459,12 +505,13 @@ impl World {
                 .map(|_| {
                     let id = self.next();
                     let channel = match (parallel, rng.u8(..100)) {
-                        (_, 0..5) => "nowhere:batch",
-                        (true, _) => "batch-parallel",
-                        (false, 5..50) => "batch-0",
-                        (false, _) => "batch-1",
+                        (_, 0..5) => "nowhere:batch".into(),
+                        (true, _) => self.channel("batch-parallel"),
+                        (false, 5..50) => self.channel("batch-0"),
+                        (false, _) => self.channel("batch-1"),
                     };
-                    (id, channel, batch.push(PublishRequest::new(channel, raw(&payload(id)))))
+                    let publish = batch.push(PublishRequest::new(&channel, raw(&payload(id))));
+                    (id, channel, publish)
                 })
                 .collect();
             let (client, deadline) = self.client(&mut rng);
@@ -472,9 +519,9 @@ impl World {
             for (id, channel, handle) in commands {
                 match &result {
                     Some(Ok(replies)) => {
-                        self.note_all(Kind::Batch, id, channel, !parallel, &Some(replies.get(handle)));
+                        self.note_all(Kind::Batch, id, &channel, !parallel, &Some(replies.get(handle)));
                     }
-                    Some(Err(_)) | None => self.note_all(Kind::Batch, id, channel, !parallel, &result),
+                    Some(Err(_)) | None => self.note_all(Kind::Batch, id, &channel, !parallel, &result),
                 }
             }
         }
@@ -538,10 +585,11 @@ impl World {
 
     /// Lets the server fail.
     async fn fail(self: Arc<Self>, until: Instant, mut rng: Rng) {
+        let Some(standin) = &self.standin else { return };
         while Instant::now() < until {
             sleep(Duration::from_millis(rng.u64(10..250))).await;
             // Those that met no call are not to pile up.
-            self.server.clear_faults();
+            standin.clear_faults();
             let over_http = match self.shape {
                 Shape::Grpc | Shape::GrpcTwo => false,
                 Shape::Http => true,
@@ -566,14 +614,13 @@ impl World {
             };
             // A reply in the one form is none in the other.
             let over = if over_http { Transport::Http } else { Transport::Grpc };
-            self.server.fault(fault.transport(over).times(rng.u64(1..5)));
+            standin.fault(fault.transport(over).times(rng.u64(1..5)));
         }
-        self.server.clear_faults();
+        standin.clear_faults();
     }
 
     /// Compares the ledger with the history, and begins both anew.
     async fn check(self: Arc<Self>) {
-        self.server.clear_faults();
         for proxy in &self.proxies {
             proxy.heal();
             proxy.accept();
@@ -638,9 +685,10 @@ impl World {
                 let (world, ended) = (Arc::clone(&self), Arc::clone(&ended));
                 tokio::spawn(async move {
                     let id = world.next();
-                    let result = world.client.publish(PublishRequest::new("last", raw(&payload(id)))).await;
+                    let result =
+                        world.client.publish(PublishRequest::new(world.channel("last"), raw(&payload(id)))).await;
                     ended.fetch_add(1, Ordering::SeqCst);
-                    world.note_all(Kind::Publish, id, "last", false, &Some(result));
+                    world.note_all(Kind::Publish, id, &world.channel("last"), false, &Some(result));
                 })
             })
             .collect();
@@ -688,7 +736,7 @@ fn raw(json: &str) -> Box<serde_json::value::RawValue> {
 }
 
 async fn pause(rng: &mut Rng) {
-    sleep(Duration::from_micros(rng.u64(..12_000))).await;
+    sleep(Duration::from_micros(rng.u64(..40_000))).await;
 }
 
 /// Changes one lane, or both.
@@ -720,6 +768,20 @@ fn print_table(worlds: &[Arc<World>]) {
     for world in worlds {
         let (repeats, slowest) = (world.repeats.load(Ordering::Relaxed), *world.slowest.lock().unwrap());
         writeln!(table, "| {} | {repeats} | {slowest:.1?} |", world.name()).unwrap();
+    }
+    let mut reasons: BTreeMap<(Told, &str), Vec<u64>> = BTreeMap::new();
+    for (column, world) in worlds.iter().enumerate() {
+        for ((told, kind), number) in &*world.reasons.lock().unwrap() {
+            reasons.entry((*told, *kind)).or_insert_with(|| vec![0; worlds.len()])[column] = *number;
+        }
+    }
+    write!(table, "\n| told |").unwrap();
+    worlds.iter().for_each(|world| write!(table, " {} |", world.name()).unwrap());
+    writeln!(table, "\n| --- |{}", " --: |".repeat(worlds.len())).unwrap();
+    for ((told, kind), row) in reasons {
+        write!(table, "| {told:?}: {kind} |").unwrap();
+        row.iter().for_each(|number| write!(table, " {number} |").unwrap());
+        table.push('\n');
     }
     println!("{table}");
 }
