@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::client::Client;
 use crate::close::Running;
 use crate::idempotency::{Key, Keyed};
+use crate::request::sealed::Sealed as _;
 use crate::retry::{Failed, LAST_REPEAT, Next};
 use crate::transport::{Body, Call, NOWHERE, Reply, Transport};
 use crate::{Error, ErrorKind, Method, Outcome, Request, batch};
@@ -70,6 +71,11 @@ impl<'a> Attempts<'a> {
         self.from
     }
 
+    /// Whether an attempt that failed may have been carried out.
+    pub(crate) fn may_have_run(&self) -> bool {
+        self.may_have_run
+    }
+
     /// Sends a request with its own types, and a key if it has none.
     pub(crate) async fn run_typed<R: Request>(&mut self, request: &R, key: Option<Key>) -> Result<R::Reply, Error> {
         let keyed = key.map(|key| Keyed { request, key });
@@ -82,6 +88,12 @@ impl<'a> Attempts<'a> {
             batch::check_answers(Request::answers(request), &reply).map(|()| reply)
         })
         .await
+        .map(|mut reply: R::Reply| {
+            if self.may_have_run {
+                reply.doubt();
+            }
+            reply
+        })
     }
 
     /// Sends `body` until an answer can be read, or until it is not to be sent again.
@@ -177,11 +189,7 @@ impl<'a> Attempts<'a> {
             Next::Stop => error,
             Next::NoBudget => error.and(", and it is not repeated because too many calls lately were"),
         };
-        let error = if self.may_have_run && !error.may_have_run() {
-            error.and(", and an earlier attempt ended without an answer").with_outcome(Outcome::Unknown)
-        } else {
-            error
-        };
+        let error = if self.may_have_run && !error.may_have_run() { error.in_doubt() } else { error };
         self.running.end(error.outcome());
         Err(log(self.method, error.after_attempts(self.failed)))
     }

@@ -230,7 +230,14 @@ impl Batch {
             }
             Command::Json { method, .. } => Sent { method: Cow::Owned(method.to_string()), answers: 1 },
         });
-        Ok(BatchReplies { format, replies, commands: commands.collect(), transport: "", endpoint: None })
+        Ok(BatchReplies {
+            format,
+            replies,
+            commands: commands.collect(),
+            transport: "",
+            endpoint: None,
+            in_doubt: false,
+        })
     }
 }
 
@@ -343,6 +350,8 @@ pub struct BatchReplies {
     commands: Vec<Sent>,
     transport: &'static str,
     endpoint: Option<Arc<str>>,
+    /// Whether an attempt before the one that was answered may have been carried out.
+    in_doubt: bool,
 }
 
 /// What a reply is the reply to.
@@ -367,7 +376,7 @@ impl BatchReplies {
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the reply is not one to this command, [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the handle is of
     /// another, longer batch.
     pub fn get<T: Message>(&self, handle: Handle<T>) -> Result<T, Error> {
-        let reply: T = self.read(handle, |method, reply| match self.format {
+        let mut reply: T = self.read(handle, |method, reply| match self.format {
             Format::Json => wire::reply_from_json(reply, method),
             Format::Protobuf => match wire::reply_from_protobuf(reply.clone(), command_tag(method)?)? {
                 Ok(result) => wire::message_from_protobuf(result).map(Ok),
@@ -377,7 +386,12 @@ impl BatchReplies {
         // `read` has found the command.
         let sent = &self.commands[handle.index];
         match check_answers(sent.answers, &reply) {
-            Ok(()) => Ok(reply),
+            Ok(()) => {
+                if self.in_doubt {
+                    reply.doubt();
+                }
+                Ok(reply)
+            }
             Err(error) => Err(error.at(sent.method.clone(), self.transport, self.endpoint.clone())),
         }
     }
@@ -417,6 +431,7 @@ impl BatchReplies {
             Ok(Err(api)) => api.into(),
             Err(malformed) => Error::protocol(malformed),
         };
+        let error = if self.in_doubt && !error.may_have_run() { error.in_doubt() } else { error };
         Err(error.at(method.clone(), self.transport, self.endpoint.clone()))
     }
 
@@ -439,6 +454,11 @@ impl BatchReplies {
     pub(crate) fn at(mut self, transport: &'static str, endpoint: Option<Arc<str>>) -> Self {
         (self.transport, self.endpoint) = (transport, endpoint);
         self
+    }
+
+    /// Says whether an earlier attempt may have been carried out.
+    pub(crate) fn after(self, in_doubt: bool) -> Self {
+        Self { in_doubt, ..self }
     }
 
     /// How many replies there are: as many as the batch has commands.

@@ -1,5 +1,7 @@
 //! A broadcast that succeeded in some of its channels.
 
+use std::fmt::Display;
+
 use crate::request::Part;
 use crate::{ApiError, BroadcastRequest, BroadcastResult, Error, Outcome, PublishResponse};
 
@@ -19,6 +21,20 @@ pub(crate) fn failed_part(
     Some(Part { request: BroadcastRequest { channels, ..request.clone() }, places, error })
 }
 
+/// What can be said of a channel of which nobody knows whether it was published to.
+fn unknown(what: &str, why: impl Display) -> ApiError {
+    ApiError { temporary: true, ..ApiError::new(ApiError::INTERNAL, format!("{what}: {why}")) }
+}
+
+/// Says of the channels that were refused now, and may not have been before, that nobody knows.
+pub(crate) fn doubt(result: &mut BroadcastResult) {
+    // What is refused for good was refused before, too.
+    let refused = |error: &&mut ApiError| error.is_refusal() && error.is_transient();
+    for error in result.responses.iter_mut().filter_map(|response| response.error.as_mut()).filter(refused) {
+        *error = unknown("an earlier attempt ended without an answer, and the last one with this", &*error);
+    }
+}
+
 /// Puts what became of those channels in the place of how they had failed.
 pub(crate) fn join(result: &mut BroadcastResult, places: &[usize], answer: Result<BroadcastResult, Error>) {
     let mut set = |place: usize, response| {
@@ -32,13 +48,7 @@ pub(crate) fn join(result: &mut BroadcastResult, places: &[usize], answer: Resul
         Err(error) if matches!(error.outcome(), Outcome::NotSent | Outcome::Refused) => {}
         // The repeat may have been carried out, which the earlier error would deny.
         Err(error) => {
-            let unknown = ApiError {
-                temporary: true,
-                ..ApiError::new(
-                    ApiError::INTERNAL,
-                    format!("the channel was tried again, and it is unknown how that ended: {error}"),
-                )
-            };
+            let unknown = unknown("the channel was tried again, and it is unknown how that ended", error);
             for place in places {
                 set(*place, PublishResponse { error: Some(unknown.clone()), result: None });
             }

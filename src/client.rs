@@ -264,7 +264,7 @@ impl Client {
         let mut attempts = Attempts::new(self, name, method, batch.is_repeatable())?;
         let replies = attempts.run(batch, |reply| batch.read(reply)).await?;
         let from = attempts.from();
-        Ok(replies.at(from.name(), from.endpoint()))
+        Ok(replies.at(from.name(), from.endpoint()).after(attempts.may_have_run()))
     }
 
     /// Calls a method by its name, with JSON in and JSON out.

@@ -297,6 +297,11 @@ impl Error {
         self
     }
 
+    /// Takes back what the error promises: an earlier attempt may have been carried out.
+    pub(crate) fn in_doubt(self) -> Self {
+        self.and(", and an earlier attempt ended without an answer").with_outcome(Outcome::Unknown)
+    }
+
     /// Says how often the call was sent, or tried to be.
     pub(crate) fn after_attempts(mut self, attempts: u32) -> Self {
         self.0.attempts = attempts;

@@ -74,6 +74,10 @@ pub(crate) mod sealed {
         fn answers(&self) -> Option<usize> {
             Some(1)
         }
+
+        /// Takes back what refusals in it promise: an earlier attempt, which ended without an answer, may have been carried
+        /// out.
+        fn doubt(&mut self) {}
     }
 }
 
@@ -132,6 +136,10 @@ macro_rules! requests {
                     None => response.result.is_some(),
                 });
                 complete.then_some(self.responses.len())
+            }
+
+            fn doubt(&mut self) {
+                broadcast::doubt(self);
             }
         }
     };
