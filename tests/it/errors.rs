@@ -93,6 +93,15 @@ async fn long_history(over: Over, limit: impl FnOnce(Config) -> Config) -> Error
     client.history(HistoryRequest::new("news").limit(HistoryRequest::NO_LIMIT)).await.unwrap_err()
 }
 
+async fn nobody_listens(over: Over) -> Error {
+    let nobody = Nobody::new();
+    let config = match over {
+        Over::Grpc => Config::grpc(nobody.url()),
+        Over::Http => Config::http(format!("{}/api", nobody.url())),
+    };
+    Client::new(config.retry(Retry::off())).unwrap().publish(request()).await.unwrap_err()
+}
+
 /// The error of a publish that is carried out and cut off before it is answered.
 async fn closed_while_it_runs(over: Over) -> Error {
     let server = start().await;
@@ -156,14 +165,7 @@ async fn provoke(over: Over, cell: &str) -> Error {
             assert!(server.calls().is_empty(), "it was sent");
             error
         }
-        "nobody listens" => {
-            let nobody = Nobody::new();
-            let config = match over {
-                Over::Grpc => Config::grpc(nobody.url()),
-                Over::Http => Config::http(format!("{}/api", nobody.url())),
-            };
-            Client::new(config.retry(Retry::off())).unwrap().publish(request()).await.unwrap_err()
-        }
+        "nobody listens" => nobody_listens(over).await,
         "a result with a field of the wrong type" => {
             // An offset that is a string.
             let wrong =
