@@ -318,18 +318,15 @@ async fn wherever_a_request_is_cut_off_it_is_carried_out_once_at_most_and_the_er
         proxy.up(|lane| lane.limit = Some((bytes, End::Rst)));
         let outcome = within(AT_ONCE, publish(&client, 1)).await;
         let applied = server.tally.applied().len() - 1;
-        match outcome {
-            Err(error) => {
-                assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
-                assert!(applied <= 1);
-                unknown += 1;
-            }
-            Ok(()) => {
-                assert_eq!(applied, 1, "after {bytes} bytes");
-                unsent += repeats.load(Ordering::SeqCst);
-                if repeats.load(Ordering::SeqCst) == 0 && server.dials() == 1 {
-                    break;
-                }
+        if let Err(error) = outcome {
+            assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
+            assert!(applied <= 1);
+            unknown += 1;
+        } else {
+            assert_eq!(applied, 1, "after {bytes} bytes");
+            unsent += repeats.load(Ordering::SeqCst);
+            if repeats.load(Ordering::SeqCst) == 0 && server.dials() == 1 {
+                break;
             }
         }
         assert!(bytes < 1000, "a request has no end");
