@@ -34,6 +34,8 @@ const HTTP2_KEEPALIVE: Duration = Duration::from_secs(5);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The server closes a connection 10 s after it has read a request's head, answered or not, whatever the caller's deadline.
 const ANSWER_LIMIT: Duration = Duration::from_secs(9);
+/// How long the rest of an error page is waited for.
+const ERROR_PAGE: Duration = Duration::from_secs(1);
 /// The longest error page that is read; the server's are a line, and its errors in transport mode little more.
 const MAX_ERROR_PAGE: usize = 64 * 1024;
 
@@ -118,7 +120,8 @@ impl Http {
         if status != StatusCode::OK {
             let headers = response.headers().clone();
             // The status says what happened, whether its page can be read or not.
-            let page = read(response, MAX_ERROR_PAGE).await.ok().flatten().unwrap_or_default();
+            let page = tokio::time::timeout(ERROR_PAGE, read(response, MAX_ERROR_PAGE)).await;
+            let page = page.ok().and_then(Result::ok).flatten().unwrap_or_default();
             return Err(super::of_http_status(status, &headers, &page));
         }
         let limit = self.max_reply_size;

@@ -293,8 +293,8 @@ async fn every_kind_of_error_has_its_exit_code_and_says_where_it_happened() {
         let url = nobody.url();
         let error = run(&mut command(&["publish", "a", "1", &format!("--{transport}"), &url])).error(13);
         assert_eq!((&error["kind"], &error["may_have_run"]), (&json!("connect"), &json!(false)));
-        // The last attempt is not made: the endpoint is left out for a while.
-        assert!(error["message"].as_str().unwrap().contains("refused"), "{error}");
+        // In the message if the last attempt came while the endpoint was left out, and among the causes if not.
+        assert!(error.to_string().contains("refused"), "{error}");
         assert_eq!(error["attempts"], 3);
         let error = run(&mut command(&["publish", "a", "1", &format!("--{transport}"), "localhost"])).error(19);
         assert_eq!((&error["kind"], &error["may_have_run"]), (&json!("invalid"), &json!(false)));
