@@ -407,7 +407,7 @@ impl World {
         self.ledger.lock().unwrap().push(entry);
     }
 
-    fn note_all<T>(&self, kind: Kind, id: u64, channel: &str, ordered: bool, result: &Option<Result<T, Error>>) {
+    fn note_all<T>(&self, kind: Kind, id: u64, channel: &str, ordered: bool, result: Option<&Result<T, Error>>) {
         let (told, why) = match result {
             Some(Ok(_)) => (Told::Ok, String::new()),
             Some(Err(error)) => {
@@ -431,7 +431,7 @@ impl World {
             }
             let (client, deadline) = self.client(&mut rng);
             let result = self.call(&mut rng, deadline, client.publish(&request)).await;
-            self.note_all(Kind::Publish, id, &channel, true, &result);
+            self.note_all(Kind::Publish, id, &channel, true, result.as_ref());
         }
     }
 
@@ -443,7 +443,7 @@ impl World {
             let (client, deadline) = self.client(rng);
             let result = self.call(rng, deadline, client.publish(&request)).await;
             if matches!(result, Some(Ok(_))) {
-                return self.note_all(Kind::Publish, id, channel, true, &result);
+                return self.note_all(Kind::Publish, id, channel, true, result.as_ref());
             }
             maybe |= result.is_none_or(|result| result.is_err_and(|error| error.may_have_run()));
         }
@@ -463,7 +463,7 @@ impl World {
                     let (client, deadline) = world.client(&mut rng);
                     let request = PublishRequest::new(&channel, raw(&payload(id)));
                     let result = world.call(&mut rng, deadline, client.publish(request)).await;
-                    world.note_all(Kind::Publish, id, &channel, false, &result);
+                    world.note_all(Kind::Publish, id, &channel, false, result.as_ref());
                 }
             });
             join(calls).await;
@@ -487,10 +487,12 @@ impl World {
                             None => Ok(()),
                             Some(error) => Err(Error::from(error.clone())),
                         };
-                        self.note_all(Kind::Broadcast, id, channel, true, &Some(result));
+                        self.note_all(Kind::Broadcast, id, channel, true, Some(&result));
                     }
                 }
-                _ => channels.iter().for_each(|channel| self.note_all(Kind::Broadcast, id, channel, true, &result)),
+                _ => channels
+                    .iter()
+                    .for_each(|channel| self.note_all(Kind::Broadcast, id, channel, true, result.as_ref())),
             }
         }
     }
@@ -519,9 +521,9 @@ impl World {
             for (id, channel, handle) in commands {
                 match &result {
                     Some(Ok(replies)) => {
-                        self.note_all(Kind::Batch, id, &channel, !parallel, &Some(replies.get(handle)));
+                        self.note_all(Kind::Batch, id, &channel, !parallel, Some(&replies.get(handle)));
                     }
-                    Some(Err(_)) | None => self.note_all(Kind::Batch, id, &channel, !parallel, &result),
+                    Some(Err(_)) | None => self.note_all(Kind::Batch, id, &channel, !parallel, result.as_ref()),
                 }
             }
         }
@@ -688,7 +690,7 @@ impl World {
                     let result =
                         world.client.publish(PublishRequest::new(world.channel("last"), raw(&payload(id)))).await;
                     ended.fetch_add(1, Ordering::SeqCst);
-                    world.note_all(Kind::Publish, id, &world.channel("last"), false, &Some(result));
+                    world.note_all(Kind::Publish, id, &world.channel("last"), false, Some(&result));
                 })
             })
             .collect();
@@ -760,7 +762,7 @@ fn print_table(worlds: &[Arc<World>]) {
         for kind in [Kind::Publish, Kind::Broadcast, Kind::Batch] {
             let row = Told::ALL.map(|told| counts.get(&(kind, told)).copied().unwrap_or_default());
             write!(table, "| {} | {kind:?} |", world.name()).unwrap();
-            row.iter().for_each(|number| write!(table, " {number} |").unwrap());
+            write_cells(&mut table, row.iter());
             writeln!(table, " {} |", row.iter().sum::<u64>()).unwrap();
         }
     }
@@ -776,12 +778,18 @@ fn print_table(worlds: &[Arc<World>]) {
         }
     }
     write!(table, "\n| told |").unwrap();
-    worlds.iter().for_each(|world| write!(table, " {} |", world.name()).unwrap());
+    write_cells(&mut table, worlds.iter().map(|world| world.name()));
     writeln!(table, "\n| --- |{}", " --: |".repeat(worlds.len())).unwrap();
     for ((told, kind), row) in reasons {
         write!(table, "| {told:?}: {kind} |").unwrap();
-        row.iter().for_each(|number| write!(table, " {number} |").unwrap());
+        write_cells(&mut table, row.iter());
         table.push('\n');
     }
     println!("{table}");
+}
+
+fn write_cells(table: &mut String, cells: impl Iterator<Item = impl fmt::Display>) {
+    for cell in cells {
+        write!(table, " {cell} |").unwrap();
+    }
 }
