@@ -10,8 +10,8 @@ use crate::client::Client;
 use crate::close::Running;
 use crate::idempotency::{Key, Keyed};
 use crate::request::sealed::Sealed as _;
-use crate::retry::{Failed, Next};
-use crate::transport::{Body, Call, Reply, Transport};
+use crate::retry::{Failed, LAST_REPEAT, Next};
+use crate::transport::{Body, Call, NOWHERE, Reply, Transport};
 use crate::{Error, ErrorKind, Method, Outcome, Request, batch};
 
 /// A call and what became of it so far.
@@ -30,6 +30,8 @@ pub(crate) struct Attempts<'a> {
     /// Whether one of them may have been carried out.
     may_have_run: bool,
     from: &'a dyn Transport,
+    /// Where the latest attempt went, if it should not go there again.
+    avoided: usize,
 }
 
 impl<'a> Attempts<'a> {
@@ -60,6 +62,7 @@ impl<'a> Attempts<'a> {
             counted: 0,
             may_have_run: false,
             from: client.transport(),
+            avoided: NOWHERE,
         })
     }
 
@@ -121,24 +124,33 @@ impl<'a> Attempts<'a> {
     async fn send(&mut self, body: &dyn Body) -> Result<Reply, Error> {
         let shared = &self.client.shared;
         let now = if self.failed == 0 { self.started } else { Instant::now() };
-        let deadline = self.client.retry.attempt_deadline(self.counted, self.repeatable, now, self.deadline);
-        let call = Call::new(self.method, self.known, body, deadline);
+        // A body handed over later would be carried out again, its key forgotten.
+        let last = self.may_have_run.then(|| self.started + LAST_REPEAT);
+        let end = self.deadline.into_iter().chain(last).min();
+        let deadline = self.client.retry.attempt_deadline(self.counted, self.repeatable, now, end);
+        let call = Call::new(self.method, self.known, body, deadline).avoiding(self.avoided);
         let sent = unless(shared.carrier.send(&call), shared.gate.cut());
         let sent = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, sent).await.map_err(|_| deadline - now),
             None => Ok(sent.await),
         };
+        (self.from, self.avoided) = (shared.carrier.at(call.place()), NOWHERE);
         let error = match sent {
-            Ok(Some(Ok((reply, from)))) => {
-                self.from = from;
-                return Ok(reply);
+            Ok(Some(Ok(reply))) => return Ok(reply),
+            Ok(Some(Err(error))) => {
+                if matches!(error.kind(), ErrorKind::Lost | ErrorKind::Unavailable) {
+                    self.avoided = call.place();
+                }
+                return Err(error);
             }
-            Ok(Some(Err(error))) => return Err(error),
             Ok(None) => {
                 let cut = Error::new(ErrorKind::Closed, "the client was closed before an answer came");
                 cut.with_outcome(Outcome::Unknown)
             }
-            Err(waited) => Error::new(ErrorKind::Timeout, format!("no answer within {waited:?}")),
+            Err(waited) => {
+                self.avoided = call.place();
+                Error::new(ErrorKind::Timeout, format!("no answer within {waited:?}"))
+            }
         };
         Err(call.handover().judge(error))
     }
@@ -147,15 +159,16 @@ impl<'a> Attempts<'a> {
     pub(crate) async fn again(&mut self, error: Error) -> Result<(), Error> {
         let (client, retry) = (self.client, &self.client.retry);
         let error = error.at(self.method.to_owned().into(), self.from.name(), self.from.endpoint());
-        self.failed += 1;
-        self.counted += u32::from(!retry.waits_for(&error));
+        self.failed = self.failed.saturating_add(1);
+        self.counted = self.counted.saturating_add(u32::from(!retry.waits_for(&error)));
         self.may_have_run |= error.may_have_run();
         let next = retry.next(
             &Failed {
                 method: self.method,
                 error: &error,
                 may_have_run: self.may_have_run,
-                attempts: self.counted,
+                attempt: self.failed,
+                counted: self.counted,
                 repeatable: self.repeatable,
                 started: self.started,
                 now: Instant::now(),
@@ -166,7 +179,9 @@ impl<'a> Attempts<'a> {
         let error = match next {
             Next::After(wait) => {
                 tracing::debug!(method = self.method, attempt = self.failed, ?wait, %error, "call to be repeated");
-                if unless(tokio::time::sleep(wait), client.shared.gate.cut()).await.is_some() {
+                let waited = unless(tokio::time::sleep(wait), client.shared.gate.cut()).await.is_some();
+                // The clock is not exact, and an attempt without time would only hide this error.
+                if waited && self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
                     return Ok(());
                 }
                 error

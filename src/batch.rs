@@ -125,8 +125,8 @@ impl Batch {
         self
     }
 
-    /// Gives every `publish` and `broadcast` that is added from now on, and has no idempotency key, one of its own. Off unless
-    /// set.
+    /// Gives every `publish` and `broadcast` that is [pushed](Self::push) from now on, and has no idempotency key, one of its
+    /// own. Off unless set. Commands given as JSON stay as they are.
     ///
     /// A batch that failed without an answer is repeated only if each of its commands may be carried out twice; with keys,
     /// publications may. The keys stay those of the batch, so sending it twice publishes once, for 5 minutes.

@@ -21,7 +21,7 @@ use crate::request::{AsRequest, Request};
 use crate::retry::{Budget, Retry};
 use crate::transport::{Body, Call, Reply, ReplyBody, Transport};
 #[cfg(any(feature = "grpc", feature = "http"))]
-use crate::transport::{balancer::EndpointStatus, breaker::BreakerState, fallback::Route};
+use crate::transport::{balancer::Balancer, balancer::EndpointStatus, breaker::BreakerState, fallback::Route};
 use crate::{ApiError, Error, Method, message, wire};
 
 /// A client of the server API, over gRPC or over HTTP.
@@ -75,12 +75,21 @@ pub(crate) enum Carrier {
 }
 
 impl Carrier {
-    /// Sends a call once. Says where its answer came from.
-    pub(crate) async fn send(&self, call: &Call<'_>) -> Result<(Reply, &dyn Transport), Error> {
+    /// Sends a call once.
+    pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Reply, Error> {
         match self {
             #[cfg(any(feature = "grpc", feature = "http"))]
             Self::Route(route) => Route::send(route, call).await,
-            Self::Custom(custom) => custom.send(call).await.map(|reply| (reply, &**custom)),
+            Self::Custom(custom) => custom.send(call).await,
+        }
+    }
+
+    /// The endpoint that a call was given to.
+    pub(crate) fn at(&self, place: usize) -> &dyn Transport {
+        match self {
+            #[cfg(any(feature = "grpc", feature = "http"))]
+            Self::Route(route) => route.at(place),
+            Self::Custom(custom) => &**custom,
         }
     }
 
@@ -164,7 +173,7 @@ impl Client {
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         match &self.shared.carrier {
-            Carrier::Route(route) => route.balancers().flat_map(|balancer| balancer.status()).collect(),
+            Carrier::Route(route) => route.balancers().flat_map(Balancer::status).collect(),
             Carrier::Custom(_) => Vec::new(),
         }
     }
@@ -360,12 +369,14 @@ impl RawBody<'_> {
     fn read<T: DeserializeOwned>(&self, reply: Reply) -> Result<T, Error> {
         let is_batch = self.method == Method::Batch.name();
         let result = match reply.body() {
-            ReplyBody::Json(body) if is_batch => wire::from_json(&body),
-            ReplyBody::Json(body) => match wire::answer_from_json(&body) {
-                Ok(Ok(result)) => Ok(result),
-                Ok(Err(error)) => return Err(error.into()),
-                Err(malformed) => Err(malformed),
-            },
+            ReplyBody::Json(body) => {
+                let answer = if is_batch { wire::batch_from_json(&body) } else { wire::answer_from_json(&body) };
+                match answer {
+                    Ok(Ok(result)) => Ok(result),
+                    Ok(Err(error)) => return Err(error.into()),
+                    Err(malformed) => Err(malformed),
+                }
+            }
             ReplyBody::Protobuf(body) if is_batch => {
                 let replies = self.to_batch()?.read(Reply::protobuf(body))?.to_json()?;
                 // As text, in which numbers keep their digits. Left out when there is none, as the server does.

@@ -1,6 +1,7 @@
 //! The end of a client: no new calls, and an end for those that run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -37,16 +38,17 @@ pub struct Closed {
 /// Counts the calls that run, and lets no more begin once it is closed.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    running: AtomicU64,
-    closed: AtomicBool,
+    /// [`CALL`] for each call that runs, and [`CLOSED`]. In one, so that the calls that run when it is closed are certain.
+    state: AtomicU64,
     cut: AtomicBool,
     /// Woken when the last call ends, and when calls are cut off.
     turned: Notify,
-    done: AtomicU64,
-    refused: AtomicU64,
-    not_sent: AtomicU64,
-    unknown: AtomicU64,
+    /// How the calls ended that ran when it was closed. Locked while one of them leaves, so that each is counted once.
+    ended: Mutex<Closed>,
 }
+
+const CLOSED: u64 = 1;
+const CALL: u64 = 2;
 
 /// A call that runs.
 #[derive(Debug)]
@@ -57,19 +59,37 @@ pub(crate) struct Running<'a> {
 
 impl Gate {
     pub(crate) fn enter(&self) -> Result<Running<'_>, Error> {
-        // Counted first and asked after, so that whoever closes the gate in between sees the call.
-        self.running.fetch_add(1, Ordering::SeqCst);
-        if self.closed.load(Ordering::SeqCst) {
-            self.leave();
-            return Err(Error::new(ErrorKind::Closed, "the client was closed before the call"));
+        let one_more = |state| (state & CLOSED == 0).then_some(state + CALL);
+        match self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more) {
+            Ok(_) => Ok(Running { gate: self, end: None }),
+            Err(_) => Err(Error::new(ErrorKind::Closed, "the client was closed before the call")),
         }
-        Ok(Running { gate: self, end: None })
     }
 
-    fn leave(&self) {
-        if self.running.fetch_sub(1, Ordering::SeqCst) == 1 && self.closed.load(Ordering::SeqCst) {
+    fn leave(&self, end: Option<Outcome>) {
+        let one_less = |state| (state & CLOSED == 0).then(|| state - CALL);
+        if self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            return;
+        }
+        let mut ended = self.ended();
+        *match end {
+            Some(Outcome::Done) => &mut ended.done,
+            Some(Outcome::Refused) => &mut ended.refused,
+            Some(Outcome::NotSent) => &mut ended.not_sent,
+            Some(Outcome::Unknown) | None => &mut ended.unknown,
+        } += 1;
+        if self.state.fetch_sub(CALL, Ordering::SeqCst) == CALL | CLOSED {
             self.turned.notify_waiters();
         }
+    }
+
+    fn running(&self) -> u64 {
+        self.state.load(Ordering::SeqCst) / CALL
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Closed> {
+        // Numbers only, which are whole at any time.
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends when running calls are to be cut off.
@@ -88,15 +108,14 @@ impl Gate {
     }
 
     pub(crate) async fn close(&self, timeout: Duration) -> Closed {
-        self.closed.store(true, Ordering::SeqCst);
-        let ended = || self.turned_when(|| self.running.load(Ordering::SeqCst) == 0);
+        self.state.fetch_or(CLOSED, Ordering::SeqCst);
+        let ended = || self.turned_when(|| self.running() == 0);
         let patience = Instant::now().checked_add(timeout);
-        let in_time = match patience {
-            Some(until) => tokio::time::timeout_at(until, ended()).await.is_ok(),
-            None => {
-                ended().await;
-                true
-            }
+        let in_time = if let Some(until) = patience {
+            tokio::time::timeout_at(until, ended()).await.is_ok()
+        } else {
+            ended().await;
+            true
         };
         if !in_time {
             self.cut.store(true, Ordering::SeqCst);
@@ -104,13 +123,8 @@ impl Gate {
             // Whether they all do or not, it ends here.
             let _ = tokio::time::timeout(GRACE, ended()).await;
         }
-        let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
-        Closed {
-            done: count(&self.done),
-            refused: count(&self.refused),
-            not_sent: count(&self.not_sent),
-            unknown: count(&self.unknown) + count(&self.running),
-        }
+        let ended = self.ended();
+        Closed { unknown: ended.unknown + self.running(), ..*ended }
     }
 }
 
@@ -122,16 +136,9 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let gate = self.gate;
-        if gate.closed.load(Ordering::SeqCst) {
-            let counter = match self.end {
-                Some(Outcome::Done) => &gate.done,
-                Some(Outcome::Refused) => &gate.refused,
-                Some(Outcome::NotSent) => &gate.not_sent,
-                Some(Outcome::Unknown) | None => &gate.unknown,
-            };
-            counter.fetch_add(1, Ordering::SeqCst);
-        }
-        gate.leave();
+        self.gate.leave(self.end);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,12 +89,14 @@ impl Outcome {
     }
 }
 
-/// Why a failure is not the passing trouble that its kind suggests.
+/// What a failure is besides its kind.
+#[cfg_attr(not(all(feature = "grpc", feature = "tls")), allow(dead_code, reason = "what some transports find out"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Verdict {
-    /// It is what its kind says.
     #[default]
     None,
+    /// More was asked than somebody allows.
+    Overload,
     /// The two sides do not trust each other; neither time nor another transport changes that.
     Untrusted,
     /// There is no gRPC at this address.
@@ -102,6 +104,7 @@ enum Verdict {
 }
 
 /// What the server says about a repeat.
+#[cfg_attr(not(feature = "grpc"), allow(dead_code, reason = "only gRPC says `Never`"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetryAfter {
     /// Not before this time has passed.
@@ -226,14 +229,14 @@ impl Error {
     }
 
     /// Says that the two sides do not trust each other, which a repeat will not change.
-    #[cfg(any(feature = "grpc", feature = "http"))]
+    #[cfg(all(feature = "tls", any(feature = "grpc", feature = "http")))]
     pub(crate) fn untrusted(mut self) -> Self {
         self.0.verdict = Verdict::Untrusted;
         self
     }
 
     /// Says that there is no gRPC at the address.
-    #[cfg(any(feature = "grpc", feature = "http"))]
+    #[cfg(any(feature = "grpc", all(feature = "tls", feature = "http")))]
     pub(crate) fn no_grpc(mut self) -> Self {
         self.0.verdict = Verdict::NoGrpc;
         self
@@ -244,8 +247,28 @@ impl Error {
         self.0.verdict == Verdict::NoGrpc
     }
 
-    pub(crate) fn with_retry_after(mut self, retry_after: Option<RetryAfter>) -> Self {
-        self.0.retry_after = retry_after;
+    /// Says that more was asked than somebody allows.
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn overload(mut self) -> Self {
+        self.0.verdict = Verdict::Overload;
+        self
+    }
+
+    /// Whether somebody found that too much was asked: another way to the same server would not help.
+    pub(crate) fn is_overload(&self) -> bool {
+        self.0.verdict == Verdict::Overload || self.code() == Some(ApiError::TOO_MANY_REQUESTS)
+    }
+
+    /// Says how long the server asks to wait before a repeat.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(RetryAfter::Wait(wait));
+        self
+    }
+
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn with_hint(mut self, hint: Option<RetryAfter>) -> Self {
+        self.0.retry_after = hint;
         self
     }
 
@@ -364,7 +387,8 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self.0.kind {
-            _ if self.0.verdict != Verdict::None || self.0.outcome == Outcome::Done => false,
+            _ if matches!(self.0.verdict, Verdict::Untrusted | Verdict::NoGrpc) => false,
+            _ if self.0.outcome == Outcome::Done => false,
             ErrorKind::Connect | ErrorKind::Lost | ErrorKind::Timeout | ErrorKind::Unavailable => true,
             ErrorKind::Api => self.api().is_some_and(ApiError::is_transient),
             _ => false,

@@ -92,8 +92,8 @@ mod tests {
 
     #[test]
     fn keys_are_32_hexadecimal_digits_and_differ() {
-        let keys: HashSet<_> = (0..100_000).map(|_| Key::new().unwrap().0).collect();
-        assert_eq!(keys.len(), 100_000);
+        let keys: HashSet<_> = (0..1_000_000).map(|_| Key::new().unwrap().0).collect();
+        assert_eq!(keys.len(), 1_000_000);
         assert!(keys.iter().flatten().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')));
     }
 }

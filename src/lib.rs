@@ -84,6 +84,8 @@ mod idempotency;
 pub mod message;
 mod methods;
 mod payload;
+#[cfg(test)]
+mod property;
 mod request;
 mod retry;
 #[cfg(feature = "testing")]

@@ -9,11 +9,13 @@ use tokio::time::Instant;
 
 use crate::error::RetryAfter;
 use crate::transport::backoff;
-use crate::{ApiError, Error, ErrorKind, Outcome};
+use crate::{Error, ErrorKind, Outcome};
 
 /// A server keeps idempotency keys for 300 s from when it first saw them. Later it would carry the call out again, so
 /// repeats end well before.
 const KEYS_LAST: Duration = Duration::from_secs(240);
+/// How long one that has begun by then may take.
+pub(crate) const LAST_REPEAT: Duration = Duration::from_secs(290);
 /// How much longer than the backoff a server can make a caller wait.
 const LONGEST_HINT: Duration = Duration::from_secs(5);
 
@@ -100,7 +102,8 @@ impl Retry {
     }
 
     /// How long to wait for an answer to one attempt, if another can follow and a repeat is harmless. 3 s unless set; `None`
-    /// waits until the call's deadline. The last attempt always does.
+    /// waits until the call's deadline. The last attempt always does. After an attempt without an answer, the next goes to
+    /// another endpoint if there is one.
     pub fn attempt_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.attempt_timeout = timeout;
         self
@@ -141,7 +144,7 @@ impl Retry {
         now: Instant,
         deadline: Option<Instant>,
     ) -> Option<Instant> {
-        let another = repeatable && failed + 1 < self.attempts;
+        let another = repeatable && failed < self.attempts - 1;
         let attempt = self.attempt_timeout.filter(|_| another).and_then(|wait| now.checked_add(wait));
         match (attempt, deadline) {
             (Some(attempt), Some(deadline)) => Some(attempt.min(deadline)),
@@ -156,17 +159,17 @@ impl Retry {
 
     /// How long to wait before the next attempt of a call, if there is to be one.
     pub(crate) fn next(&self, failed: &Failed<'_>, budget: &Budget) -> Next {
-        let Failed { error, attempts, repeatable, started, now, deadline, .. } = *failed;
+        let Failed { error, attempt, counted, repeatable, started, now, deadline, .. } = *failed;
         if !error.is_transient() || error.hint() == Some(RetryAfter::Never) {
             return Next::Stop;
         }
         let waits = self.waits_for(error);
-        if (attempts >= self.attempts && !waits) || (failed.may_have_run && !repeatable) {
+        if (counted >= self.attempts && !waits) || (failed.may_have_run && !repeatable) {
             return Next::Stop;
         }
-        let backoff = backoff::retry(attempts, self.first, self.longest);
+        let backoff = backoff::retry(attempt, self.first, self.longest);
         let wait = match error.hint() {
-            Some(RetryAfter::Wait(hint)) => hint.clamp(backoff, backoff + LONGEST_HINT),
+            Some(RetryAfter::Wait(hint)) => hint.clamp(backoff, backoff.saturating_add(LONGEST_HINT)),
             Some(RetryAfter::Never) | None => backoff,
         };
         let Some(next) = now.checked_add(wait) else { return Next::Stop };
@@ -178,7 +181,7 @@ impl Retry {
             return Next::NoBudget;
         }
         if let Some(observer) = &self.observer {
-            observer(&Retrying { method: failed.method, attempt: attempts, error, wait });
+            observer(&Retrying { method: failed.method, attempt, error, wait });
         }
         Next::After(wait)
     }
@@ -208,8 +211,9 @@ pub(crate) struct Failed<'a> {
     pub(crate) error: &'a Error,
     /// Whether this attempt or an earlier one may have been carried out.
     pub(crate) may_have_run: bool,
-    /// The attempts so far.
-    pub(crate) attempts: u32,
+    /// The attempts so far, and those of them that count.
+    pub(crate) attempt: u32,
+    pub(crate) counted: u32,
     /// Whether the call may be carried out twice.
     pub(crate) repeatable: bool,
     pub(crate) started: Instant,
@@ -252,9 +256,10 @@ impl Budget {
 
     /// Pays for a repeat. Whether there was enough.
     pub(crate) fn spend(&self, error: &Error) -> bool {
-        let refused = error.outcome() == Outcome::Refused
-            && (error.kind() == ErrorKind::Unavailable || error.code() == Some(ApiError::TOO_MANY_REQUESTS));
-        let price = if refused { Self::REPEAT_REFUSED } else { Self::REPEAT };
+        let price = if error.is_overload() { Self::REPEAT_REFUSED } else { Self::REPEAT };
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(price)).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

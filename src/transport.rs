@@ -26,7 +26,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -148,12 +148,28 @@ pub struct Call<'a> {
     body: &'a dyn Body,
     deadline: Option<Instant>,
     handover: Handover,
+    place: AtomicUsize,
+    avoided: usize,
 }
+
+/// The place of a call that was given to no endpoint. The endpoints of a client are counted from 1.
+pub(crate) const NOWHERE: usize = 0;
 
 impl<'a> Call<'a> {
     /// A call of a method, which the schema may not know.
     pub(crate) fn new(method: &'a str, known: Option<Method>, body: &'a dyn Body, deadline: Option<Instant>) -> Self {
-        Self { method, known, body, deadline, handover: Handover::default() }
+        let (handover, place, avoided) = (Handover::default(), AtomicUsize::new(NOWHERE), NOWHERE);
+        Self { method, known, body, deadline, handover, place, avoided }
+    }
+
+    /// The same call, better not to the endpoint at this place.
+    pub(crate) fn avoiding(self, place: usize) -> Self {
+        Self { avoided: place, ..self }
+    }
+
+    /// Which endpoint it was given to last.
+    pub(crate) fn place(&self) -> usize {
+        self.place.load(Ordering::Relaxed)
     }
 
     /// The method's name: `"publish"`. Over HTTP it is the last part of the path.
@@ -191,6 +207,16 @@ impl<'a> Call<'a> {
     /// base64 twin.
     pub fn to_json(&self) -> Result<Bytes, Error> {
         self.body.to_json().map(Bytes::from)
+    }
+
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn goes_to(&self, place: usize) {
+        self.place.store(place, Ordering::Relaxed);
+    }
+
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn avoided(&self) -> usize {
+        self.avoided
     }
 
     /// How far the request has come, as the crate's own transports record it.
@@ -320,7 +346,7 @@ pub(crate) fn of_http_status(status: ::http::StatusCode, headers: &::http::Heade
     if let Ok(api) = serde_json::from_slice::<ApiError>(page)
         && api.http_status().contains(&status.as_u16())
     {
-        return Error::from(api).with_retry_after(hint::of_http(headers));
+        return Error::from(api).with_hint(hint::of_http(headers));
     }
     let said = |text: &str| format!("the server answered HTTP status {status}{text}");
     let refused = |kind, text| Error::new(kind, said(text)).with_outcome(Outcome::Refused);
@@ -331,7 +357,7 @@ pub(crate) fn of_http_status(status: ::http::StatusCode, headers: &::http::Heade
             refused(ErrorKind::Unsupported, ": no such method, or the URL is not that of the API, which ends in /api")
         }
         413 => refused(ErrorKind::TooLarge, ""),
-        429 => refused(ErrorKind::Unavailable, ""),
+        429 => refused(ErrorKind::Unavailable, "").overload(),
         502 | 503 => Error::new(ErrorKind::Unavailable, said("")),
         408 => refused(ErrorKind::Timeout, ""),
         504 => Error::new(ErrorKind::Timeout, said("")),
@@ -342,7 +368,7 @@ pub(crate) fn of_http_status(status: ::http::StatusCode, headers: &::http::Heade
         411 | 415 | 431 => refused(ErrorKind::Protocol, ""),
         _ => Error::protocol(said("")),
     };
-    error.with_retry_after(hint::of_http(headers))
+    error.with_hint(hint::of_http(headers))
 }
 
 /// Whether the cause proves that the server did not process the request: it said so itself, or the request never left.
@@ -407,13 +433,20 @@ const NUMBER: u32 = 3;
 impl Handover {
     /// Takes another body of the call in hand; from here on no earlier one can be handed over.
     pub(crate) fn track(&self) -> Self {
-        let next = |now: u32| {
-            let earlier = if now & STATE == TAKEN { EARLIER_TAKEN } else { now & EARLIER_TAKEN };
-            ((now >> NUMBER) + 1) << NUMBER | earlier | PENDING
-        };
-        let before = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(next(now)));
+        let before = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(Self::next(now)));
         // The update is never refused, so both hold the value before it.
         let (Ok(before) | Err(before)) = before;
+        self.of_next(before)
+    }
+
+    /// The record with one more body, now in hand.
+    fn next(now: u32) -> u32 {
+        let earlier = if now & STATE == TAKEN { EARLIER_TAKEN } else { now & EARLIER_TAKEN };
+        ((now >> NUMBER) + 1) << NUMBER | earlier | PENDING
+    }
+
+    /// For the body that came after this record.
+    fn of_next(&self, before: u32) -> Self {
         Self { record: Arc::clone(&self.record), body: (before >> NUMBER) + 1 }
     }
 
@@ -425,12 +458,23 @@ impl Handover {
         taken.is_ok() || taken.is_err_and(|now| mine(now) && now & STATE == TAKEN)
     }
 
+    /// Takes note that the server did not process the body: it is as if it had never been handed over.
+    #[cfg(any(test, feature = "grpc", feature = "http"))]
+    pub(crate) fn give_back(&self) {
+        let given = |now: u32| now >> NUMBER == self.body && now & STATE == TAKEN;
+        let back = |now: u32| given(now).then_some(now & !STATE | PENDING);
+        // If it was not handed over, or another one is in hand, there is nothing to take note of.
+        let _ = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, back);
+    }
+
     /// Takes another body in hand, if this one was not handed over; now it never will be.
     #[cfg(any(test, feature = "grpc"))]
     pub(crate) fn anew(&self) -> Option<Self> {
         let mine = |now: u32| now >> NUMBER == self.body && now & STATE == PENDING;
-        let anew = |now: u32| mine(now).then_some(now & !STATE | REVOKED);
-        self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, anew).ok().map(|_| self.track())
+        // In one step, so that whoever revokes the body in hand finds either this one or the next.
+        let anew = |now: u32| mine(now).then(|| Self::next(now));
+        let before = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, anew);
+        before.ok().map(|before| self.of_next(before))
     }
 }
 
@@ -447,6 +491,12 @@ impl Handover {
         if self.revoke() && error.may_have_run() { error.with_outcome(Outcome::NotSent) } else { error }
     }
 }
+
+#[cfg(test)]
+mod interleavings;
+#[cfg(test)]
+#[cfg(any(feature = "grpc", feature = "http"))]
+mod statuses;
 
 #[cfg(test)]
 mod tests {
@@ -477,6 +527,21 @@ mod tests {
         assert!(second.take());
         assert!(!call.revoke(), "the call's own record is that of the body in hand");
         assert!(second.anew().is_none(), "it was handed over");
+    }
+
+    #[test]
+    fn a_body_that_the_server_gave_back_was_not_handed_over() {
+        let call = Handover::default();
+        let first = call.track();
+        assert!(first.take());
+        first.give_back();
+        let second = first.anew().unwrap();
+        assert!(!first.take());
+        assert!(second.take());
+        first.give_back();
+        assert!(!call.revoke(), "the second is not what was given back");
+        second.give_back();
+        assert!(call.revoke());
     }
 
     #[test]

@@ -83,6 +83,18 @@ pub(crate) fn answer_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<Answe
     }
 }
 
+/// Reads a batch's response from JSON as it is, unless an error stands in the place of the replies.
+pub(crate) fn batch_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<Answer<T>, Malformed> {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: Option<ApiError>,
+    }
+    match from_json(body)? {
+        Refusal { error: Some(error) } => refusal(error),
+        Refusal { error: None } => from_json(body).map(Ok),
+    }
+}
+
 /// Appends a command to the protobuf form of a batch: tag, length, body, twice, without a copy of the body.
 ///
 /// `len` is the request's `encoded_len`, which costs a walk over it.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::health::{Health, Sign, Standing};
-use super::{Call, Reply, Transport};
+use super::{Call, NOWHERE, Reply, Transport};
 use crate::{Error, ErrorKind, Outcome};
 
 /// Which of several endpoints gets a call.
@@ -30,6 +30,8 @@ pub(crate) struct Balancer {
 #[derive(Debug)]
 struct Endpoint {
     transport: Box<dyn Transport>,
+    /// Its number among all endpoints of the client, from 1.
+    place: usize,
     in_flight: AtomicUsize,
     /// Whether `health` has something to say, so that a call without trouble need not lock it.
     troubled: AtomicBool,
@@ -52,13 +54,11 @@ pub struct EndpointStatus {
     pub in_flight: usize,
 }
 
-/// A success, or a failure, with the place where it happened.
-pub(crate) type Sent<'a> = Result<(Reply, &'a dyn Transport), Error>;
-
 impl Balancer {
     pub(crate) fn new(transports: Vec<Box<dyn Transport>>, balance: Balance) -> Self {
-        let endpoints = transports.into_iter().map(|transport| Endpoint {
+        let endpoints = transports.into_iter().zip(1..).map(|(transport, place)| Endpoint {
             transport,
+            place,
             in_flight: AtomicUsize::new(0),
             troubled: AtomicBool::new(false),
             health: Mutex::default(),
@@ -70,6 +70,18 @@ impl Balancer {
     /// The endpoint that stands for all of them where there was no call.
     pub(crate) fn first(&self) -> &dyn Transport {
         &*self.endpoints[0].transport
+    }
+
+    /// The same endpoints, with the places that follow those of others.
+    pub(crate) fn behind(mut self, others: &Self) -> Self {
+        for endpoint in &mut self.endpoints {
+            endpoint.place += others.endpoints.len();
+        }
+        self
+    }
+
+    pub(crate) fn at(&self, place: usize) -> Option<&dyn Transport> {
+        self.endpoints.iter().find(|endpoint| endpoint.place == place).map(|endpoint| &*endpoint.transport)
     }
 
     pub(crate) fn status(&self) -> impl Iterator<Item = EndpointStatus> {
@@ -95,10 +107,10 @@ impl Balancer {
     }
 
     /// Sends a call to one endpoint, and if it certainly never got there, to the others, each once.
-    pub(crate) async fn send(&self, call: &Call<'_>) -> Sent<'_> {
+    pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Reply, Error> {
         let mut tried = Vec::new();
         let mut last = None;
-        while let Some((index, trial)) = self.pick(&tried) {
+        while let Some((index, trial)) = self.pick(&tried, call.avoided()) {
             match self.endpoints[index].send(call, trial).await {
                 Err(error) if never_arrived(&error) && tried.len() + 1 < self.endpoints.len() => {
                     tracing::debug!(method = call.method(), %error, "the call goes to another endpoint");
@@ -115,8 +127,9 @@ impl Balancer {
     pub(crate) async fn probe(&self, call: &Call<'_>) -> Result<Reply, Error> {
         let mut last = None;
         for endpoint in &self.endpoints {
-            match endpoint.send(call, true).await {
-                Ok((reply, _)) => return Ok(reply),
+            let trial = endpoint.begin_trial(Instant::now());
+            match endpoint.send(call, trial).await {
+                Ok(reply) => return Ok(reply),
                 Err(error) => last = Some(error),
             }
         }
@@ -124,10 +137,10 @@ impl Balancer {
     }
 
     /// The endpoint for the next call, and whether the call is its trial.
-    fn pick(&self, tried: &[usize]) -> Option<(usize, bool)> {
+    fn pick(&self, tried: &[usize], avoided: usize) -> Option<(usize, bool)> {
         let busy = |index: usize| self.endpoints[index].in_flight.load(Ordering::Relaxed);
         let less_busy = |one, other| if busy(one) <= busy(other) { one } else { other };
-        if tried.is_empty() && !self.endpoints.iter().any(Endpoint::is_troubled) {
+        if tried.is_empty() && avoided == NOWHERE && !self.endpoints.iter().any(Endpoint::is_troubled) {
             let index = match (self.balance, self.endpoints.len()) {
                 (Balance::Priority, _) | (_, 1) => 0,
                 (Balance::LeastBusy, number) => {
@@ -140,7 +153,10 @@ impl Balancer {
         let now = Instant::now();
         let standing: Vec<_> = self.endpoints.iter().map(|endpoint| endpoint.standing(now)).collect();
         let usable = |index: &usize| matches!(standing[*index], Standing::In | Standing::Due) && !tried.contains(index);
-        let candidates: Vec<_> = (0..self.endpoints.len()).filter(usable).collect();
+        let mut candidates: Vec<_> = (0..self.endpoints.len()).filter(usable).collect();
+        if candidates.len() > 1 {
+            candidates.retain(|index| self.endpoints[*index].place != avoided);
+        }
         let picked = match (self.balance, candidates.len()) {
             (Balance::Priority, _) | (_, 0 | 1) => candidates.first().copied(),
             (Balance::LeastBusy, number) => {
@@ -149,8 +165,12 @@ impl Balancer {
             }
         };
         if let Some(index) = picked {
-            let trial = standing[index] == Standing::Due && self.endpoints[index].begin_trial(now);
-            return Some((index, trial));
+            return match standing[index] {
+                Standing::Due if self.endpoints[index].begin_trial(now) => Some((index, true)),
+                // Another call has just claimed the trial.
+                Standing::Due => self.pick(tried, avoided),
+                _ => Some((index, false)),
+            };
         }
         // All are left out. One that answered nothing lately may still do; one that cannot be connected to will not.
         if !tried.is_empty() {
@@ -208,13 +228,14 @@ impl Endpoint {
         due
     }
 
-    async fn send(&self, call: &Call<'_>, trial: bool) -> Sent<'_> {
+    async fn send(&self, call: &Call<'_>, trial: bool) -> Result<Reply, Error> {
+        call.goes_to(self.place);
         let mut under_way = UnderWay::new(self, call, trial);
         let sent = self.transport.send(call).await;
         match sent {
             Ok(reply) => {
                 under_way.sign = Sign::Answered;
-                Ok((reply, &*self.transport))
+                Ok(reply)
             }
             Err(error) => {
                 let error = error.at(call.method().to_owned().into(), self.transport.name(), self.transport.endpoint());
@@ -243,7 +264,7 @@ impl Endpoint {
         let endpoint = self.transport.endpoint();
         match (before, after) {
             (Standing::In, Standing::Out(_)) => {
-                tracing::info!(endpoint = endpoint.as_deref(), ?sign, "endpoint left out")
+                tracing::info!(endpoint = endpoint.as_deref(), ?sign, "endpoint left out");
             }
             (Standing::Out(_) | Standing::Due | Standing::OnTrial, Standing::In) => {
                 tracing::info!(endpoint = endpoint.as_deref(), "endpoint is back");
@@ -289,14 +310,15 @@ fn two_of(number: usize) -> (usize, usize) {
 
 /// What an error says about the endpoint.
 fn sign(error: &Error) -> Sign {
+    use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unavailable};
+    use Outcome::{NotSent, Unknown};
     match (error.kind(), error.outcome()) {
-        (ErrorKind::Connect, _) => Sign::Unreachable,
-        // A connection that is drained says that no call on it is lost.
-        (ErrorKind::Lost, Outcome::NotSent) => Sign::Nothing,
-        (ErrorKind::Lost, _) | (ErrorKind::Unavailable, Outcome::Unknown) => Sign::Lost,
-        (ErrorKind::Timeout, Outcome::Unknown | Outcome::NotSent) => Sign::TimedOut,
-        // Nothing left this side.
-        (ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Closed, Outcome::NotSent) => Sign::Nothing,
+        _ if error.is_overload() => Sign::Answered,
+        (Connect, _) => Sign::Unreachable,
+        // Of a connection that is drained, or of a call that never left this side.
+        (Lost | Invalid | TooLarge | Closed, NotSent) => Sign::Nothing,
+        (Lost, _) | (Unavailable, Unknown) => Sign::Lost,
+        (Timeout, Unknown | NotSent) => Sign::TimedOut,
         _ => Sign::Answered,
     }
 }
@@ -304,4 +326,36 @@ fn sign(error: &Error) -> Sign {
 /// Whether the call certainly never reached the endpoint, so that it can go to another at no cost.
 pub(super) fn never_arrived(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Connect | ErrorKind::Lost) && error.outcome() == Outcome::NotSent
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+    use crate::transport::from_fn;
+
+    #[test]
+    fn of_calls_that_come_together_one_tries_an_endpoint() {
+        const CALLS: usize = 4;
+        let fake = || Box::new(from_fn("fake", |_| Ok(Reply::json("")))) as Box<dyn Transport>;
+        for _ in 0..500 {
+            let balancer = Balancer::new(vec![fake(), fake()], Balance::Priority);
+            let past = Instant::now().checked_sub(std::time::Duration::from_secs(60)).unwrap();
+            balancer.endpoints[0].health().note(Sign::Unreachable, false, past);
+            balancer.endpoints[0].troubled.store(true, Ordering::Relaxed);
+            let together = Barrier::new(CALLS);
+            let pick = || {
+                together.wait();
+                balancer.pick(&[], NOWHERE).unwrap()
+            };
+            let picked: Vec<_> = thread::scope(|scope| {
+                let calls: Vec<_> = (0..CALLS).map(|_| scope.spawn(pick)).collect();
+                calls.into_iter().map(|call| call.join().unwrap()).collect()
+            });
+            assert_eq!(picked.iter().filter(|picked| **picked == (0, true)).count(), 1, "{picked:?}");
+            assert_eq!(picked.iter().filter(|picked| **picked == (1, false)).count(), CALLS - 1, "{picked:?}");
+        }
+    }
 }

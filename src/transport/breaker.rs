@@ -129,3 +129,6 @@ impl Breaker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

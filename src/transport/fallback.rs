@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::balancer::{Balancer, Sent, never_arrived};
+use super::balancer::{Balancer, never_arrived};
 use super::breaker::{Breaker, BreakerState, Cause, Sign};
 use super::{BoxFuture, Call, Reply, Transport};
 use crate::{Error, ErrorKind, InfoRequest, Method, Outcome};
@@ -36,7 +36,7 @@ struct Fallback {
 impl Route {
     pub(crate) fn new(first: Balancer, http: Option<Balancer>) -> Arc<Self> {
         let fallback = http.map(|http| Fallback {
-            http,
+            http: http.behind(&first),
             breaker: Mutex::new(Breaker::new()),
             troubled: AtomicBool::new(false),
             state: watch::Sender::new(BreakerState::Closed),
@@ -52,12 +52,12 @@ impl Route {
         self.fallback.as_ref().map(|fallback| fallback.state.subscribe())
     }
 
-    /// The endpoint that errors name when no call was sent.
-    pub(crate) fn place(&self) -> &dyn Transport {
-        self.first.first()
+    /// The endpoint at this place; the first where there is none, as errors name it when no call was sent.
+    pub(crate) fn at(&self, place: usize) -> &dyn Transport {
+        self.balancers().find_map(|balancer| balancer.at(place)).unwrap_or(self.first.first())
     }
 
-    pub(crate) async fn send(self: &Arc<Self>, call: &Call<'_>) -> Sent<'_> {
+    pub(crate) async fn send(self: &Arc<Self>, call: &Call<'_>) -> Result<Reply, Error> {
         let Some(fallback) = &self.fallback else { return self.first.send(call).await };
         if fallback.is_open() {
             self.probe_if_due(fallback);
@@ -190,18 +190,18 @@ impl Drop for End<'_> {
 
 /// What an error says about gRPC.
 fn sign(error: &Error) -> Sign {
+    use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unavailable};
+    use Outcome::{NotSent, Unknown};
     match (error.kind(), error.outcome()) {
         _ if error.is_no_grpc() => Sign::Absent,
-        // Trust does not come back by taking another way.
-        (ErrorKind::Connect, _) if !error.is_transient() => Sign::Nothing,
-        (ErrorKind::Connect, _) => Sign::Failed,
-        // A connection that is drained says that no call on it is lost.
-        (ErrorKind::Lost, Outcome::NotSent) => Sign::Nothing,
-        (ErrorKind::Lost, _) | (ErrorKind::Timeout, Outcome::Unknown | Outcome::NotSent) => Sign::Failed,
-        // Overload: another way leads to the same server.
-        (ErrorKind::Unavailable, Outcome::Refused) => Sign::Answered,
-        (ErrorKind::Unavailable, _) => Sign::Failed,
-        (ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Closed, _) => Sign::Nothing,
+        // Another way leads to the same server.
+        _ if error.is_overload() => Sign::Answered,
+        // Trust does not come back on another way.
+        (Connect, _) if !error.is_transient() => Sign::Nothing,
+        // Of a connection that is drained, or of a call that never left this side.
+        (Lost | Invalid | TooLarge | Closed, NotSent) => Sign::Nothing,
+        (Connect | Lost, _) | (Timeout, NotSent | Unknown) | (Unavailable, Unknown) => Sign::Failed,
+        // An error of the API, of the key or of a limit, which another way would not change.
         _ => Sign::Answered,
     }
 }
@@ -214,15 +214,15 @@ fn goes_elsewhere(error: &Error) -> bool {
 
 impl Transport for Arc<Route> {
     fn name(&self) -> &'static str {
-        self.place().name()
+        self.first.first().name()
     }
 
     fn endpoint(&self) -> Option<Arc<str>> {
-        self.place().endpoint()
+        self.first.first().endpoint()
     }
 
     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
-        Box::pin(async move { Route::send(self, call).await.map(|(reply, _)| reply) })
+        Box::pin(Route::send(self, call))
     }
 
     fn disconnect(&self) {

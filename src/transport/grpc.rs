@@ -20,7 +20,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use url::Url;
 
-use self::connection::{Connection, Connections, NotGrpc, is_from_server};
+use self::connection::{Connection, Connections, CutOff, NotGrpc, is_from_server};
 use super::names::Names;
 use super::{BoxFuture, Call, Handover, Reply, Transport, hint};
 use crate::config::{self, Config, GrpcSettings, TokenSource};
@@ -99,10 +99,13 @@ impl Grpc {
                 Ok(reply) => return Ok(reply),
                 Err(status) => status,
             };
+            if is_unprocessed(&status) {
+                handover.give_back();
+            }
             if connection_ended(&status) {
                 connection.retire();
                 connections -= 1;
-                // A connection that ended before it took the body: the call goes on the next one.
+                // A connection that ended before the body was taken or processed: the call goes on the next one.
                 if let (Some(next), true) = (handover.anew(), connections > 0) {
                     handover = next;
                     continue;
@@ -261,8 +264,7 @@ fn error_of(status: Status, sent: usize) -> Error {
     // Made on this side: the connection failed. (Timeouts are the client's own.)
     if StdError::source(&status).is_some() {
         let error = Error::new(ErrorKind::Lost, "the connection ended without an answer");
-        let not_sent = causes(&status).any(super::never_processed);
-        return if not_sent { error.with_outcome(Outcome::NotSent) } else { error }.with_source(status);
+        return if is_unprocessed(&status) { error.with_outcome(Outcome::NotSent) } else { error }.with_source(status);
     }
     // Made by tonic, of an answer that it cannot read: the server has carried the call out by then.
     if !is_from_server(&status) {
@@ -278,7 +280,7 @@ fn error_of(status: Status, sent: usize) -> Error {
     let pushback = status.metadata().get("grpc-retry-pushback-ms");
     let hint = pushback.map(|pushback| hint::of_pushback(pushback.as_bytes())).or(details.retry_after);
     let error = details.api.map_or_else(|| of_status(&status, sent), Error::from);
-    error.with_retry_after(hint)
+    error.with_hint(hint)
 }
 
 /// Whether tonic gave an answer up for its size. It has no code of its own for that.
@@ -313,7 +315,8 @@ fn of_status(status: &Status, sent: usize) -> Error {
         Code::Internal if status.message().contains("error unmarshalling request") => {
             Error::invalid(said).with_outcome(Outcome::Refused)
         }
-        Code::ResourceExhausted | Code::Unavailable => Error::new(ErrorKind::Unavailable, said),
+        Code::ResourceExhausted => Error::new(ErrorKind::Unavailable, said).overload(),
+        Code::Unavailable => Error::new(ErrorKind::Unavailable, said),
         Code::DeadlineExceeded => Error::new(ErrorKind::Timeout, said),
         Code::Cancelled => Error::new(ErrorKind::Lost, said),
         Code::InvalidArgument => Error::invalid(said).with_outcome(Outcome::Refused),
@@ -363,7 +366,8 @@ impl Details {
         let mut read = Self::default();
         for Any { type_url, value } in RpcStatus::decode(details).map(|status| status.details).unwrap_or_default() {
             if type_url.ends_with("/centrifugal.centrifugo.api.Error") {
-                read.api = read.api.or_else(|| ApiError::decode(value).ok());
+                let api = || ApiError::decode(value).ok().filter(|error| error.code != 0);
+                read.api = read.api.or_else(api);
             } else if type_url.ends_with("/google.rpc.RetryInfo")
                 && let Ok(RetryInfo { retry_delay: Some(Delay { seconds, nanos }) }) = RetryInfo::decode(value)
             {
@@ -376,6 +380,11 @@ impl Details {
     }
 }
 
+/// Whether the failure proves that the server did not process the call. One that it has begun to answer, it has.
+fn is_unprocessed(status: &Status) -> bool {
+    !causes(status).any(<dyn StdError>::is::<CutOff>) && causes(status).any(super::never_processed)
+}
+
 /// Whether the whole connection ended, and not only this call on it.
 fn connection_ended(status: &Status) -> bool {
     let mut causes = causes(status).peekable();
@@ -383,3 +392,7 @@ fn connection_ended(status: &Status) -> bool {
         && !causes
             .any(|cause| cause.is::<NotGrpc>() || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset))
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests;

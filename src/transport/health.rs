@@ -96,9 +96,8 @@ impl Health {
     /// Takes note of how a call went, the trial or another. Returns whether the connections that there are cannot be trusted
     /// any more.
     pub(super) fn note(&mut self, sign: Sign, trial: bool, now: Instant) -> bool {
-        if trial && let Some(out) = &mut self.out {
-            out.trial = false;
-        }
+        // A trial that others have answered for decides nothing any more.
+        let trial = trial && self.out.as_mut().is_some_and(|out| std::mem::take(&mut out.trial));
         match sign {
             Sign::Answered => {
                 (self.lost, self.timeouts, self.out) = (0, 0, None);
@@ -145,6 +144,11 @@ impl Health {
     }
 
     fn leave_out(&mut self, until: Instant, unreachable: bool) {
-        self.out = Some(Out { until, trial: false, unreachable });
+        // A trial that is under way stays the only one.
+        let trial = self.out.is_some_and(|out| out.trial);
+        self.out = Some(Out { until, trial, unreachable });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,7 +68,9 @@ impl Http {
         }
         let mut headers = config::headers(config)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let names = Names::new(url, config.lookup.clone());
+        // A client that is handed in has a resolver of its own.
+        let ours = settings.client.is_none();
+        let names = if ours { Names::new(url, config.lookup.clone()) } else { Names::unknown() };
         let client = ClientSource::new(config, settings, &names, base.scheme() == "https")?;
         // Made once here, so that what is wrong is told here.
         client.get()?;
@@ -121,7 +123,9 @@ impl Http {
         }
         let limit = self.max_reply_size;
         let announced = response.content_length().is_some_and(|length| length > limit as u64);
-        let body = if announced { None } else { read(response, limit).await.map_err(failed)? };
+        // Whatever ends the answer, the server has looked at the call.
+        let cut_off = |error| cut_off(error, call.handover());
+        let body = if announced { None } else { read(response, limit).await.map_err(cut_off)? };
         body.map(Reply::json).ok_or_else(|| {
             let what = format!("the reply is over `max_reply_size`, {limit} bytes");
             Error::new(ErrorKind::TooLarge, what).with_outcome(Outcome::Unknown)
@@ -276,6 +280,12 @@ impl http_body::Body for Latched {
 #[error("the call ended before it was sent")]
 struct Revoked;
 
+/// What an answer means that ends early.
+fn cut_off(error: reqwest::Error, handover: &Handover) -> Error {
+    let lost = Error::new(ErrorKind::Lost, "the connection ended before the end of the answer");
+    handover.judge(if error.is_timeout() { error_of(error, handover) } else { lost.with_source(error.without_url()) })
+}
+
 /// What a failed exchange means. The table in `docs/errors.md` says the same.
 fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
     // The URL stands in our own error.
@@ -302,3 +312,7 @@ fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
     };
     failed.with_source(error)
 }
+
+#[cfg(test)]
+#[cfg(feature = "tls")]
+mod tests;

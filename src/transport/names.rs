@@ -24,7 +24,7 @@ pub(crate) type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec
 pub(crate) struct Names(Arc<Inner>);
 
 struct Inner {
-    /// `None` if the host is an address already.
+    /// `None` if the host is an address already, or not ours to resolve.
     host: Option<String>,
     lookup: Lookup,
     known: Mutex<Known>,
@@ -45,11 +45,18 @@ impl fmt::Debug for Names {
 }
 
 impl Names {
+    /// Those of the URL's host.
     pub(crate) fn new(url: &url::Url, lookup: Option<Lookup>) -> Self {
-        let host = match url.host() {
-            Some(url::Host::Domain(name)) => Some(name.to_owned()),
-            Some(url::Host::Ipv4(_) | url::Host::Ipv6(_)) | None => None,
-        };
+        Self::of(url.domain().map(ToOwned::to_owned), lookup)
+    }
+
+    /// Those of a host that somebody else resolves.
+    #[cfg(feature = "http")]
+    pub(crate) fn unknown() -> Self {
+        Self::of(None, None)
+    }
+
+    fn of(host: Option<String>, lookup: Option<Lookup>) -> Self {
         Self(Arc::new(Inner {
             host,
             lookup: lookup.unwrap_or_else(|| Arc::new(|host| Box::pin(system(host)))),

@@ -136,6 +136,28 @@ async fn a_connection_that_is_kept_carries_the_next_call_too() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_refused_after_the_answer_has_begun_may_have_run() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Client::new(Config::grpc(format!("http://{}", listener.local_addr().unwrap()))).unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (_request, mut respond) = connection.accept().await.unwrap().unwrap();
+        let answer = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let mut stream = respond.send_response(answer, false).unwrap();
+        tokio::spawn(async move {
+            // Time for the headers to leave: a reset would take them back.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stream.send_data(bytes::Bytes::new(), false).unwrap();
+            stream.send_reset(h2::Reason::REFUSED_STREAM);
+        });
+        while connection.accept().await.is_some() {}
+    });
+    let error = client.publish(PublishRequest::new("news", json!({}))).await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_run()), (ErrorKind::Lost, true), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_grpc_client_at_an_http_port_and_the_other_way_round_are_told_so() {
     let server = centrifugo_api::testing::Server::start().await.unwrap();
     let grpc_at_http = Config::grpc(format!("http://{}", server.http_addr()));

@@ -93,6 +93,20 @@ async fn long_history(over: Over, limit: impl FnOnce(Config) -> Config) -> Error
     client.history(HistoryRequest::new("news").limit(HistoryRequest::NO_LIMIT)).await.unwrap_err()
 }
 
+/// The error of a publish that is carried out and cut off before it is answered.
+async fn closed_while_it_runs(over: Over) -> Error {
+    let server = start().await;
+    server.fault(Fault::hang_after());
+    let client = client(over, &server);
+    let running = client.clone();
+    let publishing = tokio::spawn(async move { running.publish(request()).await });
+    while server.applied("news") == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(client.close(Duration::ZERO).await.unknown, 1);
+    publishing.await.unwrap().unwrap_err()
+}
+
 /// Makes the failure happen that a cell of the table names.
 async fn provoke(over: Over, cell: &str) -> Error {
     if let Some((_, code)) = cell.split_once(" with `error` ") {
@@ -171,18 +185,7 @@ async fn provoke(over: Over, cell: &str) -> Error {
             client.close(Duration::ZERO).await;
             client.publish(request()).await.unwrap_err()
         }
-        "the client is closed while the call runs" => {
-            let server = start().await;
-            server.fault(Fault::hang_after());
-            let client = client(over, &server);
-            let running = client.clone();
-            let publishing = tokio::spawn(async move { running.publish(request()).await });
-            while server.applied("news") == 0 {
-                tokio::task::yield_now().await;
-            }
-            assert_eq!(client.close(Duration::ZERO).await.unknown, 1);
-            publishing.await.unwrap().unwrap_err()
-        }
+        "the client is closed while the call runs" => closed_while_it_runs(over).await,
         "the connection ends before the answer" => publish_with(over, Fault::cut_after()).await,
         "the deadline passes before the request is sent" => {
             let server = start().await;
@@ -257,6 +260,28 @@ async fn details_that_are_no_base64_are_an_error_and_not_a_panic() {
         let error = publish_with(Over::Grpc, bad).await;
         assert_eq!(error.kind(), ErrorKind::Protocol, "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn an_error_without_a_code_in_the_details_is_none_of_the_api() {
+    // A `google.rpc.Status` around an `Any` without a value.
+    let mut any = Vec::new();
+    prost::encoding::string::encode(1, &"type.googleapis.com/centrifugal.centrifugo.api.Error".to_owned(), &mut any);
+    let mut details = Vec::new();
+    prost::encoding::bytes::encode(3, &any, &mut details);
+    let url = crate::scripted::grpc(14, "going away", Some(&details)).await;
+    let error = Client::new(Config::grpc(url)).unwrap().publish(request()).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, None), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_as_a_whole_is_an_error_when_given_as_json_too() {
+    let client = Client::with_transport(centrifugo_api::from_fn("fake", |_| {
+        Ok(centrifugo_api::Reply::json(r#"{"error":{"code":111,"message":"too many requests"}}"#))
+    }));
+    let result = client.call_json::<serde_json::Value>("batch", serde_json::json!({"commands": []})).await;
+    let error = result.unwrap_err();
+    assert_eq!((error.code(), error.may_have_run()), (Some(111), false), "{error:?}");
 }
 
 #[tokio::test]

@@ -19,9 +19,15 @@ pub(crate) mod tls_peers;
 /// Waits for what is about to happen, so that a test that would hang fails. Not for a paused clock.
 #[track_caller]
 pub(crate) fn soon<T>(happens: impl Future<Output = T>) -> impl Future<Output = T> {
+    within(Duration::from_secs(20), happens)
+}
+
+/// Waits for what must happen in this time. Not for a paused clock.
+#[track_caller]
+pub(crate) fn within<T>(limit: Duration, happens: impl Future<Output = T>) -> impl Future<Output = T> {
     let at = std::panic::Location::caller();
     async move {
-        let outcome = tokio::time::timeout(Duration::from_secs(20), happens).await;
-        outcome.unwrap_or_else(|_| panic!("it has not happened: {at}"))
+        let outcome = tokio::time::timeout(limit, happens).await;
+        outcome.unwrap_or_else(|_| panic!("it has not happened within {limit:?}: {at}"))
     }
 }

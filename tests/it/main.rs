@@ -5,17 +5,25 @@
 mod authority;
 #[cfg(feature = "cli")]
 mod cli;
+mod close;
 mod config;
 mod connections;
+mod corpus;
+mod differential;
 mod doubt;
+mod endpoints;
 mod errors;
+mod fallback;
 mod faults;
 mod fixtures;
+mod http_faults;
 mod options;
+mod outcomes;
 mod raw;
 mod real_process;
 mod recorded;
 mod replay;
+mod retries;
 mod runtime;
 mod scripted;
 mod servers;

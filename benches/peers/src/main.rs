@@ -60,6 +60,9 @@ pub struct Options {
     /// Counts allocations instead of time
     #[arg(long)]
     allocations: bool,
+    /// Has this crate give every publish and broadcast an idempotency key, as it does by default
+    #[arg(long)]
+    keys: bool,
     /// Also runs tonic with a deadline on every call, and bare reqwest
     #[arg(long)]
     all: bool,

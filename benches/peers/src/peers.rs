@@ -36,15 +36,20 @@ fn check(right: bool) -> Result<(), Failure> {
 #[derive(Clone)]
 pub struct This(centrifugo_api::Client);
 
+/// Retries, as by default; the others send no idempotency keys, so they are sent only when asked for.
+fn retry(options: &Options) -> centrifugo_api::Retry {
+    centrifugo_api::Retry::new().idempotency_keys(options.keys)
+}
+
 impl This {
     pub fn grpc(options: &Options) -> Result<Self, Failure> {
         let config = centrifugo_api::Config::grpc(&options.grpc).api_key(&options.api_key);
-        Ok(Self(centrifugo_api::Client::new(config.connections(options.connections))?))
+        Ok(Self(centrifugo_api::Client::new(config.connections(options.connections).retry(retry(options)))?))
     }
 
     pub fn http(options: &Options) -> Result<Self, Failure> {
         let config = centrifugo_api::Config::http(&options.http).api_key(&options.api_key);
-        Ok(Self(centrifugo_api::Client::new(config)?))
+        Ok(Self(centrifugo_api::Client::new(config.retry(retry(options)))?))
     }
 }
 

@@ -326,11 +326,14 @@ impl Connection {
 
     /// The configuration of a client over one transport.
     pub(crate) fn config(&self, transport: Transport) -> Result<Config, Failure> {
-        let retry = match self.retries {
+        Ok(self.server(transport)?.timeout(self.timeout).pro(self.pro).retry(self.retry()))
+    }
+
+    pub(crate) fn retry(&self) -> Retry {
+        match self.retries {
             0 => Retry::off(),
             retries => Retry::new().attempts(retries.saturating_add(1)),
-        };
-        Ok(self.server(transport)?.timeout(self.timeout).pro(self.pro).retry(retry))
+        }
     }
 
     /// Where the server is, over one transport, and how to be let in.

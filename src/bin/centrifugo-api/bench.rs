@@ -38,7 +38,10 @@ pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure>
     let runtime = crate::runtime(bench.runtime)?;
     let mut clients = Vec::new();
     for transport in connection.transports() {
-        clients.push((transport, Client::new(server.config(connection, transport)?.connections(bench.connections))?));
+        let config = server.config(connection, transport)?.connections(bench.connections);
+        // The keys would cost the server, and only in the ways that publish one by one and broadcast.
+        let retry = connection.retry().idempotency_keys(false);
+        clients.push((transport, Client::new(config.retry(retry))?));
     }
     let mut contests = Vec::new();
     for way in Way::all(bench.callers) {

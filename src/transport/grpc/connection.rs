@@ -425,18 +425,32 @@ struct Record {
 impl Connection {
     /// Gives it no more calls. A call learns that a connection has ended a moment before the connection's sender does.
     pub(crate) fn retire(&self) {
-        self.record.retired.store(true, Ordering::Relaxed);
+        self.record.retire();
     }
 
     /// Counts a call that its caller dropped, and retires the connection long before that could harm it.
     pub(crate) fn dropped_call(&self) {
-        if self.record.dropped.fetch_add(1, Ordering::Relaxed) >= MAX_DROPPED_CALLS / 2 {
-            self.retire();
-        }
+        self.record.dropped_call();
     }
 
     fn is_open(&self, generation: u64) -> bool {
-        generation == self.generation && !self.record.retired.load(Ordering::Relaxed) && !self.sender.is_closed()
+        generation == self.generation && !self.record.is_retired() && !self.sender.is_closed()
+    }
+}
+
+impl Record {
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    fn dropped_call(&self) {
+        if self.dropped.fetch_add(1, Ordering::Relaxed) >= MAX_DROPPED_CALLS / 2 {
+            self.retire();
+        }
     }
 }
 
@@ -479,6 +493,11 @@ pub(crate) struct NotGrpc {
     pub(crate) headers: HeaderMap,
 }
 
+/// The answer ended after it had begun: whatever the reason given, the server has looked at the call.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer ended early")]
+pub(crate) struct CutOff(#[source] pub(super) hyper::Error);
+
 /// The names of gRPC's headers and trailers.
 enum Status {}
 
@@ -520,16 +539,17 @@ pub(crate) struct Checked(Incoming);
 
 impl http_body::Body for Checked {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = CutOff;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
         let frame = Pin::new(&mut self.0).poll_frame(cx);
-        frame.map_ok(|mut frame| {
+        let vetted = frame.map_ok(|mut frame| {
             if let Some(trailers) = frame.trailers_mut() {
                 vet(trailers);
             }
             frame
-        })
+        });
+        vetted.map_err(CutOff)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -538,5 +558,19 @@ impl http_body::Body for Checked {
 
     fn size_hint(&self) -> SizeHint {
         self.0.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_retired_long_before_dropped_calls_could_harm_it() {
+        let record = Record::default();
+        (0..MAX_DROPPED_CALLS / 2).for_each(|_| record.dropped_call());
+        assert!(!record.is_retired());
+        record.dropped_call();
+        assert!(record.is_retired());
     }
 }

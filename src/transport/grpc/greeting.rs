@@ -24,6 +24,7 @@ pub(super) struct Greeted<I> {
 /// The other side is not what was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoHttp2 {
+    #[cfg(feature = "tls")]
     #[error("the server does not offer HTTP/2 over TLS; is this the port of its gRPC API?")]
     NotOffered,
     #[error("the server does not speak HTTP/2; is this the port of its gRPC API?")]

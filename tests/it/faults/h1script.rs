@@ -261,14 +261,14 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use centrifugo_api::{Client, Config, Error, ErrorKind, PublishRequest};
+    use centrifugo_api::{Client, Config, Error, ErrorKind, PublishRequest, Retry};
     use serde_json::json;
 
     use super::*;
     use crate::faults::soon;
 
     fn client(server: &Server) -> Client {
-        Client::new(Config::http(server.api_url())).unwrap()
+        Client::new(Config::http(server.api_url()).retry(Retry::off())).unwrap()
     }
 
     async fn publish(client: &Client) -> Result<u64, Error> {
@@ -362,14 +362,16 @@ mod tests {
                     connection.write_forever(again.as_bytes()).await
                 }
             });
-            let client = Client::new(Config::http(server.api_url()).max_reply_size(1 << 20)).unwrap();
+            let config = Config::http(server.api_url()).max_reply_size(1 << 20).retry(Retry::off());
+            let client = Client::new(config).unwrap();
             let kind = publish(&client).await.unwrap_err().kind();
             assert!(matches!(kind, ErrorKind::TooLarge | ErrorKind::Protocol), "{kind:?}");
         }
         let silent = start(|mut connection| async move { connection.ignore().await });
         let deaf = start(|mut connection| async move { connection.stall().await });
         for server in [silent, deaf] {
-            let client = Client::new(Config::http(server.api_url()).timeout(Duration::from_millis(100))).unwrap();
+            let config = Config::http(server.api_url()).timeout(Duration::from_millis(100)).retry(Retry::off());
+            let client = Client::new(config).unwrap();
             assert_eq!(publish(&client).await.unwrap_err().kind(), ErrorKind::Timeout);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use centrifugo_api::{PublishRequest, PublishResult};
@@ -49,8 +50,19 @@ pub(crate) fn start<F>(script: impl Fn(Connection) -> F + Clone + Send + Sync + 
 where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
-    start_bare(move |mut connection| {
-        let script = script.clone();
+    start_at("127.0.0.1:0".parse().unwrap(), script)
+}
+
+/// The same, at an address of the caller's choice.
+pub(crate) fn start_at<F>(
+    address: SocketAddr,
+    script: impl Fn(Connection) -> F + Clone + Send + Sync + 'static,
+) -> Server
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    Server::start_at(address, move |stream, number, tally| {
+        let (mut connection, script) = (Connection::new(stream, number, tally), script.clone());
         async move {
             connection.settings(&[]).await?;
             script(connection).await
@@ -92,7 +104,9 @@ pub(crate) enum Event {
     Request(Request),
     /// It reset a stream, for this reason.
     Reset(u32, u32),
-    /// Anything else, but for SETTINGS and PING of its own, which are acknowledged without a word.
+    /// It sent a PING of its own, which was acknowledged.
+    Pinged,
+    /// Anything else, but for SETTINGS of its own, which are acknowledged without a word.
     Other(Frame),
 }
 
@@ -201,6 +215,12 @@ impl Reply {
         self
     }
 
+    /// Adds the end of the answer, without trailers.
+    pub(crate) fn end(mut self) -> Self {
+        self.frames.push((DATA, END_STREAM, Vec::new()));
+        self
+    }
+
     /// Adds a reset.
     pub(crate) fn then_reset(mut self, reason: u32) -> Self {
         self.frames.push((RST_STREAM, 0, reason.to_be_bytes().to_vec()));
@@ -252,6 +272,8 @@ pub(crate) struct Connection {
     pub(crate) highest: u32,
     /// Whether room is made for more of a request's body as it arrives.
     pub(crate) opens_window: bool,
+    /// The last stream that it is not too late for.
+    last: u32,
     stream: TcpStream,
     buffer: BytesMut,
     tally: Tally,
@@ -262,7 +284,7 @@ pub(crate) struct Connection {
 impl Connection {
     fn new(stream: TcpStream, number: usize, tally: Tally) -> Self {
         let (buffer, open) = (BytesMut::new(), HashMap::new());
-        Self { number, highest: 0, opens_window: true, stream, buffer, tally, heads: None, open }
+        Self { number, highest: 0, opens_window: true, last: MAX_STREAM, stream, buffer, tally, heads: None, open }
     }
 
     /// The next frame, whatever it is.
@@ -294,9 +316,13 @@ impl Connection {
                 SETTINGS | PING if frame.flags & ACK == 0 => {
                     let payload = if frame.kind == PING { &frame.payload[..] } else { &[] };
                     self.send(frame.kind, ACK, 0, payload).await?;
+                    if frame.kind == PING {
+                        return Ok(Event::Pinged);
+                    }
                 }
                 HEADERS | CONTINUATION => {
-                    if let Some((path, headers)) = self.heads.as_mut().unwrap().read(&frame).await {
+                    let head = self.heads.as_mut().unwrap().read(&frame).await;
+                    if let Some((path, headers)) = head.filter(|_| id <= self.last) {
                         self.highest = id;
                         self.open.insert(id, (path, headers, BytesMut::new()));
                         return Ok(Event::Opened(id));
@@ -360,10 +386,16 @@ impl Connection {
         Ok(requests)
     }
 
-    /// Reads until the client is gone, and answers nothing.
+    /// The next PING of the client, which is acknowledged.
+    pub(crate) async fn pinged(&mut self) -> io::Result<()> {
+        while !matches!(self.next().await?, Event::Pinged) {}
+        Ok(())
+    }
+
+    /// Reads until the client is gone, and says nothing: what has to be acknowledged is not.
     pub(crate) async fn ignore(&mut self) -> io::Result<()> {
         loop {
-            self.next().await?;
+            self.frame().await?;
         }
     }
 
@@ -422,8 +454,10 @@ impl Connection {
         self.send(RST_STREAM, 0, stream, &reason.to_be_bytes()).await
     }
 
-    /// Says that the connection will end, and that no stream above `last` is or will be looked at.
+    /// Says that the connection will end, and that no stream above `last` is or will be looked at. It is so.
     pub(crate) async fn goaway(&mut self, last: u32, reason: u32, debug: &[u8]) -> io::Result<()> {
+        self.last = last;
+        self.open.retain(|stream, _| *stream <= last);
         let payload = [&last.to_be_bytes(), &reason.to_be_bytes(), debug].concat();
         self.send(GOAWAY, 0, 0, &payload).await
     }
@@ -506,7 +540,7 @@ impl Heads {
 mod tests {
     use std::time::Duration;
 
-    use centrifugo_api::{Client, Config, Error, ErrorKind};
+    use centrifugo_api::{Client, Config, Error, ErrorKind, Retry};
     use serde_json::json;
     use tokio::sync::Notify;
     use tokio::task::JoinSet;
@@ -515,7 +549,7 @@ mod tests {
     use crate::faults::soon;
 
     fn client(server: &Server) -> Client {
-        Client::new(Config::grpc(server.url())).unwrap()
+        Client::new(Config::grpc(server.url()).retry(Retry::off())).unwrap()
     }
 
     async fn publish(client: &Client) -> Result<u64, Error> {
@@ -647,7 +681,7 @@ mod tests {
         let silent = start_bare(|mut connection| async move { connection.ignore().await });
         let deaf = start_bare(|mut connection| async move { connection.stall().await });
         for server in [silent, deaf] {
-            let config = Config::grpc(server.url()).timeout(Duration::from_millis(200));
+            let config = Config::grpc(server.url()).timeout(Duration::from_millis(200)).retry(Retry::off());
             let error = publish(&Client::new(config).unwrap()).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
             assert_eq!(server.dials(), 1);

@@ -30,12 +30,20 @@ struct Shared {
 }
 
 impl Port {
-    /// Serves with this function, which is given the connection and its number, from 0.
+    /// Serves on a free port with this function, which is given the connection and its number, from 0.
     pub(crate) fn open<F>(serve: impl Fn(TcpStream, usize) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let reserved = bound("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self::open_at("127.0.0.1:0".parse().unwrap(), serve)
+    }
+
+    /// The same, at an address of the caller's choice.
+    pub(crate) fn open_at<F>(address: SocketAddr, serve: impl Fn(TcpStream, usize) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let reserved = bound(address).unwrap();
         let port = Self {
             address: reserved.local_addr().unwrap(),
             _reserved: reserved,

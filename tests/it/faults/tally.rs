@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -25,9 +26,20 @@ impl Server {
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), serve)
+    }
+
+    /// The same, at an address of the caller's choice.
+    pub(super) fn start_at<F>(
+        address: SocketAddr,
+        serve: impl Fn(TcpStream, usize, Tally) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
         let tally = Tally::default();
         let counting = tally.clone();
-        Self { port: Port::open(move |stream, number| serve(stream, number, counting.clone())), tally }
+        Self { port: Port::open_at(address, move |stream, number| serve(stream, number, counting.clone())), tally }
     }
 
     /// The base URL of its API over HTTP.

@@ -145,7 +145,7 @@ fn acceptor(identity: &Identity, alpn: &[&[u8]]) -> TlsAcceptor {
 mod tests {
     use std::time::Duration;
 
-    use centrifugo_api::{Client, Config, ErrorKind, InfoRequest, Tls};
+    use centrifugo_api::{Client, Config, ErrorKind, InfoRequest, Retry, Tls};
 
     use super::*;
     use crate::faults::soon;
@@ -159,7 +159,7 @@ mod tests {
             Over::Grpc => Config::grpc(peer.https_url()),
             Over::Http => Config::http(format!("{}/api", peer.https_url())),
         };
-        let config = config.tls(Tls::new().ca_certificates(authority.pem()));
+        let config = config.retry(Retry::off()).tls(Tls::new().ca_certificates(authority.pem()));
         let config = match flaw {
             Flaw::Silent => config.connect_timeout(Duration::from_millis(300)),
             _ => config.timeout(Duration::from_secs(1)),

@@ -1,0 +1,212 @@
+//! Random lives of an endpoint, beside what its constants promise.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Wait(Duration),
+    /// A call tries the endpoint, if one may.
+    BeginTrial,
+    /// The call that tries it ends.
+    EndTrial(Sign),
+    /// Another call ends.
+    Note(Sign),
+}
+
+fn signs() -> impl Strategy<Value = Sign> {
+    prop_oneof![
+        2 => Just(Sign::Answered),
+        2 => Just(Sign::Unreachable),
+        5 => Just(Sign::Lost),
+        5 => Just(Sign::TimedOut),
+        1 => Just(Sign::Nothing),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let wait = prop_oneof![4 => 0..2_000_u64, 1 => 2_000..60_000_u64];
+    let step = prop_oneof![
+        wait.prop_map(|wait| Step::Wait(Duration::from_millis(wait))),
+        Just(Step::BeginTrial),
+        signs().prop_map(Step::EndTrial),
+        signs().prop_map(Step::Note),
+    ];
+    prop::collection::vec(step, 1..200)
+}
+
+/// What is to be expected of an endpoint.
+#[derive(Debug, Default)]
+struct Model {
+    /// Until when it is left out, and whether because it cannot be reached.
+    out: Option<(Instant, bool)>,
+    /// Whether a call that was given to it as its trial is on its way, and whether it still decides.
+    trial: Option<bool>,
+    lost: u32,
+    timeouts: u32,
+    dials: u32,
+    ejections: u32,
+    well: Option<Instant>,
+}
+
+impl Model {
+    fn standing(&self, now: Instant) -> Standing {
+        match (self.out, self.trial) {
+            (None, _) => Standing::In,
+            (Some(_), Some(true)) => Standing::OnTrial,
+            (Some((until, _)), _) if now < until => Standing::Out(until),
+            (Some(_), _) => Standing::Due,
+        }
+    }
+
+    /// The endpoint is to be left out from now on, `waits` times the last wait in a row.
+    fn leave_out(&mut self, unreachable: bool, health: &Health, now: Instant) {
+        if self.well.take().is_some_and(|since| now - since >= Duration::from_secs(10)) {
+            (self.dials, self.ejections) = (0, 0);
+        }
+        let middle = if unreachable {
+            self.dials += 1;
+            f64::min(0.1 * 1.6_f64.powf(f64::from(self.dials - 1)), 10.0)
+        } else {
+            self.ejections += 1;
+            (self.lost, self.timeouts) = (0, 0);
+            f64::min(f64::from(self.ejections), 30.0)
+        };
+        let Some(out) = health.out else { panic!("it is not left out: {self:?}") };
+        let real = (out.until - now).as_secs_f64();
+        assert!((middle * 0.799..=middle * 1.201).contains(&real), "{real} beside {middle}: {self:?}");
+        self.out = Some((out.until, unreachable));
+    }
+
+    fn note(&mut self, sign: Sign, trial: bool, health: &mut Health, now: Instant) {
+        // A trial decides only if nothing else has decided before.
+        let decides = trial && self.trial.take() == Some(true);
+        let before = (self.out, self.lost, self.timeouts);
+        let distrusted = health.note(sign, trial, now);
+        let mut ejected = false;
+        match sign {
+            Sign::Answered => {
+                (self.out, self.lost, self.timeouts) = (None, 0, 0);
+                self.well.get_or_insert(now);
+                self.trial = self.trial.map(|_| false);
+            }
+            Sign::Unreachable if decides || !matches!(self.out, Some((_, true))) => {
+                self.leave_out(true, health, now);
+            }
+            Sign::Lost | Sign::TimedOut => {
+                *(if sign == Sign::Lost { &mut self.lost } else { &mut self.timeouts }) += 1;
+                ejected = decides || (self.out.is_none() && (self.lost >= 3 || self.timeouts >= 5));
+                if ejected {
+                    self.leave_out(false, health, now);
+                }
+            }
+            Sign::Unreachable | Sign::Nothing => {
+                assert_eq!(before, (self.out, self.lost, self.timeouts));
+            }
+        }
+        assert_eq!(distrusted, ejected, "only connections that stopped answering are distrusted");
+    }
+}
+
+/// Whether a call may try it, as the balancer asks.
+fn begin_trial(health: &mut Health, now: Instant) -> bool {
+    let due = health.standing(now) == Standing::Due;
+    if due {
+        health.begin_trial();
+    }
+    due
+}
+
+proptest! {
+    #![proptest_config(crate::property::config())]
+
+    #[test]
+    fn an_endpoint_stands_as_its_calls_say(steps in steps(), seed: u64) {
+        fastrand::seed(seed);
+        let (mut health, mut model, mut now) = (Health::default(), Model::default(), Instant::now());
+        for step in steps {
+            match step {
+                Step::Wait(wait) => now += wait,
+                // A trial whose endpoint came back without it is waited for, so that it is not taken for the next.
+                Step::BeginTrial if model.trial == Some(false) => {}
+                Step::BeginTrial => {
+                    let may = model.standing(now) == Standing::Due;
+                    prop_assert_eq!(begin_trial(&mut health, now), may, "one call at a time: {:?}", model);
+                    if may {
+                        model.trial = Some(true);
+                    }
+                }
+                Step::EndTrial(sign) => {
+                    if model.trial.is_some() {
+                        model.note(sign, true, &mut health, now);
+                    }
+                }
+                Step::Note(sign) => model.note(sign, false, &mut health, now),
+            }
+            prop_assert_eq!(health.standing(now), model.standing(now), "after {:?}: {:?}, {:?}", step, health, model);
+            prop_assert_eq!(health.is_unreachable(), matches!(model.out, Some((_, true))));
+            if health.is_clear() {
+                prop_assert!(model.out.is_none() && model.lost == 0 && model.timeouts == 0);
+            }
+        }
+        // However it got there: when its trial has ended, even without an end, it gets another in time.
+        if model.trial.is_some() {
+            health.note(Sign::Nothing, true, now);
+        }
+        now += Duration::from_secs(37);
+        prop_assert!(matches!(health.standing(now), Standing::In | Standing::Due), "{:?}", health);
+        if begin_trial(&mut health, now) {
+            health.note(Sign::Answered, true, now);
+        }
+        prop_assert_eq!(health.standing(now), Standing::In);
+    }
+
+    #[test]
+    fn three_losses_in_a_row_or_five_timeouts_leave_it_out(signs in prop::collection::vec(signs(), 1..20)) {
+        let (mut health, now) = (Health::default(), Instant::now());
+        let (mut lost, mut timeouts) = (0, 0);
+        for sign in signs {
+            health.note(sign, false, now);
+            match sign {
+                Sign::Answered => (lost, timeouts) = (0, 0),
+                Sign::Lost => lost += 1,
+                Sign::TimedOut => timeouts += 1,
+                Sign::Unreachable => break,
+                Sign::Nothing => {}
+            }
+            let out = lost >= 3 || timeouts >= 5;
+            prop_assert_eq!(health.standing(now) != Standing::In, out, "{} lost, {} timed out", lost, timeouts);
+            if out {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_trial_under_way_is_the_only_one_whatever_other_calls_find() {
+    let (mut health, mut now) = (Health::default(), Instant::now());
+    for _ in 0..3 {
+        health.note(Sign::Lost, false, now);
+    }
+    now += Duration::from_secs(2);
+    assert!(begin_trial(&mut health, now));
+    // One of the calls that a silent endpoint gets when there is no other.
+    health.note(Sign::Unreachable, false, now);
+    now += Duration::from_secs(60);
+    assert!(!begin_trial(&mut health, now), "the first is still under way");
+    health.note(Sign::Nothing, true, now);
+    assert!(begin_trial(&mut health, now), "it said nothing");
+}
+
+#[test]
+fn a_trial_that_others_have_answered_for_is_a_call_like_any_other() {
+    let (mut health, mut now) = (Health::default(), Instant::now());
+    health.note(Sign::Unreachable, false, now);
+    now += Duration::from_secs(2);
+    assert!(begin_trial(&mut health, now));
+    health.note(Sign::Answered, false, now);
+    health.note(Sign::Lost, true, now);
+    assert_eq!(health.standing(now), Standing::In, "a single loss");
+}

@@ -1,0 +1,90 @@
+//! What a failed exchange means, as far as its record goes.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use super::*;
+
+/// How an exchange fails with a server that does this to its connection.
+async fn failed(serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> reqwest::Error {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/api/info", listener.local_addr().unwrap());
+    std::thread::spawn(move || serve(listener.accept().unwrap().0));
+    exchange(&url, Duration::from_secs(10)).await
+}
+
+/// How an exchange fails with a server that says nothing.
+async fn unanswered() -> reqwest::Error {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    exchange(&format!("http://{}/api/info", listener.local_addr().unwrap()), Duration::from_millis(100)).await
+}
+
+async fn exchange(url: &str, timeout: Duration) -> reqwest::Error {
+    // Another test may have installed it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().timeout(timeout).build().unwrap();
+    match client.post(url).body("{}").send().await {
+        Ok(response) => response.bytes().await.unwrap_err(),
+        Err(error) => error,
+    }
+}
+
+fn answer(bytes: &'static [u8]) -> impl FnOnce(std::net::TcpStream) + Send {
+    move |mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(bytes);
+    }
+}
+
+/// The record of a call: of which nothing is known, whose body is in hand, was handed over, or was revoked.
+fn record(state: u8) -> Handover {
+    let call = Handover::default();
+    if state > 0 {
+        let body = call.track();
+        match state {
+            1 => {}
+            2 => assert!(body.take()),
+            _ => assert!(body.revoke()),
+        }
+    }
+    call
+}
+
+#[tokio::test]
+async fn a_failed_exchange_means_not_sent_only_with_proof() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for state in 0..4 {
+        for case in 0..8 {
+            let error = match case {
+                0 => exchange("no url", Duration::MAX).await,
+                1 => exchange(&format!("http://{closed}/"), Duration::from_secs(10)).await,
+                2 => failed(drop).await,
+                3 => failed(answer(b"")).await,
+                4 => failed(answer(b"SSH-2.0-OpenSSH\r\n\r\n")).await,
+                5 => failed(answer(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{")).await,
+                6 => failed(answer(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")).await,
+                _ => unanswered().await,
+            };
+            let connect = error.is_connect();
+            assert_eq!(connect, case == 1);
+            // hyper may learn of a connection's end before it takes the request, and then says so.
+            let never_left = causes(&error).filter_map(|cause| cause.downcast_ref()).any(hyper::Error::is_canceled);
+            assert!(!never_left || matches!(case, 2 | 3), "{case}: {error:?}");
+            let error = error_of(error, &record(state));
+            let unsent = matches!(state, 1 | 3);
+            assert_eq!(
+                error.outcome() == Outcome::NotSent,
+                connect || unsent || never_left,
+                "{case}, {state}: {error:?}"
+            );
+            assert!(error.outcome() != Outcome::Refused && error.outcome() != Outcome::Done, "{case}, {state}");
+            let kind = match case {
+                1 => ErrorKind::Connect,
+                7 => ErrorKind::Timeout,
+                4 if !unsent => ErrorKind::Protocol,
+                _ => ErrorKind::Lost,
+            };
+            assert_eq!(error.kind(), kind, "{case}, {state}: {error:?}");
+        }
+    }
+}
