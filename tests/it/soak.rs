@@ -47,21 +47,27 @@ const LAST_CALLS: u64 = 32;
 #[test]
 #[ignore = "a minute or more of random harm"]
 fn soak() {
-    let number = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
-    let seconds = number("CENTRIFUGO_SOAK_SECONDS").unwrap_or(60);
-    let seed = number("CENTRIFUGO_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
-    println!("CENTRIFUGO_SOAK_SECONDS={seconds} CENTRIFUGO_SOAK_SEED={seed}");
+    let (time, seed) = asked_for();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         // What a first use leaves behind is no leak.
         run(Duration::from_secs(1), seed).await;
         let before = Resources::now();
-        run(Duration::from_secs(seconds), seed).await;
+        run(time, seed).await;
         let after = Resources::settled(&before).await;
         println!("before: {before:?}\nafter:  {after:?}");
         assert!(after.tasks <= before.tasks, "tasks were left behind");
         assert!(after.files <= before.files, "open files were left behind");
     });
+}
+
+/// How long it is to take, and with which seed.
+fn asked_for() -> (Duration, u64) {
+    let number = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
+    let seconds = number("CENTRIFUGO_SOAK_SECONDS").unwrap_or(60);
+    let seed = number("CENTRIFUGO_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
+    println!("CENTRIFUGO_SOAK_SECONDS={seconds} CENTRIFUGO_SOAK_SEED={seed}");
+    (Duration::from_secs(seconds), seed)
 }
 
 /// Every client on a stand-in of its own.
@@ -78,8 +84,8 @@ async fn run(time: Duration, seed: u64) {
 }
 
 /// Every client on one real server.
-pub(crate) async fn run_on(place: &Place, time: Duration, seed: u64) {
-    println!("seed {seed}");
+pub(crate) async fn run_on(place: &Place) {
+    let (time, seed) = asked_for();
     rounds(Shape::all().map(|(shape, keys)| World::new(shape, keys, place, None)).collect(), time, seed).await;
 }
 
