@@ -47,21 +47,27 @@ const LAST_CALLS: u64 = 32;
 #[test]
 #[ignore = "a minute or more of random harm"]
 fn soak() {
-    let number = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
-    let seconds = number("CENTRIFUGO_SOAK_SECONDS").unwrap_or(60);
-    let seed = number("CENTRIFUGO_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
-    println!("CENTRIFUGO_SOAK_SECONDS={seconds} CENTRIFUGO_SOAK_SEED={seed}");
+    let (time, seed) = asked_for();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         // What a first use leaves behind is no leak.
         run(Duration::from_secs(1), seed).await;
         let before = Resources::now();
-        run(Duration::from_secs(seconds), seed).await;
+        run(time, seed).await;
         let after = Resources::settled(&before).await;
         println!("before: {before:?}\nafter:  {after:?}");
         assert!(after.tasks <= before.tasks, "tasks were left behind");
         assert!(after.files <= before.files, "open files were left behind");
     });
+}
+
+/// How long it is to take, and with which seed.
+fn asked_for() -> (Duration, u64) {
+    let number = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
+    let seconds = number("CENTRIFUGO_SOAK_SECONDS").unwrap_or(60);
+    let seed = number("CENTRIFUGO_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
+    println!("CENTRIFUGO_SOAK_SECONDS={seconds} CENTRIFUGO_SOAK_SEED={seed}");
+    (Duration::from_secs(seconds), seed)
 }
 
 /// Every client on a stand-in of its own.
@@ -78,8 +84,8 @@ async fn run(time: Duration, seed: u64) {
 }
 
 /// Every client on one real server.
-pub(crate) async fn run_on(place: &Place, time: Duration, seed: u64) {
-    println!("seed {seed}");
+pub(crate) async fn run_on(place: &Place) {
+    let (time, seed) = asked_for();
     rounds(Shape::all().map(|(shape, keys)| World::new(shape, keys, place, None)).collect(), time, seed).await;
 }
 
@@ -407,7 +413,7 @@ impl World {
         self.ledger.lock().unwrap().push(entry);
     }
 
-    fn note_all<T>(&self, kind: Kind, id: u64, channel: &str, ordered: bool, result: &Option<Result<T, Error>>) {
+    fn note_all<T>(&self, kind: Kind, id: u64, channel: &str, ordered: bool, result: Option<&Result<T, Error>>) {
         let (told, why) = match result {
             Some(Ok(_)) => (Told::Ok, String::new()),
             Some(Err(error)) => {
@@ -431,7 +437,7 @@ impl World {
             }
             let (client, deadline) = self.client(&mut rng);
             let result = self.call(&mut rng, deadline, client.publish(&request)).await;
-            self.note_all(Kind::Publish, id, &channel, true, &result);
+            self.note_all(Kind::Publish, id, &channel, true, result.as_ref());
         }
     }
 
@@ -443,7 +449,7 @@ impl World {
             let (client, deadline) = self.client(rng);
             let result = self.call(rng, deadline, client.publish(&request)).await;
             if matches!(result, Some(Ok(_))) {
-                return self.note_all(Kind::Publish, id, channel, true, &result);
+                return self.note_all(Kind::Publish, id, channel, true, result.as_ref());
             }
             maybe |= result.is_none_or(|result| result.is_err_and(|error| error.may_have_run()));
         }
@@ -463,7 +469,7 @@ impl World {
                     let (client, deadline) = world.client(&mut rng);
                     let request = PublishRequest::new(&channel, raw(&payload(id)));
                     let result = world.call(&mut rng, deadline, client.publish(request)).await;
-                    world.note_all(Kind::Publish, id, &channel, false, &result);
+                    world.note_all(Kind::Publish, id, &channel, false, result.as_ref());
                 }
             });
             join(calls).await;
@@ -487,10 +493,12 @@ impl World {
                             None => Ok(()),
                             Some(error) => Err(Error::from(error.clone())),
                         };
-                        self.note_all(Kind::Broadcast, id, channel, true, &Some(result));
+                        self.note_all(Kind::Broadcast, id, channel, true, Some(&result));
                     }
                 }
-                _ => channels.iter().for_each(|channel| self.note_all(Kind::Broadcast, id, channel, true, &result)),
+                _ => channels
+                    .iter()
+                    .for_each(|channel| self.note_all(Kind::Broadcast, id, channel, true, result.as_ref())),
             }
         }
     }
@@ -519,9 +527,9 @@ impl World {
             for (id, channel, handle) in commands {
                 match &result {
                     Some(Ok(replies)) => {
-                        self.note_all(Kind::Batch, id, &channel, !parallel, &Some(replies.get(handle)));
+                        self.note_all(Kind::Batch, id, &channel, !parallel, Some(&replies.get(handle)));
                     }
-                    Some(Err(_)) | None => self.note_all(Kind::Batch, id, &channel, !parallel, &result),
+                    Some(Err(_)) | None => self.note_all(Kind::Batch, id, &channel, !parallel, result.as_ref()),
                 }
             }
         }
@@ -688,7 +696,7 @@ impl World {
                     let result =
                         world.client.publish(PublishRequest::new(world.channel("last"), raw(&payload(id)))).await;
                     ended.fetch_add(1, Ordering::SeqCst);
-                    world.note_all(Kind::Publish, id, &world.channel("last"), false, &Some(result));
+                    world.note_all(Kind::Publish, id, &world.channel("last"), false, Some(&result));
                 })
             })
             .collect();
@@ -760,7 +768,7 @@ fn print_table(worlds: &[Arc<World>]) {
         for kind in [Kind::Publish, Kind::Broadcast, Kind::Batch] {
             let row = Told::ALL.map(|told| counts.get(&(kind, told)).copied().unwrap_or_default());
             write!(table, "| {} | {kind:?} |", world.name()).unwrap();
-            row.iter().for_each(|number| write!(table, " {number} |").unwrap());
+            write_cells(&mut table, row.iter());
             writeln!(table, " {} |", row.iter().sum::<u64>()).unwrap();
         }
     }
@@ -776,12 +784,18 @@ fn print_table(worlds: &[Arc<World>]) {
         }
     }
     write!(table, "\n| told |").unwrap();
-    worlds.iter().for_each(|world| write!(table, " {} |", world.name()).unwrap());
+    write_cells(&mut table, worlds.iter().map(|world| world.name()));
     writeln!(table, "\n| --- |{}", " --: |".repeat(worlds.len())).unwrap();
     for ((told, kind), row) in reasons {
         write!(table, "| {told:?}: {kind} |").unwrap();
-        row.iter().for_each(|number| write!(table, " {number} |").unwrap());
+        write_cells(&mut table, row.iter());
         table.push('\n');
     }
     println!("{table}");
+}
+
+fn write_cells(table: &mut String, cells: impl Iterator<Item = impl fmt::Display>) {
+    for cell in cells {
+        write!(table, " {cell} |").unwrap();
+    }
 }
