@@ -24,7 +24,7 @@ use hyper::rt::Executor;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tower_service::Service;
@@ -301,8 +301,11 @@ impl Dialer {
             .handshake(TokioIo::new(greeted))
             .await?;
         let dialer = Arc::clone(self);
-        // Ends when the connection does, or with the last clone of `sender`.
+        let record = Arc::<Record>::default();
+        let ends = Ends(Arc::clone(&record));
+        // Ends when the connection takes no more calls, or with the last clone of `sender`.
         tokio::spawn(async move {
+            let _ends = ends;
             let endpoint = &dialer.origin;
             match connection.await {
                 Ok(()) => tracing::debug!(%endpoint, "connection closed"),
@@ -311,7 +314,7 @@ impl Dialer {
             }
         });
         greeting::wait(greeting).await?;
-        Ok(Connection { sender, generation, record: Arc::default() })
+        Ok(Connection { sender, generation, record })
     }
 
     fn keepalive(&self) -> std::sync::MutexGuard<'_, Option<Duration>> {
@@ -420,12 +423,33 @@ struct Record {
     retired: AtomicBool,
     /// Calls that their callers dropped. h2 counts them for the whole life of the connection.
     dropped: AtomicU32,
+    /// Whether it begins no more calls, and what is told of it.
+    ended: AtomicBool,
+    ends: Notify,
+}
+
+/// Takes note that the connection begins no more calls, however that comes about.
+struct Ends(Arc<Record>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::SeqCst);
+        self.0.ends.notify_waiters();
+    }
 }
 
 impl Connection {
     /// Gives it no more calls. A call learns that a connection has ended a moment before the connection's sender does.
     pub(crate) fn retire(&self) {
         self.record.retire();
+    }
+
+    /// Ends when the connection begins no more calls. Those that it has begun may go on.
+    pub(crate) async fn ended(&self) {
+        let ends = self.record.ends.notified();
+        if !self.record.ended.load(Ordering::SeqCst) {
+            ends.await;
+        }
     }
 
     /// Counts a call that its caller dropped, and retires the connection long before that could harm it.
