@@ -407,10 +407,12 @@ fn is_unprocessed(status: &Status) -> bool {
 
 /// Whether the whole connection ended, and not only this call on it.
 fn connection_ended(status: &Status) -> bool {
-    let mut causes = causes(status).peekable();
-    causes.peek().is_some()
-        && !causes
-            .any(|cause| cause.is::<NotGrpc>() || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset))
+    let of_call = |cause: &(dyn StdError + 'static)| {
+        cause.is::<NotGrpc>()
+            || cause.downcast_ref::<CutOff>().is_some_and(|cut_off| cut_off.0.is_none())
+            || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset)
+    };
+    StdError::source(status).is_some() && !causes(status).any(of_call)
 }
 
 #[cfg(test)]

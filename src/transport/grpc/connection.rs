@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -496,7 +496,8 @@ impl Service<Request<Body>> for Connection {
                 return Err(NotGrpc { status: head.status, headers: head.headers }.into());
             }
             vet(response.headers_mut());
-            Ok(response.map(Checked))
+            let has_status = response.headers().contains_key(Status::HEADER);
+            Ok(response.map(|body| Checked { body, has_status }))
         })
     }
 }
@@ -517,10 +518,11 @@ pub(crate) struct NotGrpc {
     pub(crate) headers: HeaderMap,
 }
 
-/// The answer ended after it had begun: whatever the reason given, the server has looked at the call.
+/// The answer ended after it had begun, and before its status: whatever the reason given, if there is one, the server has
+/// looked at the call.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer ended early")]
-pub(crate) struct CutOff(#[source] pub(super) hyper::Error);
+pub(crate) struct CutOff(#[source] pub(super) Option<hyper::Error>);
 
 /// The names of gRPC's headers and trailers.
 enum Status {}
@@ -557,31 +559,42 @@ fn vet(headers: &mut HeaderMap) {
     }
 }
 
-/// A reply's body whose trailers are safe for tonic.
+/// A reply's body whose trailers are safe for tonic, and which has not ended well before it has a status.
 #[derive(Debug)]
-pub(crate) struct Checked(Incoming);
+pub(crate) struct Checked {
+    body: Incoming,
+    has_status: bool,
+}
 
 impl http_body::Body for Checked {
     type Data = Bytes;
     type Error = CutOff;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
-        let frame = Pin::new(&mut self.0).poll_frame(cx);
-        let vetted = frame.map_ok(|mut frame| {
-            if let Some(trailers) = frame.trailers_mut() {
-                vet(trailers);
+        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    vet(trailers);
+                    self.has_status |= trailers.contains_key(Status::HEADER);
+                }
+                Some(Ok(frame))
             }
-            frame
-        });
-        vetted.map_err(CutOff)
+            Some(Err(error)) => Some(Err(CutOff(Some(error)))),
+            None if self.has_status => None,
+            None => {
+                // Told once.
+                self.has_status = true;
+                Some(Err(CutOff(None)))
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.has_status && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }
 
