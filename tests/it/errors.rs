@@ -186,7 +186,11 @@ async fn provoke(over: Over, cell: &str) -> Error {
             Client::new(Config::grpc(server.url()).retry(Retry::off())).unwrap().publish(request()).await.unwrap_err()
         }
         "an answer that is cut off" => {
-            let server = h1script::replying(|_| h1script::Reply::result().without_last(1));
+            let server = h1script::start(|mut connection| async move {
+                let request = connection.request().await?;
+                connection.reply(&request, &h1script::Reply::result().without_last(1)).await?;
+                connection.finish().await
+            });
             let config = Config::http(server.api_url()).retry(Retry::off());
             Client::new(config).unwrap().publish(request()).await.unwrap_err()
         }
