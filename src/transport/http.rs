@@ -16,6 +16,7 @@ use url::Url;
 use super::names::Names;
 use super::per_runtime::PerRuntime;
 use super::{BoxFuture, Call, Handover, Reply, Transport};
+use crate::attempts::unless;
 use crate::config::{self, Config, HttpSettings, TokenSource};
 use crate::error::causes;
 use crate::{Error, ErrorKind, Method, Outcome};
@@ -138,10 +139,14 @@ impl Http {
     /// The call, for as long as the server can answer.
     async fn call_in_time(&self, call: &Call<'_>) -> Result<Reply, Error> {
         let limit = Instant::now() + ANSWER_LIMIT;
-        if call.deadline().is_some_and(|deadline| deadline <= limit) {
-            return self.call(call).await;
-        }
-        tokio::time::timeout_at(limit, self.call(call)).await.unwrap_or_else(|_| {
+        let ends_earlier = call.deadline().is_some_and(|deadline| deadline <= limit);
+        let over = async {
+            if ends_earlier {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep_until(limit).await;
+        };
+        unless(self.call(call), over).await.unwrap_or_else(|| {
             let what =
                 format!("no answer within {ANSWER_LIMIT:?}, and over HTTP the server answers nothing after 10 s");
             Err(call.handover().judge(Error::new(ErrorKind::Timeout, what)))

@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -495,8 +495,7 @@ impl Service<Request<Body>> for Connection {
                 let (head, _) = response.into_parts();
                 return Err(NotGrpc { status: head.status, headers: head.headers }.into());
             }
-            vet(response.headers_mut());
-            let has_status = response.headers().contains_key(Status::HEADER);
+            let has_status = vet(response.headers_mut());
             Ok(response.map(|body| Checked { body, has_status }))
         })
     }
@@ -507,7 +506,7 @@ fn is_not_grpc<T>(response: &Response<T>) -> bool {
     let headers = response.headers();
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], header::HeaderValue::as_bytes);
     let is_grpc = response.status() == StatusCode::OK && content_type.starts_with(b"application/grpc");
-    !is_grpc && !headers.contains_key(Status::HEADER)
+    !is_grpc && !headers.contains_key(&STATUS)
 }
 
 /// Something answered in plain HTTP where gRPC was expected.
@@ -525,19 +524,15 @@ pub(crate) struct NotGrpc {
 pub(crate) struct CutOff(#[source] pub(super) Option<hyper::Error>);
 
 /// The names of gRPC's headers and trailers.
-enum Status {}
-
-impl Status {
-    const HEADER: &'static str = "grpc-status";
-    const DETAILS: &'static str = "grpc-status-details-bin";
-}
+static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
 /// Set on what the server itself said, so that it can be told from what tonic says of an answer it cannot read.
-const FROM_SERVER: &str = "x-from-server";
+static FROM_SERVER: HeaderName = HeaderName::from_static("x-from-server");
 
 /// Whether the status was sent by the server, and not made on this side.
 pub(crate) fn is_from_server(status: &tonic::Status) -> bool {
-    status.metadata().contains_key(FROM_SERVER)
+    status.metadata().contains_key(FROM_SERVER.as_str())
 }
 
 /// Base64 as tonic decodes it.
@@ -547,16 +542,18 @@ const ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Prepares headers or trailers for tonic: marks them if they hold a status, and drops details that are no base64, at
-/// which tonic would panic.
-fn vet(headers: &mut HeaderMap) {
-    if headers.contains_key(Status::HEADER) {
-        headers.insert(FROM_SERVER, header::HeaderValue::from_static("1"));
+/// which tonic would panic. Whether they hold one.
+fn vet(headers: &mut HeaderMap) -> bool {
+    let has_status = headers.contains_key(&STATUS);
+    if has_status {
+        headers.insert(&FROM_SERVER, header::HeaderValue::from_static("1"));
     } else {
-        headers.remove(FROM_SERVER);
+        headers.remove(&FROM_SERVER);
     }
-    if headers.get(Status::DETAILS).is_some_and(|details| ANY_PADDING.decode(details).is_err()) {
-        headers.remove(Status::DETAILS);
+    if headers.get(&DETAILS).is_some_and(|details| ANY_PADDING.decode(details).is_err()) {
+        headers.remove(&DETAILS);
     }
+    has_status
 }
 
 /// A reply's body whose trailers are safe for tonic, and which has not ended well before it has a status.
@@ -574,8 +571,7 @@ impl http_body::Body for Checked {
         Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    vet(trailers);
-                    self.has_status |= trailers.contains_key(Status::HEADER);
+                    self.has_status |= vet(trailers);
                 }
                 Some(Ok(frame))
             }
