@@ -85,6 +85,7 @@ impl Carrier {
     }
 
     /// The endpoint that a call was given to.
+    #[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(unused_variables, reason = "there is one only"))]
     pub(crate) fn at(&self, place: usize) -> &dyn Transport {
         match self {
             #[cfg(any(feature = "grpc", feature = "http"))]
