@@ -33,10 +33,6 @@ use crate::{ApiError, Error, Method, message, wire};
 /// A clone shares the connections and costs next to nothing. A client is used in a tokio runtime, or in several, one after
 /// another or at once.
 ///
-/// # Panics
-///
-/// Calls panic, with tokio's own message, in a runtime whose I/O or time is not enabled.
-///
 /// ```no_run
 /// use centrifugo_api::{Client, Config, PublishRequest};
 /// use serde_json::json;
@@ -50,6 +46,10 @@ use crate::{ApiError, Error, Method, message, wire};
 ///
 /// Dropping the future of a call is safe: other calls on the same connection go on. Whether the dropped one was carried
 /// out is then unknown.
+///
+/// # Panics
+///
+/// Calls panic, with tokio's own message, in a runtime whose I/O or time is not enabled.
 #[derive(Clone)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
@@ -85,6 +85,7 @@ impl Carrier {
     }
 
     /// The endpoint that a call was given to.
+    #[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(unused_variables, reason = "there is one only"))]
     pub(crate) fn at(&self, place: usize) -> &dyn Transport {
         match self {
             #[cfg(any(feature = "grpc", feature = "http"))]
@@ -169,6 +170,15 @@ impl Client {
     }
 
     /// The endpoints as they are now, in the order given, those of the fallback last. Empty for a transport of your own.
+    ///
+    /// ```
+    /// # use centrifugo_api::Client;
+    /// # fn f(client: &Client) {
+    /// for endpoint in client.endpoints().iter().filter(|endpoint| !endpoint.available) {
+    ///     eprintln!("{} over {} is left out", endpoint.endpoint, endpoint.transport);
+    /// }
+    /// # }
+    /// ```
     #[cfg(any(feature = "grpc", feature = "http"))]
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
@@ -220,7 +230,18 @@ impl Client {
         closed
     }
 
-    /// Makes any call.
+    /// Makes any call, as code that is generic over requests needs it.
+    ///
+    /// ```no_run
+    /// # use std::time::Instant;
+    /// # use centrifugo_api::{AsRequest, Client, Error, Request};
+    /// async fn timed<R: AsRequest>(client: &Client, request: R) -> Result<<R::Request as Request>::Reply, Error> {
+    ///     let started = Instant::now();
+    ///     let result = client.call(request).await;
+    ///     println!("{} took {:?}", R::Request::METHOD.name(), started.elapsed());
+    ///     result
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -253,7 +274,8 @@ impl Client {
     /// Sends many commands in one request.
     ///
     /// It is repeated as a whole, if it fails as a whole and no command of it may have been carried out, or all of them may be
-    /// twice: see [`Batch::idempotency_keys`]. A command that fails is not repeated.
+    /// twice: see [`Batch::idempotency_keys`], and [`Batch`] for an example. A command that fails is not repeated. See the
+    /// server's page on [batch](https://centrifugal.dev/docs/server/server_api#batch).
     ///
     /// # Errors
     ///

@@ -144,6 +144,14 @@ impl Config {
     ///
     /// The nodes must share a broker (Redis, NATS, `PostgreSQL`): nodes with the memory engine are islands, and what is
     /// published on one reaches nobody on the others.
+    ///
+    /// ```
+    /// use centrifugo_api::{Balance, Client, Config};
+    ///
+    /// let config = Config::grpc("http://node-1:10000").endpoint("http://node-2:10000").api_key("my key");
+    /// let client = Client::new(config.balance(Balance::Priority))?;
+    /// # Ok::<(), centrifugo_api::Error>(())
+    /// ```
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoints.push(endpoint.into());
         self
@@ -247,6 +255,9 @@ impl Config {
     /// sets it for some calls.
     ///
     /// A call whose deadline passes after it was sent has an unknown fate: the server may still carry it out.
+    ///
+    /// Over HTTP an attempt ends after 9 s at the latest, as the server answers nothing after 10 s. Over either transport one
+    /// that may be followed by another ends after 3 s: see [`Retry::attempt_timeout`].
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -269,7 +280,7 @@ impl Config {
 
     /// Gives up on a reply with a longer body, in bytes. 64 MiB unless set; the server has no limit.
     ///
-    /// The call was carried out by then: the error says so.
+    /// The call may have been carried out by then: the outcome of the error is `Unknown`.
     pub fn max_reply_size(mut self, bytes: usize) -> Self {
         self.max_reply_size = bytes;
         self

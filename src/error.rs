@@ -123,7 +123,7 @@ pub enum ErrorKind {
     Unauthenticated,
     /// This server has no such method: usually one of Centrifugo PRO, asked of an open-source server.
     Unsupported,
-    /// No connection could be made, so nothing was sent.
+    /// No connection could be made, so nothing was sent, unless by an earlier attempt: the outcome says so.
     Connect,
     /// The request was sent and the connection ended without an answer.
     Lost,
@@ -135,7 +135,7 @@ pub enum ErrorKind {
     TooLarge,
     /// The answer is not what the API describes.
     Protocol,
-    /// The request or the configuration is wrong. Nothing was carried out.
+    /// The request or the configuration is wrong: found out before anything was sent, or by the server.
     Invalid,
     /// The client was closed: see [`Client::close`](crate::Client::close).
     Closed,
@@ -395,7 +395,8 @@ impl Error {
         }
     }
 
-    /// How long the server asks to wait before a repeat, if it does: `Retry-After` over HTTP, pushback over gRPC.
+    /// How long the server asks to wait before a repeat, if it does: `Retry-After` over HTTP, `grpc-retry-pushback-ms` or
+    /// a `google.rpc.RetryInfo` over gRPC.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self.0.retry_after {

@@ -32,8 +32,11 @@
 //!   to check its certificate.
 //! - [`message`] has the requests and the results; [`Payload`] is what goes into their `bytes` fields.
 //! - [`Batch`] carries many calls in one request, [`BroadcastRequest`] the same data to many channels.
-//! - [`Error`] says what went wrong and whether the call may have been carried out all the same; [`ErrorKind`] has the
-//!   table of what each transport's failures mean.
+//! - [`Error`] says what went wrong, and its [`Outcome`] whether the call was carried out all the same; [`ErrorKind`] has
+//!   the table of what each transport's failures mean.
+//! - [`Retry`] says what is repeated, and how often: at most 3 attempts unless set, with idempotency keys that the client
+//!   makes. `Config::endpoint` adds further nodes of a cluster, `Config::fallback` HTTP for when gRPC is down.
+//! - [`Client::close`] ends a client and says how its last calls ended.
 //! - [`Transport`] is how calls travel; implement it for a fake, a recorder or a fault injector.
 #![cfg_attr(
     feature = "testing",

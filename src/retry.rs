@@ -25,7 +25,7 @@ const LONGEST_HINT: Duration = Duration::from_secs(5);
 /// A call is repeated if that can help and cannot harm: after passing trouble, and only if it certainly was not carried out
 /// or if it [may be carried out twice](crate::Request::is_repeatable). All attempts share the call's deadline, and all calls
 /// of a client a budget: about 35 repeats at once, and then one for every 14 calls that succeed at their first attempt. So
-/// repeats cannot bury a server that is in trouble.
+/// repeats cannot bury a server that is in trouble. After a refusal for overload a repeat costs about a third of that.
 ///
 /// A `publish` or `broadcast` without an idempotency key is given one, the same for every attempt, so that it may be repeated
 /// too. The server keeps each key for 5 minutes; [`idempotency_keys`](Self::idempotency_keys) turns them off.
@@ -104,6 +104,9 @@ impl Retry {
     /// How long to wait for an answer to one attempt, if another can follow and a repeat is harmless. 3 s unless set; `None`
     /// waits until the call's deadline. The last attempt always does. After an attempt without an answer, the next goes to
     /// another endpoint if there is one.
+    ///
+    /// The server goes on with a call that is not waited for. So set more than what the slowest call takes, or every such
+    /// call is made again while it runs.
     pub fn attempt_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.attempt_timeout = timeout;
         self
@@ -111,7 +114,8 @@ impl Retry {
 
     /// Whether a `publish` or `broadcast` without an idempotency key is given one. On unless set.
     ///
-    /// Without, it is repeated only if it certainly was not carried out. The server keeps every key for 5 minutes, which at
+    /// Without, it is repeated only if it certainly was not carried out. With one, a broadcast that names a channel twice is
+    /// published there once. The server keeps every key for 5 minutes, which at
     /// 50,000 publications a second is 15 million of them; consider to turn them off there. Brokers that know no keys
     /// (NATS) publish a repeat twice: turn them off as well.
     pub fn idempotency_keys(mut self, keys: bool) -> Self {
@@ -120,7 +124,7 @@ impl Retry {
     }
 
     /// Whether a call waits for a server that cannot be reached, up to its deadline, instead of failing after the last
-    /// attempt. Off unless set. Such attempts cost nothing of the budget.
+    /// attempt. Off unless set. Such attempts cost nothing of the budget, and are not limited in number.
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = wait;
         self

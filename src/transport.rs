@@ -149,6 +149,7 @@ pub struct Call<'a> {
     deadline: Option<Instant>,
     handover: Handover,
     place: AtomicUsize,
+    #[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "for the balancer"))]
     avoided: usize,
 }
 

@@ -38,7 +38,7 @@ pub(super) enum Sign {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     In,
-    /// Left out until then, and since so many failures in a row.
+    /// Left out until then.
     Out(Instant),
     /// Left out for long enough: one call may try it.
     Due,

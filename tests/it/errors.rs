@@ -6,9 +6,11 @@ use std::time::Duration;
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
     ApiError, Batch, Client, Config, ConnectionsRequest, Error, ErrorKind, HistoryRequest, Outcome, Payload,
-    PublishRequest, Retry,
+    PublishRequest, Retry, Tls,
 };
 
+use crate::authority::Authority;
+use crate::faults::backlog::Backlog;
 use crate::faults::{h1script, h2script};
 use crate::scripted;
 use crate::servers::Nobody;
@@ -103,6 +105,36 @@ async fn nobody_listens(over: Over) -> Error {
     Client::new(config.retry(Retry::off())).unwrap().publish(request()).await.unwrap_err()
 }
 
+/// The error of a publish to a server where connecting hangs.
+async fn connecting_hangs(over: Over) -> Error {
+    let backlog = Backlog::fill().await;
+    let config = match over {
+        Over::Grpc => Config::grpc(backlog.url()),
+        Over::Http => Config::http(format!("{}/api", backlog.url())),
+    };
+    let config = config.connect_timeout(Duration::from_millis(100)).retry(Retry::off());
+    Client::new(config).unwrap().publish(request()).await.unwrap_err()
+}
+
+/// The error of a publish to a server whose certificate is of an authority that the client does not know.
+async fn not_trusted(over: Over) -> Error {
+    let identity = Authority::new().issue("127.0.0.1");
+    let server = Server::builder().tls(identity.certificate, identity.key).start().await.unwrap();
+    let trust = Tls::new().ca_certificates(Authority::new().pem());
+    Client::new(config(over, &server).tls(trust)).unwrap().publish(request()).await.unwrap_err()
+}
+
+/// The error of a publish that the server says it did not process as it ends the connection, as it does every time.
+async fn sent_away() -> Error {
+    let server = h2script::start(|mut connection| async move {
+        connection.request().await?;
+        connection.goaway(0, h2script::NO_ERROR, b"").await?;
+        connection.finish().await
+    });
+    let client = Client::new(Config::grpc(server.url()).retry(Retry::off())).unwrap();
+    client.publish(request()).await.unwrap_err()
+}
+
 /// The error of a publish that is carried out and cut off before it is answered.
 async fn closed_while_it_runs(over: Over) -> Error {
     let server = start().await;
@@ -169,6 +201,9 @@ async fn provoke(over: Over, cell: &str) -> Error {
             error
         }
         "nobody listens" => nobody_listens(over).await,
+        "no connection within `connect_timeout`" => connecting_hangs(over).await,
+        "the certificate is not trusted" => not_trusted(over).await,
+        "a GOAWAY that leaves the call out" => sent_away().await,
         "a result with a field of the wrong type" => {
             // An offset that is a string.
             let wrong =

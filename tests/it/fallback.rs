@@ -563,13 +563,34 @@ async fn failures_between_successes_are_no_outage() {
 }
 
 #[tokio::test]
-async fn calls_stay_on_grpc_when_http_is_not_there_either() {
+async fn calls_fail_fast_when_neither_is_there() {
     let (grpc, http) = (Nobody::new(), Nobody::new());
     let config = Config::grpc(grpc.url()).fallback(Config::http(format!("{}/api", http.url()))).retry(Retry::off());
     let client = Client::new(config).unwrap();
     for _ in 0..20 {
         let error = within(SECOND, client.publish(request())).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Connect, Outcome::NotSent), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn calls_stay_on_grpc_while_http_is_known_to_be_gone() {
+    let script = h2script::replying(|request| match request.number {
+        0 => Reply::reset(h2script::REFUSED_STREAM),
+        _ => Reply::status(14, "later"),
+    });
+    let http = Nobody::new();
+    let config = Config::grpc(script.url()).fallback(Config::http(format!("{}/api", http.url())));
+    let client = Client::new(config.retry(Retry::off())).unwrap();
+    // The first goes on over HTTP, and finds nobody.
+    let error = publish(&client).await.unwrap_err();
+    assert_eq!((error.kind(), error.transport()), (ErrorKind::Connect, Some("http")), "{error:?}");
+    assert_eq!(error.outcome(), Outcome::NotSent);
+    // More than would be an outage.
+    for _ in 0..10 {
+        let error = publish(&client).await.unwrap_err();
+        assert_eq!((error.kind(), error.transport()), (ErrorKind::Unavailable, Some("grpc")), "{error:?}");
+        assert_eq!(state(&client), State::Closed);
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::faults::proxy::Proxy;
-use crate::faults::{h1script, h2script, soon, within};
+use crate::faults::{h1script, soon, within};
 use crate::servers::{Nobody, Over};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -291,13 +291,14 @@ async fn errors_that_stay_are_not_repeated() {
         }
         assert_eq!((server.calls().len(), server.applied("news")), (6, 0));
         // One that a newer server calls temporary is, whatever its code.
-        let temporary = r#"{"error":{"code":777,"message":"new","temporary":true}}"#;
-        if over == Over::Http {
-            server.clear_calls();
-            server.fault(Fault::raw_reply(temporary).times(2));
-            publish(&client).await.unwrap();
-            assert_eq!((server.calls().len(), server.applied("news")), (3, 1));
-        }
+        let temporary = match over {
+            Over::Grpc => &b"\x0a\x0a\x08\x89\x06\x12\x03new\x18\x01"[..],
+            Over::Http => &br#"{"error":{"code":777,"message":"new","temporary":true}}"#[..],
+        };
+        server.clear_calls();
+        server.fault(Fault::raw_reply(temporary).times(2));
+        publish(&client).await.unwrap();
+        assert_eq!((server.calls().len(), server.applied("news")), (3, 1));
     }
 }
 
@@ -878,18 +879,6 @@ async fn a_call_that_certainly_did_not_run_is_repeated_however_late() {
     let client = Client::with_transport(transport).with_retry(retry).with_timeout(60 * minute);
     client.publish(request()).await.unwrap();
     assert!(started.elapsed() < 12 * minute);
-}
-
-#[tokio::test]
-async fn an_answer_that_a_server_refuses_to_give_on_one_stream_is_asked_for_again() {
-    let server = h2script::start(|mut connection| async move {
-        let stream = connection.opened().await?;
-        connection.reset_stream(stream, h2script::REFUSED_STREAM).await?;
-        connection.serve().await
-    });
-    let client = Client::new(Config::grpc(server.url()).retry(at_once().idempotency_keys(false))).unwrap();
-    publish(&client).await.unwrap();
-    assert_eq!(server.tally.applied().len(), 1);
 }
 
 #[tokio::test]

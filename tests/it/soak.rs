@@ -111,6 +111,11 @@ async fn rounds(worlds: Vec<Arc<World>>, time: Duration, seed: u64) {
     print_table(&worlds);
     let wrong: Vec<_> = worlds.iter().flat_map(|world| world.wrong()).collect();
     assert!(wrong.is_empty(), "{} wrong at the close, seed {seed}:\n{}", wrong.len(), wrong.join("\n"));
+    // Where nothing was confirmed, nothing was proven.
+    for world in &worlds {
+        let confirmed = world.counts.lock().unwrap().iter().filter(|((_, told), _)| *told == Told::Ok).count();
+        assert!(confirmed > 0, "{}: nothing was confirmed, seed {seed}", world.name());
+    }
     for world in worlds {
         let world = Arc::into_inner(world).unwrap();
         drop((world.client, world.direct, world.proxies));

@@ -44,8 +44,9 @@ pub(crate) enum Command {
     /// Measures publishing one by one, in batches and as broadcast, over both transports
     ///
     /// Sends the same publications in every way, over each transport in turn, and prints messages per second, the
-    /// latency of requests, and this process's CPU time per message. Uses the server given with `--grpc`, `--http` or
-    /// both; without either it starts the stand-in as a process of its own and uses that.
+    /// latency of requests, and this process's CPU time per message. Publications have no idempotency keys. Uses the
+    /// server given with `--grpc`, `--http` or both; without either it starts the stand-in as a process of its own and
+    /// uses that.
     Bench(Bench),
     /// Runs the stand-in: a server in memory that answers as Centrifugo does
     ///

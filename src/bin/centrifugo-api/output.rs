@@ -16,13 +16,13 @@ const EXIT_CODES: [(u8, ErrorKind, &str); ErrorKind::ALL.len()] = [
     (10, ErrorKind::Api, "the server understood the request and refused it"),
     (11, ErrorKind::Unauthenticated, "the server did not accept the API key"),
     (12, ErrorKind::Unsupported, "the server has no such method"),
-    (13, ErrorKind::Connect, "no connection could be made; nothing was sent"),
+    (13, ErrorKind::Connect, "no connection could be made"),
     (14, ErrorKind::Lost, "the connection ended without an answer"),
     (15, ErrorKind::Timeout, "the deadline passed"),
     (16, ErrorKind::Unavailable, "something on the way cannot serve the call now"),
     (17, ErrorKind::TooLarge, "a request or a reply is over a size limit"),
     (18, ErrorKind::Protocol, "the answer is not what the API describes"),
-    (19, ErrorKind::Invalid, "the request or the configuration is wrong; nothing was sent"),
+    (19, ErrorKind::Invalid, "the request or the configuration is wrong"),
     (20, ErrorKind::Closed, "the client was closed"),
 ];
 
