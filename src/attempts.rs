@@ -206,7 +206,7 @@ fn log(method: &str, error: Error) -> Error {
 }
 
 /// The future's output, unless `stop` ends first.
-async fn unless<F: Future>(future: F, stop: impl Future<Output = ()>) -> Option<F::Output> {
+pub(crate) async fn unless<F: Future>(future: F, stop: impl Future<Output = ()>) -> Option<F::Output> {
     let (mut future, mut stop) = (pin!(future), pin!(stop));
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),

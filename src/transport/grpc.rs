@@ -7,6 +7,7 @@ mod connection;
 mod greeting;
 
 use std::error::Error as StdError;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use url::Url;
 use self::connection::{Connection, Connections, CutOff, NotGrpc, is_from_server};
 use super::names::Names;
 use super::{BoxFuture, Call, Handover, Reply, Transport, hint};
+use crate::attempts::unless;
 use crate::config::{self, Config, GrpcSettings, TokenSource};
 use crate::error::{RetryAfter, causes};
 use crate::{ApiError, Error, ErrorKind, Method, Outcome};
@@ -95,7 +97,25 @@ impl Grpc {
         let mut connections = self.connections.number() + 1;
         loop {
             let connection = self.connections.get().await?;
-            let status = match self.send_on(&connection, handover.clone(), method, token.as_ref(), &body).await {
+            let mut sent = pin!(self.send_on(&connection, handover.clone(), method, token.as_ref(), &body));
+            // A connection that ends under load may forget calls that it has not begun, and never say so.
+            let sent = match unless(sent.as_mut(), connection.ended()).await {
+                Some(sent) => sent,
+                None => match handover.anew() {
+                    Some(next) => {
+                        connection.retire();
+                        connections -= 1;
+                        if connections > 0 {
+                            handover = next;
+                            continue;
+                        }
+                        let lost = Error::new(ErrorKind::Lost, "the connection ended before the call began");
+                        return Err(lost.with_outcome(Outcome::NotSent));
+                    }
+                    None => sent.await,
+                },
+            };
+            let status = match sent {
                 Ok(reply) => return Ok(reply),
                 Err(status) => status,
             };
@@ -387,10 +407,12 @@ fn is_unprocessed(status: &Status) -> bool {
 
 /// Whether the whole connection ended, and not only this call on it.
 fn connection_ended(status: &Status) -> bool {
-    let mut causes = causes(status).peekable();
-    causes.peek().is_some()
-        && !causes
-            .any(|cause| cause.is::<NotGrpc>() || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset))
+    let of_call = |cause: &(dyn StdError + 'static)| {
+        cause.is::<NotGrpc>()
+            || cause.downcast_ref::<CutOff>().is_some_and(|cut_off| cut_off.0.is_none())
+            || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset)
+    };
+    StdError::source(status).is_some() && !causes(status).any(of_call)
 }
 
 #[cfg(test)]

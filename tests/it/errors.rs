@@ -9,6 +9,7 @@ use centrifugo_api::{
     PublishRequest, Retry,
 };
 
+use crate::faults::{h1script, h2script};
 use crate::scripted;
 use crate::servers::Nobody;
 
@@ -118,6 +119,7 @@ async fn closed_while_it_runs(over: Over) -> Error {
 
 /// Makes the failure happen that a cell of the table names.
 #[allow(clippy::too_many_lines, reason = "a few lines for each row of the table")]
+#[allow(clippy::too_many_lines, reason = "one place for every row")]
 async fn provoke(over: Over, cell: &str) -> Error {
     if let Some((_, code)) = cell.split_once(" with `error` ") {
         return publish_with(over, Fault::api_error(ApiError::new(code.parse().unwrap(), "said the server"))).await;
@@ -178,6 +180,19 @@ async fn provoke(over: Over, cell: &str) -> Error {
             let to_http = server.http_url().replace("/api", "");
             let client = Client::new(Config::grpc(to_http).retry(Retry::off())).unwrap();
             client.publish(request()).await.unwrap_err()
+        }
+        "an answer that ends before its status" => {
+            let server = h2script::replying(|_| h2script::Reply::cut(h2script::NO_ERROR));
+            Client::new(Config::grpc(server.url()).retry(Retry::off())).unwrap().publish(request()).await.unwrap_err()
+        }
+        "an answer that is cut off" => {
+            let server = h1script::start(|mut connection| async move {
+                let request = connection.request().await?;
+                connection.reply(&request, &h1script::Reply::result().without_last(1)).await?;
+                connection.finish().await
+            });
+            let config = Config::http(server.api_url()).retry(Retry::off());
+            Client::new(config).unwrap().publish(request()).await.unwrap_err()
         }
         "a reset with REFUSED_STREAM" => {
             let client = Client::new(Config::grpc(scripted::grpc_refusing().await).retry(Retry::off())).unwrap();

@@ -430,6 +430,21 @@ async fn an_answer_that_is_cut_off_is_unknown_and_harms_no_other_call_on_the_con
 }
 
 #[tokio::test]
+async fn an_answer_without_a_status_is_asked_for_again_with_a_key() {
+    for reason in [NO_ERROR, CANCEL, INTERNAL_ERROR] {
+        let server = h2script::replying(move |request| match request.number {
+            0 => Reply::cut(reason),
+            _ => Reply::result(),
+        });
+        within(AT_ONCE, publish(&client(server.url(), Retry::new()), 0)).await.unwrap();
+        assert_eq!((server.tally.applied().len(), server.tally.effects()), (2, 1));
+        let server = h2script::replying(move |_| Reply::cut(reason));
+        let error = within(AT_ONCE, publish(&client(server.url(), without_keys()), 0)).await.unwrap_err();
+        assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
+    }
+}
+
+#[tokio::test]
 async fn what_an_answer_has_begun_for_may_have_run_whatever_is_said_next() {
     let refusing = h2script::replying(|_| Reply::head().then_reset(REFUSED_STREAM).applied());
     let leaving = h2script::start(|mut connection| async move {

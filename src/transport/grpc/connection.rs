@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -24,7 +24,7 @@ use hyper::rt::Executor;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tower_service::Service;
@@ -301,8 +301,11 @@ impl Dialer {
             .handshake(TokioIo::new(greeted))
             .await?;
         let dialer = Arc::clone(self);
-        // Ends when the connection does, or with the last clone of `sender`.
+        let record = Arc::<Record>::default();
+        let ends = Ends(Arc::clone(&record));
+        // Ends when the connection takes no more calls, or with the last clone of `sender`.
         tokio::spawn(async move {
+            let _ends = ends;
             let endpoint = &dialer.origin;
             match connection.await {
                 Ok(()) => tracing::debug!(%endpoint, "connection closed"),
@@ -311,7 +314,7 @@ impl Dialer {
             }
         });
         greeting::wait(greeting).await?;
-        Ok(Connection { sender, generation, record: Arc::default() })
+        Ok(Connection { sender, generation, record })
     }
 
     fn keepalive(&self) -> std::sync::MutexGuard<'_, Option<Duration>> {
@@ -420,12 +423,33 @@ struct Record {
     retired: AtomicBool,
     /// Calls that their callers dropped. h2 counts them for the whole life of the connection.
     dropped: AtomicU32,
+    /// Whether it begins no more calls, and what is told of it.
+    ended: AtomicBool,
+    ends: Notify,
+}
+
+/// Takes note that the connection begins no more calls, however that comes about.
+struct Ends(Arc<Record>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::SeqCst);
+        self.0.ends.notify_waiters();
+    }
 }
 
 impl Connection {
     /// Gives it no more calls. A call learns that a connection has ended a moment before the connection's sender does.
     pub(crate) fn retire(&self) {
         self.record.retire();
+    }
+
+    /// Ends when the connection begins no more calls. Those that it has begun may go on.
+    pub(crate) async fn ended(&self) {
+        let ends = self.record.ends.notified();
+        if !self.record.ended.load(Ordering::SeqCst) {
+            ends.await;
+        }
     }
 
     /// Counts a call that its caller dropped, and retires the connection long before that could harm it.
@@ -472,7 +496,8 @@ impl Service<Request<Body>> for Connection {
                 return Err(NotGrpc { status: head.status, headers: head.headers }.into());
             }
             vet(response.headers_mut());
-            Ok(response.map(Checked))
+            let has_status = response.headers().contains_key(Status::HEADER);
+            Ok(response.map(|body| Checked { body, has_status }))
         })
     }
 }
@@ -493,10 +518,11 @@ pub(crate) struct NotGrpc {
     pub(crate) headers: HeaderMap,
 }
 
-/// The answer ended after it had begun: whatever the reason given, the server has looked at the call.
+/// The answer ended after it had begun, and before its status: whatever the reason given, if there is one, the server has
+/// looked at the call.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer ended early")]
-pub(crate) struct CutOff(#[source] pub(super) hyper::Error);
+pub(crate) struct CutOff(#[source] pub(super) Option<hyper::Error>);
 
 /// The names of gRPC's headers and trailers.
 enum Status {}
@@ -533,31 +559,42 @@ fn vet(headers: &mut HeaderMap) {
     }
 }
 
-/// A reply's body whose trailers are safe for tonic.
+/// A reply's body whose trailers are safe for tonic, and which has not ended well before it has a status.
 #[derive(Debug)]
-pub(crate) struct Checked(Incoming);
+pub(crate) struct Checked {
+    body: Incoming,
+    has_status: bool,
+}
 
 impl http_body::Body for Checked {
     type Data = Bytes;
     type Error = CutOff;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
-        let frame = Pin::new(&mut self.0).poll_frame(cx);
-        let vetted = frame.map_ok(|mut frame| {
-            if let Some(trailers) = frame.trailers_mut() {
-                vet(trailers);
+        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    vet(trailers);
+                    self.has_status |= trailers.contains_key(Status::HEADER);
+                }
+                Some(Ok(frame))
             }
-            frame
-        });
-        vetted.map_err(CutOff)
+            Some(Err(error)) => Some(Err(CutOff(Some(error)))),
+            None if self.has_status => None,
+            None => {
+                // Told once.
+                self.has_status = true;
+                Some(Err(CutOff(None)))
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.has_status && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }
 

@@ -108,7 +108,7 @@ static ROOTS: LazyLock<Vec<Root>> = LazyLock::new(|| {
         assert!(canceled.is_canceled(), "{canceled:?}");
         add("never left".into(), Arc::new(canceled), true);
         // Whatever ends an answer that has begun, the server has seen the call.
-        add("cut off".into(), Arc::new(CutOff(never_left().await)), false);
+        add("cut off".into(), Arc::new(CutOff(Some(never_left().await))), false);
         for answer in [&b""[..], b"nonsense\r\n\r\n", b"HTTP/1.1 200", b"HTTP/1.1 999999 \r\n\r\n"] {
             let failed = answered(answer).await;
             assert!(!failed.is_canceled());
