@@ -27,8 +27,8 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Namespace, Server, Transport};
 use centrifugo_api::{
-    ApiError, Batch, BroadcastRequest, BroadcastResult, Client, Config, Error, HistoryRemoveRequest, HistoryRequest,
-    Method, Outcome, PublishRequest, PublishResponse, PublishResult, Retry,
+    ApiError, Batch, BroadcastRequest, BroadcastResult, Client, Config, Error, ErrorKind, HistoryRemoveRequest,
+    HistoryRequest, Method, Outcome, PublishRequest, PublishResponse, PublishResult, Retry,
 };
 use fastrand::Rng;
 use tokio::runtime::Handle;
@@ -204,7 +204,7 @@ struct World {
     next: AtomicU64,
     ledger: Mutex<Vec<Entry>>,
     counts: Mutex<BTreeMap<(Kind, Told), u64>>,
-    reasons: Mutex<BTreeMap<(Told, &'static str), u64>>,
+    reasons: Mutex<BTreeMap<(Told, String), u64>>,
     slowest: Mutex<Duration>,
     wrong: Mutex<Vec<String>>,
 }
@@ -422,7 +422,7 @@ impl World {
         let (told, why) = match result {
             Some(Ok(_)) => (Told::Ok, String::new()),
             Some(Err(error)) => {
-                *self.reasons.lock().unwrap().entry((Told::by(error), error.kind().name())).or_default() += 1;
+                *self.reasons.lock().unwrap().entry((Told::by(error), reason(error))).or_default() += 1;
                 (Told::by(error), error.to_string())
             }
             None => (Told::Dropped, String::new()),
@@ -782,10 +782,10 @@ fn print_table(worlds: &[Arc<World>]) {
         let (repeats, slowest) = (world.repeats.load(Ordering::Relaxed), *world.slowest.lock().unwrap());
         writeln!(table, "| {} | {repeats} | {slowest:.1?} |", world.name()).unwrap();
     }
-    let mut reasons: BTreeMap<(Told, &str), Vec<u64>> = BTreeMap::new();
+    let mut reasons: BTreeMap<(Told, String), Vec<u64>> = BTreeMap::new();
     for (column, world) in worlds.iter().enumerate() {
         for ((told, kind), number) in &*world.reasons.lock().unwrap() {
-            reasons.entry((*told, *kind)).or_insert_with(|| vec![0; worlds.len()])[column] = *number;
+            reasons.entry((*told, kind.clone())).or_insert_with(|| vec![0; worlds.len()])[column] = *number;
         }
     }
     write!(table, "\n| told |").unwrap();
@@ -802,5 +802,16 @@ fn print_table(worlds: &[Arc<World>]) {
 fn write_cells(table: &mut String, cells: impl Iterator<Item = impl fmt::Display>) {
     for cell in cells {
         write!(table, " {cell} |").unwrap();
+    }
+}
+
+/// The kind, and for those that say little the first words as well.
+fn reason(error: &Error) -> String {
+    let kind = error.kind().name();
+    match error.kind() {
+        ErrorKind::Protocol | ErrorKind::Invalid => {
+            format!("{kind}, {}", error.message().chars().take(60).collect::<String>().replace('\n', " "))
+        }
+        _ => kind.to_owned(),
     }
 }

@@ -26,7 +26,23 @@ pub(crate) struct Port {
 struct Shared {
     serve: Box<Serve>,
     dials: watch::Sender<Vec<Instant>>,
-    tasks: Mutex<JoinSet<()>>,
+    tasks: Mutex<Tasks>,
+}
+
+/// The connections that are served, and whether a script panicked.
+#[derive(Default)]
+struct Tasks {
+    set: JoinSet<()>,
+    panicked: bool,
+}
+
+impl Tasks {
+    /// Forgets those that have ended.
+    fn reap(&mut self) {
+        while let Some(end) = self.set.try_join_next() {
+            self.panicked |= end.is_err();
+        }
+    }
 }
 
 impl Port {
@@ -108,8 +124,8 @@ impl Drop for Port {
             accepting.abort();
         }
         let mut tasks = std::mem::take(&mut *self.shared.tasks.lock().unwrap());
-        let panicked = std::iter::from_fn(|| tasks.try_join_next()).any(|end| end.is_err());
-        assert!(!panicked || std::thread::panicking(), "a script panicked");
+        tasks.reap();
+        assert!(!tasks.panicked || std::thread::panicking(), "a script panicked");
     }
 }
 
@@ -131,7 +147,9 @@ async fn accept_all(listener: TcpListener, shared: Arc<Shared>) {
         let number = shared.dials.borrow().len();
         shared.dials.send_modify(|dials| dials.push(Instant::now()));
         let task = (shared.serve)(stream, number);
-        shared.tasks.lock().unwrap().spawn(async move { drop(task.await) });
+        let mut tasks = shared.tasks.lock().unwrap();
+        tasks.reap();
+        tasks.set.spawn(async move { drop(task.await) });
     }
 }
 
