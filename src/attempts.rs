@@ -30,7 +30,7 @@ pub(crate) struct Attempts<'a> {
     /// Whether one of them may have been carried out.
     may_have_run: bool,
     from: &'a dyn Transport,
-    /// Where the latest attempt went, if it should not go there again.
+    /// Where the latest attempt went: the next goes elsewhere, if it can.
     avoided: usize,
 }
 
@@ -128,29 +128,21 @@ impl<'a> Attempts<'a> {
         let last = self.may_have_run.then(|| self.started + LAST_REPEAT);
         let end = self.deadline.into_iter().chain(last).min();
         let deadline = self.client.retry.attempt_deadline(self.counted, self.repeatable, now, end);
-        let call = Call::new(self.method, self.known, body, deadline).avoiding(self.avoided);
+        let call = Call::new(self.method, self.known, body, now, deadline).avoiding(self.avoided);
         let sent = unless(shared.carrier.send(&call), shared.gate.cut());
         let sent = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, sent).await.map_err(|_| deadline - now),
             None => Ok(sent.await),
         };
-        (self.from, self.avoided) = (shared.carrier.at(call.place()), NOWHERE);
+        (self.from, self.avoided) = (shared.carrier.at(call.place()), call.place());
         let error = match sent {
             Ok(Some(Ok(reply))) => return Ok(reply),
-            Ok(Some(Err(error))) => {
-                if matches!(error.kind(), ErrorKind::Lost | ErrorKind::Unavailable) {
-                    self.avoided = call.place();
-                }
-                return Err(error);
-            }
+            Ok(Some(Err(error))) => return Err(error),
             Ok(None) => {
                 let cut = Error::new(ErrorKind::Closed, "the client was closed before an answer came");
                 cut.with_outcome(Outcome::Unknown)
             }
-            Err(waited) => {
-                self.avoided = call.place();
-                Error::new(ErrorKind::Timeout, format!("no answer within {waited:?}"))
-            }
+            Err(waited) => Error::new(ErrorKind::Timeout, format!("no answer within {waited:?}")),
         };
         Err(call.handover().judge(error))
     }

@@ -141,7 +141,7 @@ impl Batch {
     pub fn push<R: AsRequest>(&mut self, request: R) -> Handle<<R::Request as Request>::Reply> {
         let (method, request) = (R::Request::METHOD, request.as_request());
         self.check_command(Some(method), || request.check());
-        let key = if self.keys && R::Request::KEYED && !request.is_repeatable() { Key::new() } else { None };
+        let key = if self.keys && request.takes_key() { Key::new() } else { None };
         self.once |= key.is_none() && !request.is_repeatable();
         let len = request.encoded_len() + key.map_or(0, |_| Key::ENCODED);
         // Only `Method::Batch` has no tag, and no request has that method.

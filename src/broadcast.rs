@@ -1,9 +1,16 @@
 //! A broadcast that succeeded in some of its channels.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 
 use crate::request::Part;
 use crate::{ApiError, BroadcastRequest, BroadcastResult, Error, Outcome, PublishResponse};
+
+/// Whether a channel is named more than once.
+pub(crate) fn repeats_a_channel(request: &BroadcastRequest) -> bool {
+    let mut seen = HashSet::with_capacity(request.channels.len());
+    !request.channels.iter().all(|channel| seen.insert(channel.as_str()))
+}
 
 /// The channels to try again: those that failed and may succeed in another attempt that can do no harm.
 pub(crate) fn failed_part(

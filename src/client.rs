@@ -250,11 +250,14 @@ impl Client {
         let (method, request) = (R::Request::METHOD, request.as_request());
         let checked = request.check().or_else(|problem| problem.error(self.pro));
         checked.map_err(|error| self.at(error, method.name()))?;
-        let wants_key = R::Request::KEYED && self.retry.makes_keys() && !request.is_repeatable();
-        let key = if wants_key { Key::new() } else { None };
+        let key = if self.retry.makes_keys() && request.takes_key() { Key::new() } else { None };
         let repeatable = key.is_some() || request.is_repeatable();
         let mut attempts = Attempts::new(self, method.name(), Some(method), repeatable)?;
-        let mut reply = attempts.run_typed(request, key).await?;
+        let sent = attempts.run_typed(request, key).await;
+        let mut reply = sent.map_err(|error| match &key {
+            Some(key) => error.with_idempotency_key(key.as_str()),
+            None => error,
+        })?;
         // What failed of it is tried again, as the whole would have been.
         while let Some(part) = request.failed_part(&reply, repeatable) {
             if attempts.again(part.error.into()).await.is_err() {

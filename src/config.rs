@@ -571,9 +571,9 @@ pub(crate) fn headers(config: &Config) -> Result<http::HeaderMap, Error> {
 /// The header of a bearer token, asked for now.
 #[cfg(any(feature = "grpc", feature = "http"))]
 pub(crate) async fn bearer(source: &TokenSource) -> Result<http::HeaderValue, Error> {
-    use crate::ErrorKind;
+    use crate::{ErrorKind, Outcome};
 
-    let failed = |what: &'static str| Error::new(ErrorKind::Unauthenticated, what);
+    let failed = |what: &'static str| Error::new(ErrorKind::Unauthenticated, what).with_outcome(Outcome::NotSent);
     let token =
         source().await.map_err(|error| failed("no token could be had from `bearer_token`").with_source(error))?;
     let mut value = http::HeaderValue::from_str(&format!("Bearer {token}"))

@@ -52,6 +52,7 @@ struct Inner {
     verdict: Verdict,
     retry_after: Option<RetryAfter>,
     attempts: u32,
+    idempotency_key: Option<Box<str>>,
     api: Option<ApiError>,
     method: Option<Cow<'static, str>>,
     transport: Option<&'static str>,
@@ -143,7 +144,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: &'static [Self] = &[
         Self::Api,
         Self::Unauthenticated,
         Self::Unsupported,
@@ -198,6 +199,7 @@ impl Error {
             verdict: Verdict::None,
             retry_after: None,
             attempts: 1,
+            idempotency_key: None,
             api: None,
             method: None,
             transport: None,
@@ -302,6 +304,12 @@ impl Error {
         self.and(", and an earlier attempt ended without an answer").with_outcome(Outcome::Unknown)
     }
 
+    /// Says with which key the client sent the call.
+    pub(crate) fn with_idempotency_key(mut self, key: &str) -> Self {
+        self.0.idempotency_key = Some(key.into());
+        self
+    }
+
     /// Says how often the call was sent, or tried to be.
     pub(crate) fn after_attempts(mut self, attempts: u32) -> Self {
         self.0.attempts = attempts;
@@ -403,6 +411,15 @@ impl Error {
             Some(RetryAfter::Wait(wait)) => Some(wait),
             Some(RetryAfter::Never) | None => None,
         }
+    }
+
+    /// The idempotency key that the client [made](crate::Retry) for a publish or broadcast that had none.
+    ///
+    /// Within 5 minutes the call can be made again with it, even if its outcome is unknown: the server knows the key if it
+    /// has carried the call out.
+    #[must_use]
+    pub fn idempotency_key(&self) -> Option<&str> {
+        self.0.idempotency_key.as_deref()
     }
 
     /// How many attempts were made: more than 1 after [retries](crate::Retry).

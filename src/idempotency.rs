@@ -28,6 +28,11 @@ impl Key {
         Some(Self(key))
     }
 
+    pub(crate) fn as_str(&self) -> &str {
+        // Hexadecimal digits only.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
     fn digit(number: u8) -> u8 {
         b"0123456789abcdef"[usize::from(number & 0xf)]
     }

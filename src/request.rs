@@ -34,6 +34,12 @@ pub trait Request: Message {
     #[doc(hidden)]
     fn answers(&self) -> usize;
 
+    /// Whether such a key would leave the result as it is.
+    #[doc(hidden)]
+    fn takes_key(&self) -> bool {
+        Self::KEYED && !self.is_repeatable()
+    }
+
     /// What of the request failed and may be tried again, if the rest did not fail.
     #[doc(hidden)]
     fn failed_part(&self, _reply: &Self::Reply, _repeatable: bool) -> Option<Part<Self>> {
@@ -148,6 +154,11 @@ macro_rules! requests {
     (@answers $self:ident $request:ident) => { 1 };
 
     (@parts BroadcastRequest) => {
+        fn takes_key(&self) -> bool {
+            // The server publishes once for a key and a channel, and a channel may be meant more than once.
+            Self::KEYED && !self.is_repeatable() && !broadcast::repeats_a_channel(self)
+        }
+
         fn failed_part(&self, reply: &Self::Reply, repeatable: bool) -> Option<Part<Self>> {
             broadcast::failed_part(self, reply, repeatable)
         }

@@ -148,6 +148,7 @@ pub struct Call<'a> {
     body: &'a dyn Body,
     deadline: Option<Instant>,
     handover: Handover,
+    began: Instant,
     place: AtomicUsize,
     #[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "for the balancer"))]
     avoided: usize,
@@ -158,9 +159,15 @@ pub(crate) const NOWHERE: usize = 0;
 
 impl<'a> Call<'a> {
     /// A call of a method, which the schema may not know.
-    pub(crate) fn new(method: &'a str, known: Option<Method>, body: &'a dyn Body, deadline: Option<Instant>) -> Self {
+    pub(crate) fn new(
+        method: &'a str,
+        known: Option<Method>,
+        body: &'a dyn Body,
+        began: Instant,
+        deadline: Option<Instant>,
+    ) -> Self {
         let (handover, place, avoided) = (Handover::default(), AtomicUsize::new(NOWHERE), NOWHERE);
-        Self { method, known, body, deadline, handover, place, avoided }
+        Self { method, known, body, deadline, handover, began, place, avoided }
     }
 
     /// The same call, better not to the endpoint at this place.
@@ -218,6 +225,14 @@ impl<'a> Call<'a> {
     #[cfg(any(feature = "grpc", feature = "http"))]
     pub(crate) fn avoided(&self) -> usize {
         self.avoided
+    }
+
+    /// Whether it is dropped at its deadline, after so long a wait that this says something about the other side. How short
+    /// a deadline is, is the caller's affair.
+    #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn has_waited_in_vain(&self) -> bool {
+        const LONG: std::time::Duration = std::time::Duration::from_secs(1);
+        self.deadline.is_some_and(|deadline| deadline - self.began >= LONG && deadline <= Instant::now())
     }
 
     /// How far the request has come, as the crate's own transports record it.
@@ -460,7 +475,7 @@ impl Handover {
     }
 
     /// Takes note that the server did not process the body: it is as if it had never been handed over.
-    #[cfg(any(test, feature = "grpc", feature = "http"))]
+    #[cfg(any(test, feature = "grpc"))]
     pub(crate) fn give_back(&self) {
         let given = |now: u32| now >> NUMBER == self.body && now & STATE == TAKEN;
         let back = |now: u32| given(now).then_some(now & !STATE | PENDING);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::ApiError;
 
-const KINDS: [ErrorKind; 11] = ErrorKind::ALL;
+const KINDS: &[ErrorKind] = ErrorKind::ALL;
 const OUTCOMES: [Outcome; 4] = [Outcome::NotSent, Outcome::Refused, Outcome::Unknown, Outcome::Done];
 
 /// Anything from nothing to the end of time.
@@ -32,7 +32,7 @@ fn hints() -> impl Strategy<Value = Option<RetryAfter>> {
 
 prop_compose! {
     fn errors()(
-        kind in prop::sample::select(&KINDS[..]),
+        kind in prop::sample::select(KINDS),
         outcome in prop::option::of(prop::sample::select(&OUTCOMES[..])),
         api in prop::option::of((prop_oneof![Just(0_u32), 98..116_u32, any::<u32>()], any::<bool>())),
         verdict in 0..5_u8,

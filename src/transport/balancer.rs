@@ -277,15 +277,15 @@ impl Endpoint {
 /// A call on its way to an endpoint. However it ends, it is counted and taken note of.
 struct UnderWay<'a> {
     endpoint: &'a Endpoint,
-    deadline: Option<Instant>,
+    call: &'a Call<'a>,
     trial: bool,
     sign: Sign,
 }
 
 impl<'a> UnderWay<'a> {
-    fn new(endpoint: &'a Endpoint, call: &Call<'_>, trial: bool) -> Self {
+    fn new(endpoint: &'a Endpoint, call: &'a Call<'a>, trial: bool) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint, deadline: call.deadline(), trial, sign: Sign::Nothing }
+        Self { endpoint, call, trial, sign: Sign::Nothing }
     }
 }
 
@@ -293,7 +293,7 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
         // The client drops a call whose deadline passes.
-        if self.sign == Sign::Nothing && self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        if self.sign == Sign::Nothing && self.call.has_waited_in_vain() {
             self.sign = Sign::TimedOut;
         }
         if self.sign != Sign::Nothing || self.trial {
@@ -310,13 +310,13 @@ fn two_of(number: usize) -> (usize, usize) {
 
 /// What an error says about the endpoint.
 fn sign(error: &Error) -> Sign {
-    use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unavailable};
+    use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unauthenticated, Unavailable};
     use Outcome::{NotSent, Unknown};
     match (error.kind(), error.outcome()) {
         _ if error.is_overload() => Sign::Answered,
         (Connect, _) => Sign::Unreachable,
         // Of a connection that is drained, or of a call that never left this side.
-        (Lost | Invalid | TooLarge | Closed, NotSent) => Sign::Nothing,
+        (Lost | Invalid | TooLarge | Closed | Unauthenticated, NotSent) => Sign::Nothing,
         (Lost, _) | (Unavailable, Unknown) => Sign::Lost,
         (Timeout, Unknown | NotSent) => Sign::TimedOut,
         _ => Sign::Answered,

@@ -108,7 +108,8 @@ impl Probe {
     async fn run(&self) -> bool {
         for _ in 0..PROBES {
             let request = InfoRequest::new();
-            let call = Call::new(Method::Info.name(), Some(Method::Info), &request, Some(Instant::now() + PROBE));
+            let now = Instant::now();
+            let call = Call::new(Method::Info.name(), Some(Method::Info), &request, now, Some(now + PROBE));
             let probed = tokio::time::timeout(PROBE, self.route.first.probe(&call)).await;
             // An answer that is an error is none that calls should go back to.
             let answered = probed.is_ok_and(|reply| reply.and_then(Reply::read::<crate::InfoResult>).is_ok());
@@ -182,7 +183,7 @@ impl End<'_> {
 impl Drop for End<'_> {
     fn drop(&mut self) {
         // The client drops a call whose deadline passes.
-        if !self.noted && self.call.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+        if !self.noted && self.call.has_waited_in_vain() {
             self.note(Sign::Failed);
         }
     }
@@ -190,7 +191,7 @@ impl Drop for End<'_> {
 
 /// What an error says about gRPC.
 fn sign(error: &Error) -> Sign {
-    use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unavailable};
+    use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unauthenticated, Unavailable};
     use Outcome::{NotSent, Unknown};
     match (error.kind(), error.outcome()) {
         _ if error.is_no_grpc() => Sign::Absent,
@@ -199,7 +200,7 @@ fn sign(error: &Error) -> Sign {
         // Trust does not come back on another way.
         (Connect, _) if !error.is_transient() => Sign::Nothing,
         // Of a connection that is drained, or of a call that never left this side.
-        (Lost | Invalid | TooLarge | Closed, NotSent) => Sign::Nothing,
+        (Lost | Invalid | TooLarge | Closed | Unauthenticated, NotSent) => Sign::Nothing,
         (Connect | Lost, _) | (Timeout, NotSent | Unknown) | (Unavailable, Unknown) => Sign::Failed,
         // An error of the API, of the key or of a limit, which another way would not change.
         _ => Sign::Answered,

@@ -123,7 +123,7 @@ impl Http {
             // The status says what happened, whether its page can be read or not.
             let page = tokio::time::timeout(ERROR_PAGE, read(response, MAX_ERROR_PAGE)).await;
             let page = page.ok().and_then(Result::ok).flatten().unwrap_or_default();
-            return Err(super::of_http_status(status, &headers, &page));
+            return Err(call.handover().judge(super::of_http_status(status, &headers, &page)));
         }
         let limit = self.max_reply_size;
         let announced = response.content_length().is_some_and(|length| length > limit as u64);

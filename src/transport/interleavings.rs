@@ -133,7 +133,7 @@ proptest! {
 
     #[test]
     fn a_record_changes_an_outcome_only_to_one_that_it_proves(
-        kind in prop::sample::select(&ErrorKind::ALL[..]),
+        kind in prop::sample::select(ErrorKind::ALL),
         outcome in prop::sample::select(&[Outcome::NotSent, Outcome::Refused, Outcome::Unknown, Outcome::Done][..]),
         tracked: bool,
         taken: bool,

@@ -151,7 +151,6 @@ async fn closed_while_it_runs(over: Over) -> Error {
 
 /// Makes the failure happen that a cell of the table names.
 #[allow(clippy::too_many_lines, reason = "a few lines for each row of the table")]
-#[allow(clippy::too_many_lines, reason = "one place for every row")]
 async fn provoke(over: Over, cell: &str) -> Error {
     if let Some((_, code)) = cell.split_once(" with `error` ") {
         return publish_with(over, Fault::api_error(ApiError::new(code.parse().unwrap(), "said the server"))).await;

@@ -162,7 +162,7 @@ async fn what_may_succeed_later_is_transient_and_nothing_else_is() {
         assert!(error.api().unwrap().temporary && error.is_transient(), "{error:?}");
     }
 
-    let kinds = ErrorKind::ALL.into_iter().filter(|kind| Error::new(*kind, "").is_transient());
+    let kinds = ErrorKind::ALL.iter().copied().filter(|kind| Error::new(*kind, "").is_transient());
     assert_eq!(
         kinds.collect::<Vec<_>>(),
         [ErrorKind::Connect, ErrorKind::Lost, ErrorKind::Timeout, ErrorKind::Unavailable]

@@ -56,12 +56,13 @@ pub(crate) enum Command {
 }
 
 /// The options that are only for commands that talk to a server.
-const OF_CALLERS: [&str; 11] = [
+const OF_CALLERS: [&str; 12] = [
     "grpc",
     "http",
     "transport",
     "fallback",
     "retries",
+    "no_idempotency_keys",
     "timeout",
     "pro",
     "ca",
@@ -73,6 +74,7 @@ const OF_CALLERS: [&str; 11] = [
 /// Where the server is, for all commands that talk to one.
 #[derive(Args)]
 #[command(next_help_heading = "Server")]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub(crate) struct Connection {
     #[arg(long, global = true, value_name = "URL", env = "CENTRIFUGO_GRPC", hide_env_values = true)]
     #[arg(help = format!("The address of the gRPC API, or several, separated by commas [default: {GRPC}]"))]
@@ -87,6 +89,10 @@ pub(crate) struct Connection {
     /// given idempotency keys
     #[arg(long, global = true, value_name = "N", default_value = "2")]
     retries: u32,
+    /// Gives publications no idempotency keys, so that they are repeated only if they certainly were not published: for
+    /// brokers that know no keys, like NATS
+    #[arg(long, global = true)]
+    no_idempotency_keys: bool,
     /// What to call over [default: grpc, unless only --http is given]
     #[arg(long, global = true)]
     transport: Option<Transport>,
@@ -333,7 +339,7 @@ impl Connection {
     pub(crate) fn retry(&self) -> Retry {
         match self.retries {
             0 => Retry::off(),
-            retries => Retry::new().attempts(retries.saturating_add(1)),
+            retries => Retry::new().attempts(retries.saturating_add(1)).idempotency_keys(!self.no_idempotency_keys),
         }
     }
 

@@ -44,7 +44,9 @@ pub(crate) struct Refused {
     pub(crate) of: usize,
     pub(crate) first: String,
     pub(crate) api: ApiError,
-    pub(crate) transport: &'static str,
+    /// Whether one of them may have the publication all the same.
+    pub(crate) may_have_run: bool,
+    pub(crate) transport: Option<&'static str>,
     pub(crate) endpoint: Option<String>,
 }
 
@@ -72,13 +74,17 @@ impl Refused {
         result: &centrifugo_api::BroadcastResult,
     ) -> Result<(), Failure> {
         let Some((first, api)) = result.failed().next() else { return Ok(()) };
+        let outcomes = result.failed().map(|(_, error)| Error::from(error.clone()).outcome());
+        // With several endpoints, or a fallback, nobody knows here which it was.
+        let place = <[_; 1]>::try_from(client.endpoints()).ok().map(|[place]| place);
         Err(Failure::Channels(Self {
             count: result.failed().count(),
             of: channels.len(),
             first: channels.get(first).cloned().unwrap_or_default(),
             api: api.clone(),
-            transport: client.transport().name(),
-            endpoint: client.transport().endpoint().map(|endpoint| endpoint.to_string()),
+            may_have_run: outcomes.into_iter().any(|outcome| outcome == Outcome::Unknown),
+            transport: place.as_ref().map(|place| place.transport),
+            endpoint: place.map(|place| place.endpoint.to_string()),
         }))
     }
 }
@@ -160,9 +166,15 @@ struct Report<'a> {
     transport: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<&'a str>,
-    outcome: &'static str,
-    may_have_run: bool,
-    attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    may_have_run: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    /// With which the call can be made again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<&'a str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     advice: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -179,30 +191,30 @@ impl<'a> Report<'a> {
             method: error.method(),
             transport: error.transport(),
             endpoint: error.endpoint(),
-            outcome: error.outcome().name(),
-            may_have_run: error.may_have_run(),
-            attempts: error.attempts(),
+            outcome: Some(error.outcome().name()),
+            may_have_run: Some(error.may_have_run()),
+            attempts: Some(error.attempts()),
+            idempotency_key: error.idempotency_key(),
             advice: error.advice(),
             caused_by: causes.map(ToString::to_string).collect(),
         }
     }
 
     fn of_channels(refused: &'a Refused) -> Self {
-        let Refused { count, of, first, api, transport, endpoint } = refused;
-        let error = Error::from(api.clone());
-        // It was carried out in the other channels.
-        let outcome = if count < of { Outcome::Done } else { error.outcome() };
+        let Refused { count, of, first, api, may_have_run, transport, endpoint } = refused;
         Self {
             kind: ErrorKind::Api.name(),
             code: Some(api.code),
             message: format!("{count} of {of} channels were refused, the first of them `{first}`: {}", api.message),
             method: Some("broadcast"),
-            transport: Some(transport),
+            transport: *transport,
             endpoint: endpoint.as_deref(),
-            outcome: outcome.name(),
-            may_have_run: matches!(outcome, Outcome::Unknown | Outcome::Done),
-            attempts: 1,
-            advice: error.advice(),
+            // Each channel has an outcome of its own.
+            outcome: None,
+            may_have_run: Some(count < of || *may_have_run),
+            attempts: None,
+            idempotency_key: None,
+            advice: Error::from(api.clone()).advice(),
             caused_by: Vec::new(),
         }
     }
@@ -215,9 +227,11 @@ impl<'a> Report<'a> {
             method: None,
             transport: None,
             endpoint: None,
-            outcome: Outcome::NotSent.name(),
-            may_have_run: false,
-            attempts: 0,
+            // The call, if there was one, may have gone well.
+            outcome: None,
+            may_have_run: None,
+            attempts: None,
+            idempotency_key: None,
             advice: "",
             caused_by: vec![error.to_string()],
         }
@@ -294,7 +308,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_an_exit_code_of_its_own() {
-        let codes: BTreeSet<u8> = ErrorKind::ALL.into_iter().map(exit_code).collect();
+        let codes: BTreeSet<u8> = ErrorKind::ALL.iter().map(|kind| exit_code(*kind)).collect();
         assert_eq!(codes.len(), ErrorKind::ALL.len());
         assert!(codes.iter().all(|code| ![0, IO, 2].contains(code)), "{codes:?}");
     }
