@@ -128,7 +128,8 @@ impl<'a> Attempts<'a> {
         let last = self.may_have_run.then(|| self.started + LAST_REPEAT);
         let end = self.deadline.into_iter().chain(last).min();
         let deadline = self.client.retry.attempt_deadline(self.counted, self.repeatable, now, end);
-        let call = Call::new(self.method, self.known, body, now, deadline).avoiding(self.avoided);
+        let call = Call::new(self.method, self.known, body, now, deadline);
+        let call = call.that_ends_attempt(deadline != end).avoiding(self.avoided);
         let sent = unless(shared.carrier.send(&call), shared.gate.cut());
         let sent = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, sent).await.map_err(|_| deadline - now),

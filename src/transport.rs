@@ -149,6 +149,8 @@ pub struct Call<'a> {
     deadline: Option<Instant>,
     handover: Handover,
     began: Instant,
+    /// Whether its deadline is the attempt's own, and not the caller's.
+    ends_attempt: bool,
     place: AtomicUsize,
     #[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "for the balancer"))]
     avoided: usize,
@@ -167,7 +169,12 @@ impl<'a> Call<'a> {
         deadline: Option<Instant>,
     ) -> Self {
         let (handover, place, avoided) = (Handover::default(), AtomicUsize::new(NOWHERE), NOWHERE);
-        Self { method, known, body, deadline, handover, began, place, avoided }
+        Self { method, known, body, deadline, handover, began, ends_attempt: false, place, avoided }
+    }
+
+    /// The same call, whose deadline may be that of an attempt with another one after it.
+    pub(crate) fn that_ends_attempt(self, ends_attempt: bool) -> Self {
+        Self { ends_attempt, ..self }
     }
 
     /// The same call, better not to the endpoint at this place.
@@ -227,12 +234,13 @@ impl<'a> Call<'a> {
         self.avoided
     }
 
-    /// Whether it is dropped at its deadline, after so long a wait that this says something about the other side. How short
-    /// a deadline is, is the caller's affair.
+    /// Whether it is dropped at its deadline, and that says something about the other side: an attempt's time was over, or a
+    /// long one of the caller. How short a deadline is, is the caller's affair.
     #[cfg(any(feature = "grpc", feature = "http"))]
     pub(crate) fn has_waited_in_vain(&self) -> bool {
         const LONG: std::time::Duration = std::time::Duration::from_secs(1);
-        self.deadline.is_some_and(|deadline| deadline - self.began >= LONG && deadline <= Instant::now())
+        let says_something = |deadline| self.ends_attempt || deadline - self.began >= LONG;
+        self.deadline.is_some_and(|deadline| says_something(deadline) && deadline <= Instant::now())
     }
 
     /// How far the request has come, as the crate's own transports record it.

@@ -1,5 +1,6 @@
 //! One request, over either transport: the server sees the same.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -169,7 +170,9 @@ proptest! {
         let channels = request.channels.len();
         let (client, seen) = observed(move || Reply::result(&broadcast_result(channels)), retry);
         block_on(client.broadcast(&request)).unwrap();
-        compare(&request, &seen, keys)?;
+        // The server would publish once into a channel that is named twice.
+        let names_each_once = request.channels.iter().collect::<HashSet<_>>().len() == channels;
+        compare(&request, &seen, keys && names_each_once)?;
     }
 }
 

@@ -539,13 +539,25 @@ async fn a_deadline_of_the_callers_does_not_lead_to_http() {
 async fn calls_that_nobody_answers_are_an_outage() {
     let server = start().await;
     server.fault(Fault::hang_before().transport(Front::Grpc).always());
-    let client = client(server.grpc_url(), &server).with_timeout(SECOND / 10);
+    let client = client(server.grpc_url(), &server).with_timeout(SECOND);
     for _ in 0..5 {
         publish(&client).await.unwrap_err();
     }
     assert_eq!(state(&client), State::Open);
     publish(&client).await.unwrap();
     assert_eq!((calls(&server), server.applied("news")), ((5, 1), 1));
+}
+
+#[tokio::test]
+async fn how_short_a_deadline_is_is_the_callers_affair() {
+    let server = start().await;
+    server.fault(Fault::hang_before().transport(Front::Grpc).always());
+    let client = client(server.grpc_url(), &server).with_timeout(SECOND / 50);
+    for _ in 0..20 {
+        assert_eq!(publish(&client).await.unwrap_err().kind(), ErrorKind::Timeout);
+    }
+    assert_eq!((state(&client), calls(&server).1), (State::Closed, 0));
+    assert!(client.endpoints().iter().all(|endpoint| endpoint.available));
 }
 
 #[tokio::test]

@@ -857,6 +857,33 @@ impl Transport for Stuck {
     }
 }
 
+#[tokio::test]
+async fn a_broadcast_that_names_a_channel_twice_publishes_twice() {
+    for over in BOTH {
+        let server = start().await;
+        let client = client(over, &server, at_once());
+        client.broadcast(BroadcastRequest::new(["a", "b", "a"], json!(1))).await.unwrap();
+        assert_eq!((server.applied("a"), server.applied("b")), (2, 1));
+    }
+}
+
+#[tokio::test]
+async fn the_key_of_a_publish_that_may_have_run_is_in_its_error() {
+    for over in BOTH {
+        let server = start().await;
+        server.fault(Fault::cut_after().times(3));
+        let client = client(over, &server, at_once());
+        let error = publish(&client).await.unwrap_err();
+        assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 3);
+        let key = error.idempotency_key().unwrap().to_owned();
+        client.publish(request().idempotency_key(key)).await.unwrap();
+        assert_eq!((server.applied("news"), server.calls().len()), (1, 4));
+        let error =
+            client.publish(PublishRequest::new("nowhere:a", json!(1)).idempotency_key("mine")).await.unwrap_err();
+        assert_eq!(error.idempotency_key(), None);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_last_repeat_ends_before_the_server_has_forgotten_the_key() {
     let started = Instant::now();
