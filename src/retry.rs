@@ -114,10 +114,10 @@ impl Retry {
 
     /// Whether a `publish` or `broadcast` without an idempotency key is given one. On unless set.
     ///
-    /// Without, it is repeated only if it certainly was not carried out. With one, a broadcast that names a channel twice is
-    /// published there once. The server keeps every key for 5 minutes, which at
+    /// Without, it is repeated only if it certainly was not carried out. The server keeps every key for 5 minutes, which at
     /// 50,000 publications a second is 15 million of them; consider to turn them off there. Brokers that know no keys
-    /// (NATS) publish a repeat twice: turn them off as well.
+    /// (NATS) publish a repeat twice: turn them off as well. A broadcast that names a channel twice is given none, because
+    /// with a key it would be published there once.
     pub fn idempotency_keys(mut self, keys: bool) -> Self {
         self.keys = keys;
         self

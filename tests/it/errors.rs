@@ -232,6 +232,10 @@ async fn provoke(over: Over, cell: &str) -> Error {
             let client = Client::new(Config::grpc(scripted::grpc_refusing().await).retry(Retry::off())).unwrap();
             client.publish(request()).await.unwrap_err()
         }
+        "a `bearer_token` that cannot be had" => {
+            let config = config(over, &start().await).bearer_token(|| async { Err("no".into()) });
+            Client::new(config).unwrap().publish(request()).await.unwrap_err()
+        }
         "the client is closed before the call" => {
             let client = client(over, &start().await);
             client.close(Duration::ZERO).await;
