@@ -14,8 +14,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::authority::Authority;
 use crate::faults::h2script::{
-    self, CANCEL, CONTINUATION, DATA, END_STREAM, ENHANCE_YOUR_CALM, Event, HEADERS, INTERNAL_ERROR,
-    MAX_CONCURRENT_STREAMS, NO_ERROR, REFUSED_STREAM, Reply,
+    self, CANCEL, CONTINUATION, DATA, END_STREAM, ENHANCE_YOUR_CALM, Event, HEADERS, INITIAL_WINDOW_SIZE,
+    INTERNAL_ERROR, MAX_CONCURRENT_STREAMS, NO_ERROR, REFUSED_STREAM, Reply,
 };
 use crate::faults::proxy::{End, Proxy};
 use crate::faults::tally::{Server, Tally};
@@ -652,4 +652,45 @@ async fn a_server_without_http2_over_tls_is_told_so_and_is_the_one_that_http_ove
         assert_eq!(*client.breaker().unwrap().borrow(), BreakerState::Open);
         assert_eq!((peer.requests(), peer.in_the_clear()), (0, 0));
     }
+}
+
+/// Opens no window for the body of the first call until told to.
+fn with_a_closed_window(open: Arc<Notify>) -> Server {
+    h2script::start_bare(move |mut connection| {
+        let open = Arc::clone(&open);
+        async move {
+            connection.settings(&[(INITIAL_WINDOW_SIZE, 0)]).await?;
+            let stream = connection.opened().await?;
+            open.notified().await;
+            let early = connection.sync().await?;
+            assert!(early.iter().all(|event| !matches!(event, Event::Request(_))), "{early:?}");
+            connection.window_update(stream, 1 << 20).await?;
+            connection.settings(&[(INITIAL_WINDOW_SIZE, 1 << 20)]).await?;
+            connection.serve().await
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_the_call_when_it_makes_room() {
+    let open = Arc::new(Notify::new());
+    let server = with_a_closed_window(Arc::clone(&open));
+    let client = client(server.url(), Retry::off());
+    let call = publishing(&client, 1);
+    open.notify_one();
+    within(AT_ONCE, call).await.unwrap().unwrap();
+    assert_eq!(applied(&server.tally), (1, 1));
+}
+
+#[tokio::test]
+async fn a_call_that_a_slow_reader_makes_no_room_for_ends_in_time_and_goes_nowhere_later() {
+    let open = Arc::new(Notify::new());
+    let server = with_a_closed_window(Arc::clone(&open));
+    let client = client(server.url(), Retry::off());
+    let error = within(AT_ONCE, publish(&client.with_timeout(AT_ONCE / 20), 1)).await.unwrap_err();
+    // The connection has the body by then, and so nothing is proven.
+    assert_error(&error, ErrorKind::Timeout, Outcome::Unknown, 1);
+    open.notify_one();
+    within(AT_ONCE, publish(&client, 2)).await.unwrap();
+    assert_eq!(applied(&server.tally), (1, 1));
 }
