@@ -174,12 +174,14 @@ impl Balancer {
                 _ => Some((index, false)),
             };
         }
-        // All are left out. One that answered nothing lately may still do; one that cannot be connected to will not.
+        // All are left out. One that answered nothing lately may still do, and so may one that is just being tried: its
+        // trial lasts as long as that call does. One that cannot be connected to will not.
         if !tried.is_empty() {
             return None;
         }
-        let silent = (0..self.endpoints.len()).filter(|index| !self.endpoints[*index].health().is_unreachable());
-        let soonest = silent.min_by_key(|index| match standing[*index] {
+        let may_answer =
+            |index: &usize| standing[*index] == Standing::OnTrial || !self.endpoints[*index].health().is_unreachable();
+        let soonest = (0..self.endpoints.len()).filter(may_answer).min_by_key(|index| match standing[*index] {
             Standing::Out(until) => Some(until),
             Standing::In | Standing::Due | Standing::OnTrial => None,
         });
@@ -337,6 +339,20 @@ mod tests {
 
     use super::*;
     use crate::transport::from_fn;
+
+    #[test]
+    fn the_only_endpoint_takes_calls_while_a_slow_one_tries_it() {
+        let fake = Box::new(from_fn("fake", |_| Ok(Reply::json(""))));
+        let balancer = Balancer::new(vec![fake], Balance::LeastBusy);
+        let past = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+        balancer.endpoints[0].health().note(Sign::Unreachable, false, past);
+        balancer.endpoints[0].troubled.store(true, Ordering::Relaxed);
+        assert_eq!(balancer.pick(&[], NOWHERE), Some((0, true)));
+        assert_eq!(balancer.pick(&[], NOWHERE), Some((0, false)));
+        // That it cannot be connected to is known again.
+        balancer.endpoints[0].note(Sign::Unreachable, true);
+        assert_eq!(balancer.pick(&[], NOWHERE), None);
+    }
 
     #[test]
     fn of_calls_that_come_together_one_tries_an_endpoint() {
