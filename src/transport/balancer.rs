@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -123,17 +124,18 @@ impl Balancer {
         Err(last.unwrap_or_else(|| self.all_out()))
     }
 
-    /// Sends a call whatever is known of the endpoints, to one after the other until one answers well.
-    pub(crate) async fn probe(&self, call: &Call<'_>) -> Result<Reply, Error> {
-        let mut last = None;
+    /// Sends a call whatever is known of the endpoints, to one after the other until one answers. Each has `time` of its own,
+    /// so that one that is silent leaves some to the next.
+    pub(crate) async fn probe<'a>(&self, time: Duration, call: impl Fn(Instant, Instant) -> Call<'a>) -> Option<Reply> {
         for endpoint in &self.endpoints {
-            let trial = endpoint.begin_trial(Instant::now());
-            match endpoint.send(call, trial).await {
-                Ok(reply) => return Ok(reply),
-                Err(error) => last = Some(error),
+            let now = Instant::now();
+            let call = call(now, now + time);
+            let trial = endpoint.begin_trial(now);
+            if let Ok(Ok(reply)) = tokio::time::timeout(time, endpoint.send(&call, trial)).await {
+                return Some(reply);
             }
         }
-        Err(last.unwrap_or_else(|| self.all_out()))
+        None
     }
 
     /// The endpoint for the next call, and whether the call is its trial.
@@ -172,12 +174,14 @@ impl Balancer {
                 _ => Some((index, false)),
             };
         }
-        // All are left out. One that answered nothing lately may still do; one that cannot be connected to will not.
+        // All are left out. One that answered nothing lately may still do, and so may one that is just being tried: its
+        // trial lasts as long as that call does. One that cannot be connected to will not.
         if !tried.is_empty() {
             return None;
         }
-        let silent = (0..self.endpoints.len()).filter(|index| !self.endpoints[*index].health().is_unreachable());
-        let soonest = silent.min_by_key(|index| match standing[*index] {
+        let may_answer =
+            |index: &usize| standing[*index] == Standing::OnTrial || !self.endpoints[*index].health().is_unreachable();
+        let soonest = (0..self.endpoints.len()).filter(may_answer).min_by_key(|index| match standing[*index] {
             Standing::Out(until) => Some(until),
             Standing::In | Standing::Due | Standing::OnTrial => None,
         });
@@ -189,7 +193,7 @@ impl Balancer {
         let now = Instant::now();
         let next = self.endpoints.iter().map(|endpoint| match endpoint.standing(now) {
             Standing::Out(until) => until.saturating_duration_since(now),
-            Standing::In | Standing::Due | Standing::OnTrial => std::time::Duration::ZERO,
+            Standing::In | Standing::Due | Standing::OnTrial => Duration::ZERO,
         });
         let next = next.min().unwrap_or_default();
         let reasons = self.endpoints.iter().filter_map(|endpoint| endpoint.reason().as_ref().map(Error::echo));
@@ -337,12 +341,26 @@ mod tests {
     use crate::transport::from_fn;
 
     #[test]
+    fn the_only_endpoint_takes_calls_while_a_slow_one_tries_it() {
+        let fake = Box::new(from_fn("fake", |_| Ok(Reply::json(""))));
+        let balancer = Balancer::new(vec![fake], Balance::LeastBusy);
+        let past = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+        balancer.endpoints[0].health().note(Sign::Unreachable, false, past);
+        balancer.endpoints[0].troubled.store(true, Ordering::Relaxed);
+        assert_eq!(balancer.pick(&[], NOWHERE), Some((0, true)));
+        assert_eq!(balancer.pick(&[], NOWHERE), Some((0, false)));
+        // That it cannot be connected to is known again.
+        balancer.endpoints[0].note(Sign::Unreachable, true);
+        assert_eq!(balancer.pick(&[], NOWHERE), None);
+    }
+
+    #[test]
     fn of_calls_that_come_together_one_tries_an_endpoint() {
         const CALLS: usize = 4;
         let fake = || Box::new(from_fn("fake", |_| Ok(Reply::json("")))) as Box<dyn Transport>;
         for _ in 0..500 {
             let balancer = Balancer::new(vec![fake(), fake()], Balance::Priority);
-            let past = Instant::now().checked_sub(std::time::Duration::from_secs(60)).unwrap();
+            let past = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
             balancer.endpoints[0].health().note(Sign::Unreachable, false, past);
             balancer.endpoints[0].troubled.store(true, Ordering::Relaxed);
             let together = Barrier::new(CALLS);

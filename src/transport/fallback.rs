@@ -12,7 +12,7 @@ use super::breaker::{Breaker, BreakerState, Cause, Sign};
 use super::{BoxFuture, Call, Reply, Transport};
 use crate::{Error, ErrorKind, InfoRequest, Method, Outcome};
 
-/// How long gRPC may take to answer a probe,
+/// How long an endpoint of gRPC may take to answer a probe,
 const PROBE: Duration = Duration::from_secs(1);
 /// and how many it must answer in a row.
 const PROBES: u32 = 2;
@@ -108,11 +108,11 @@ impl Probe {
     async fn run(&self) -> bool {
         for _ in 0..PROBES {
             let request = InfoRequest::new();
-            let now = Instant::now();
-            let call = Call::new(Method::Info.name(), Some(Method::Info), &request, now, Some(now + PROBE));
-            let probed = tokio::time::timeout(PROBE, self.route.first.probe(&call)).await;
+            let name = Method::Info.name();
+            let call = |began, end| Call::new(name, Some(Method::Info), &request, began, Some(end));
+            let probed = self.route.first.probe(PROBE, call).await;
             // An answer that is an error is none that calls should go back to.
-            let answered = probed.is_ok_and(|reply| reply.and_then(Reply::read::<crate::InfoResult>).is_ok());
+            let answered = probed.is_some_and(|reply| reply.read::<crate::InfoResult>().is_ok());
             if !answered {
                 return false;
             }

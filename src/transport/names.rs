@@ -88,7 +88,9 @@ impl Names {
             tokio::spawn(async move {
                 // Whatever ends the task, its runtime for one, the next check can be made.
                 let _done = Checking(&names.0.checking);
-                if let Err(error) = names.resolve().await {
+                // A lookup that hangs does not keep others from being made.
+                let checked = tokio::time::timeout(RECHECK, names.check()).await;
+                if let Err(error) = checked.unwrap_or_else(|elapsed| Err(elapsed.into())) {
                     tracing::debug!(host = names.0.host, %error, "name not resolved again");
                 }
                 names.known().checked = Instant::now();
@@ -96,22 +98,40 @@ impl Names {
         }
     }
 
-    /// The addresses now. Starts with another one each time, so that several connections are spread over them.
-    async fn resolve(&self) -> io::Result<Vec<IpAddr>> {
+    /// Finds out whether the name has lost an address since the last time.
+    async fn check(&self) -> io::Result<()> {
+        let now: BTreeSet<_> = self.look_up().await?.into_iter().collect();
+        let mut known = self.known();
+        let has_lost = !known.addresses.is_subset(&now);
+        known.addresses = now;
+        drop(known);
+        if has_lost {
+            tracing::info!(host = self.0.host, "the name has moved to other addresses; connections are made anew");
+            self.next_generation();
+        }
+        Ok(())
+    }
+
+    async fn look_up(&self) -> io::Result<Vec<IpAddr>> {
         let Some(host) = &self.0.host else { return Ok(Vec::new()) };
-        let mut addresses = (self.0.lookup)(host.clone()).await?;
+        let addresses = (self.0.lookup)(host.clone()).await?;
         if addresses.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
         }
-        let now: BTreeSet<_> = addresses.iter().copied().collect();
-        let mut known = self.known();
-        let has_lost = !known.addresses.is_subset(&now);
-        *known = Known { addresses: now, checked: Instant::now() };
-        drop(known);
-        if has_lost {
-            tracing::info!(host, "the name has moved to other addresses; connections are made anew");
-            self.next_generation();
+        Ok(addresses)
+    }
+
+    /// The addresses now, for a connection. Starts with another one each time, so that several connections are spread over
+    /// them.
+    ///
+    /// What is missing among them decides nothing: a name may answer with some of its addresses at a time, and if that gave
+    /// up the connections to the others, each connection would give up those before it.
+    async fn resolve(&self) -> io::Result<Vec<IpAddr>> {
+        let mut addresses = self.look_up().await?;
+        if addresses.is_empty() {
+            return Ok(addresses);
         }
+        self.known().addresses.extend(&addresses);
         // The family that the system put first stays first.
         let first = addresses[0].is_ipv4();
         addresses.sort_by_key(|address| address.is_ipv4() != first);
@@ -171,5 +191,45 @@ impl reqwest::dns::Resolve for Names {
             let addresses = names.resolve().await?.into_iter().map(|ip| SocketAddr::new(ip, 0));
             Ok(Box::new(addresses.collect::<Vec<_>>().into_iter()) as reqwest::dns::Addrs)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_answers_with_one_address_at_a_time_gives_up_no_connection_for_a_new_one() {
+        let turn = Arc::new(AtomicUsize::new(0));
+        let lookup: Lookup = Arc::new(move |_| {
+            let last = u8::try_from(turn.fetch_add(1, Ordering::Relaxed) % 8).unwrap();
+            Box::pin(std::future::ready(Ok(vec![IpAddr::from([127, 0, 0, last])])))
+        });
+        let names = Names::of(Some("centrifugo.test".into()), Some(lookup));
+        for _ in 0..20 {
+            assert_eq!(names.resolve().await.unwrap().len(), 1);
+            assert_eq!(names.generation(), 0);
+        }
+        tokio::time::advance(RECHECK).await;
+        assert_eq!(names.generation(), 0);
+        tokio::task::yield_now().await;
+        assert_eq!(names.generation(), 1, "it is checked every 30 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lookup_that_hangs_keeps_no_later_one_from_being_made() {
+        let lookups = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&lookups);
+        let lookup: Lookup = Arc::new(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Box::pin(std::future::pending())
+        });
+        let names = Names::of(Some("centrifugo.test".into()), Some(lookup));
+        for _ in 0..3 {
+            tokio::time::sleep(2 * RECHECK).await;
+            names.generation();
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(lookups.load(Ordering::Relaxed), 3);
     }
 }

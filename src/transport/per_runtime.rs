@@ -8,8 +8,9 @@ use std::sync::{PoisonError, RwLock};
 
 use tokio::runtime::{Handle, Id};
 
-/// Enough for the runtimes that run at once; what is forgotten is made anew when it is needed.
-const MAX_RUNTIMES: usize = 16;
+/// More than run at once, where there is one for each core: with fewer, each call of one would cost another its connections.
+/// What is forgotten, of those that have ended, costs little memory until then.
+const MAX_RUNTIMES: usize = 512;
 
 /// One `T` for each runtime that asked for it lately.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ mod tests {
     #[test]
     fn a_runtime_gets_back_its_own() {
         let all = PerRuntime::new();
-        let runtimes: Vec<_> = (0..3).map(|_| Builder::new_current_thread().build().unwrap()).collect();
+        let runtimes: Vec<_> = (0..128).map(|_| Builder::new_current_thread().build().unwrap()).collect();
         for _ in 0..2 {
             for (number, runtime) in runtimes.iter().enumerate() {
                 assert_eq!(runtime.block_on(async { all.get(|_| true, || Ok::<_, Infallible>(number)) }), Ok(number));
@@ -72,7 +73,7 @@ mod tests {
     #[test]
     fn runtimes_that_come_and_go_leave_a_bounded_number_behind() {
         let all = PerRuntime::new();
-        for number in 0..100 {
+        for number in 0..MAX_RUNTIMES + 10 {
             let runtime = Builder::new_current_thread().build().unwrap();
             assert_eq!(runtime.block_on(async { all.get(|_| true, || Ok::<_, Infallible>(number)) }), Ok(number));
         }

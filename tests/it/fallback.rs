@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::authority::Authority;
+use crate::faults::backlog::Backlog;
 use crate::faults::h2script::{self, Reply};
 use crate::faults::proxy::{End, Proxy};
 use crate::faults::tally::Server as Script;
@@ -355,6 +356,24 @@ async fn two_answers_in_a_row_close_the_breaker_and_one_does_not() {
     assert_eq!(probes.load(Ordering::SeqCst), 4);
     tokio::task::yield_now().await;
     assert_eq!(*seen.lock().unwrap(), [State::HalfOpen, State::Open, State::HalfOpen, State::Closed]);
+}
+
+#[tokio::test]
+async fn an_endpoint_where_connecting_hangs_does_not_keep_a_probe_from_the_next() {
+    let server = start().await;
+    let (silent, proxy) = (Backlog::fill().await, absent(&server).await);
+    let config = Config::grpc(silent.url()).endpoint(proxy.url()).fallback(Config::http(server.http_url()));
+    let client = Client::new(config.retry(Retry::off())).unwrap();
+    publish(&client).await.unwrap();
+    assert_eq!((state(&client), calls(&server)), (State::Open, (0, 1)));
+    proxy.accept();
+    pass(7 * SECOND).await;
+    publish(&client).await.unwrap();
+    becomes(&client, State::HalfOpen).await;
+    let ended = client.breaker().unwrap();
+    let ended =
+        within(5 * SECOND, async move { *{ ended }.wait_for(|now| *now != State::HalfOpen).await.unwrap() }).await;
+    assert_eq!(ended, State::Closed);
 }
 
 #[tokio::test]
