@@ -483,7 +483,7 @@ impl Handover {
     }
 
     /// Takes note that the server did not process the body: it is as if it had never been handed over.
-    #[cfg(any(test, feature = "grpc"))]
+    #[cfg(any(test, feature = "grpc", feature = "http"))]
     pub(crate) fn give_back(&self) {
         let given = |now: u32| now >> NUMBER == self.body && now & STATE == TAKEN;
         let back = |now: u32| given(now).then_some(now & !STATE | PENDING);
