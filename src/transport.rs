@@ -142,6 +142,7 @@ where
 }
 
 /// A request on its way: which method, and its body in whichever form the transport wants.
+#[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "for the balancer"))]
 pub struct Call<'a> {
     method: &'a str,
     known: Option<Method>,
@@ -152,7 +153,6 @@ pub struct Call<'a> {
     /// Whether its deadline is the attempt's own, and not the caller's.
     ends_attempt: bool,
     place: AtomicUsize,
-    #[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "for the balancer"))]
     avoided: usize,
 }
 
