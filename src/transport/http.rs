@@ -108,10 +108,10 @@ impl Http {
         if let Some(source) = &self.token {
             request.headers_mut().insert(AUTHORIZATION, config::bearer(source).await?);
         }
-        let body = Latched { body: Some(body), handover };
+        let body = Latched { body: Some(body), handover: handover.clone() };
         *request.body_mut() = Some(reqwest::Body::wrap(body));
 
-        let failed = |error: reqwest::Error| error_of(error, call.handover());
+        let failed = |error: reqwest::Error| error_of(error, &handover);
         let generation = self.names.generation();
         let make = || self.client.get().map(|client| (generation, client));
         let (_, client) = self.clients.get(|(of, _)| *of == generation, make)?;
@@ -307,6 +307,7 @@ fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
         let what = "the connection ended before the request was sent; is this the port of the server's HTTP API?";
         Error::new(ErrorKind::Lost, what).with_outcome(Outcome::NotSent)
     } else if causes(&error).any(super::never_processed) {
+        handover.give_back();
         Error::new(ErrorKind::Lost, "the connection ended without an answer").with_outcome(Outcome::NotSent)
     } else if parse {
         Error::protocol("the answer is not HTTP; is this the port of the server's HTTP API?")

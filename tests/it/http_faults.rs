@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::authority::Authority;
 use crate::faults::backlog::Backlog;
 use crate::faults::h1script::{self, Connection, Reply, head};
+use crate::faults::h2script::{self, REFUSED_STREAM};
 use crate::faults::proxy::{End, Proxy};
 use crate::faults::tls_peers::{Flaw, Peer};
 use crate::faults::within;
@@ -61,6 +62,21 @@ async fn a_refused_connection_costs_no_time_and_the_call_goes_to_the_next_endpoi
         within(SECOND, client.publish(request())).await.unwrap();
         assert_eq!(server.applied("news"), published);
     }
+}
+
+#[tokio::test]
+async fn a_call_that_one_endpoint_refused_and_that_never_reached_the_next_was_not_sent() {
+    let (refusing, silent) = (h2script::replying(|_| h2script::Reply::reset(REFUSED_STREAM)), Backlog::fill().await);
+    // Another test may have installed it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http2 = reqwest::Client::builder().no_proxy().retry(reqwest::retry::never()).http2_prior_knowledge();
+    let config = Config::http(format!("{}/api", refusing.url())).endpoint(format!("{}/api", silent.url()));
+    let config = config.balance(Balance::Priority).retry(Retry::off()).timeout(SECOND / 2);
+    let client = Client::new(config.reqwest_client(http2.build().unwrap())).unwrap();
+    let error = publish(&client).await.unwrap_err();
+    assert_error(&error, ErrorKind::Timeout, Outcome::NotSent, 1);
+    assert_eq!(error.endpoint(), Some(&format!("{}/api", silent.url())[..]));
+    assert_eq!((refusing.tally.arrived().len(), refusing.tally.applied().len()), (1, 0));
 }
 
 #[tokio::test]
