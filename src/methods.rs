@@ -202,7 +202,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
         /// Records what became of a push notification. Centrifugo PRO only.
         UpdatePushStatus => update_push_status(UpdatePushStatusRequest { analytics_uid: String, status: String })
-            -> UpdatePushStatusResult, repeat always;
+            -> UpdatePushStatusResult, repeat never;
 
         /// Cancels a push notification that is still to be sent. Centrifugo PRO only.
         CancelPush => cancel_push(CancelPushRequest { uid: String }) -> CancelPushResult, repeat always;

@@ -112,7 +112,8 @@ impl Retry {
         self
     }
 
-    /// Whether a `publish` or `broadcast` without an idempotency key is given one. On unless set.
+    /// Whether a `publish` or `broadcast` without an idempotency key is given one. On unless set. Calls given as JSON stay as
+    /// they are, and so do batches, which have [a setting of their own](crate::Batch::idempotency_keys).
     ///
     /// Without, it is repeated only if it certainly was not carried out. The server keeps every key for 5 minutes, which at
     /// 50,000 publications a second is 15 million of them; consider to turn them off there. Brokers that know no keys

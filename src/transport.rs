@@ -225,6 +225,11 @@ impl<'a> Call<'a> {
     }
 
     #[cfg(any(feature = "grpc", feature = "http"))]
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    #[cfg(any(feature = "grpc", feature = "http"))]
     pub(crate) fn goes_to(&self, place: usize) {
         self.place.store(place, Ordering::Relaxed);
     }
@@ -383,8 +388,8 @@ pub(crate) fn of_http_status(status: ::http::StatusCode, headers: &::http::Heade
         413 => refused(ErrorKind::TooLarge, ""),
         429 => refused(ErrorKind::Unavailable, "").overload(),
         502 | 503 => Error::new(ErrorKind::Unavailable, said("")),
-        408 => refused(ErrorKind::Timeout, ""),
-        504 => Error::new(ErrorKind::Timeout, said("")),
+        // Proxies answer 408 also when the server has not answered in time.
+        408 | 504 => Error::new(ErrorKind::Timeout, said("")),
         500 => {
             Error::protocol(said(": if this is a read, what it found may hold data that is not JSON; gRPC returns it"))
         }

@@ -37,6 +37,7 @@ struct Endpoint {
     /// Whether `health` has something to say, so that a call without trouble need not lock it.
     troubled: AtomicBool,
     health: Mutex<Health>,
+    losses: Losses,
     /// Why no connection could be made lately.
     reason: Mutex<Option<Error>>,
 }
@@ -63,6 +64,7 @@ impl Balancer {
             in_flight: AtomicUsize::new(0),
             troubled: AtomicBool::new(false),
             health: Mutex::default(),
+            losses: Losses::default(),
             reason: Mutex::default(),
         });
         Self { endpoints: endpoints.collect(), balance }
@@ -278,6 +280,23 @@ impl Endpoint {
     }
 }
 
+/// When calls were lost. Those that end with one connection are one loss, however many they are.
+#[derive(Debug, Default)]
+pub(super) struct Losses(Mutex<Option<Instant>>);
+
+impl Losses {
+    /// Takes note of a call that is lost now, and began then. Whether it is a loss of its own: it was not under way at the
+    /// last one.
+    pub(super) fn begin(&self, began: Instant) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = last.is_none_or(|last| began > last);
+        if is_new {
+            *last = Some(Instant::now());
+        }
+        is_new
+    }
+}
+
 /// A call on its way to an endpoint. However it ends, it is counted and taken note of.
 struct UnderWay<'a> {
     endpoint: &'a Endpoint,
@@ -299,6 +318,9 @@ impl Drop for UnderWay<'_> {
         // The client drops a call whose deadline passes.
         if self.sign == Sign::Nothing && self.call.has_waited_in_vain() {
             self.sign = Sign::TimedOut;
+        }
+        if self.sign == Sign::Lost && !self.trial && !self.endpoint.losses.begin(self.call.began()) {
+            self.sign = Sign::Nothing;
         }
         if self.sign != Sign::Nothing || self.trial {
             self.endpoint.note(self.sign, self.trial);

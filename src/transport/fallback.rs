@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::balancer::{Balancer, never_arrived};
+use super::balancer::{Balancer, Losses, never_arrived};
 use super::breaker::{Breaker, BreakerState, Cause, Sign};
 use super::{BoxFuture, Call, Reply, Transport};
 use crate::{Error, ErrorKind, InfoRequest, Method, Outcome};
@@ -28,6 +28,7 @@ pub(crate) struct Route {
 struct Fallback {
     http: Balancer,
     breaker: Mutex<Breaker>,
+    losses: Losses,
     /// Whether the breaker has something to say, so that a call without trouble need not lock it.
     troubled: AtomicBool,
     state: watch::Sender<BreakerState>,
@@ -38,6 +39,7 @@ impl Route {
         let fallback = http.map(|http| Fallback {
             http: http.behind(&first),
             breaker: Mutex::new(Breaker::new()),
+            losses: Losses::default(),
             troubled: AtomicBool::new(false),
             state: watch::Sender::new(BreakerState::Closed),
         });
@@ -73,6 +75,7 @@ impl Route {
         let sent = self.first.send(call).await;
         end.note(match &sent {
             Ok(_) => Sign::Answered,
+            Err(error) if error.kind() == ErrorKind::Lost && !fallback.losses.begin(call.began()) => Sign::Nothing,
             Err(error) => sign(error),
         });
         match sent {

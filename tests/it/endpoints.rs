@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use centrifugo_api::{Balance, Client, Config, Error, ErrorKind, Outcome, PublishRequest, Retry, Tls};
+use centrifugo_api::{Balance, BreakerState, Client, Config, Error, ErrorKind, Outcome, PublishRequest, Retry, Tls};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -18,7 +18,7 @@ use crate::faults::port::Port;
 use crate::faults::proxy::{End, Proxy};
 use crate::faults::tally::{Server, Tally};
 use crate::faults::tls_peers::{Flaw, Peer};
-use crate::faults::{soon, within};
+use crate::faults::{h1script, soon, within};
 use crate::servers::Nobody;
 
 /// Long for what happens at once, even on a busy machine.
@@ -638,4 +638,31 @@ async fn what_is_not_http2_at_an_endpoint_is_passed_over_for_one_that_is() {
     let client = client(&[web.url(), server.url()], Balance::Priority);
     within(AT_ONCE, publish(&client, 0)).await.unwrap();
     assert_eq!(applied(&[&server.tally]), (1, 1));
+}
+
+#[tokio::test]
+async fn calls_that_are_lost_with_one_connection_are_one_loss() {
+    let server = h2script::start(|mut connection| async move {
+        if connection.number == 0 {
+            let requests = connection.requests(20).await?;
+            drop(requests);
+            return connection.reset();
+        }
+        connection.serve().await
+    });
+    let http = h1script::replying(|_| h1script::Reply::result());
+    let config = Config::grpc(server.url()).fallback(Config::http(http.api_url())).retry(Retry::off());
+    let client = Client::new(config).unwrap();
+    let mut calls = JoinSet::new();
+    for n in 0..20 {
+        let client = client.clone();
+        calls.spawn(async move { publish(&client, n).await });
+    }
+    for outcome in within(AT_ONCE, calls.join_all()).await {
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Lost);
+    }
+    assert!(client.endpoints().iter().all(|endpoint| endpoint.available));
+    assert_eq!(*client.breaker().unwrap().borrow(), BreakerState::Closed);
+    within(AT_ONCE, publish(&client, 20)).await.unwrap();
+    assert_eq!((server.tally.applied().len(), http.tally.applied().len()), (1, 0));
 }

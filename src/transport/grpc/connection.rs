@@ -324,7 +324,7 @@ impl Dialer {
 
     /// Asks the server for signs of life half as often as the connection did that it ended for that.
     fn calm_down(&self, had: Option<Duration>) {
-        let calmer = had.map(|interval| (interval * 2).min(MAX_KEEPALIVE).max(interval));
+        let calmer = had.map(|interval| interval.saturating_mul(2).min(MAX_KEEPALIVE).max(interval));
         let mut keepalive = self.keepalive();
         *keepalive = (*keepalive).max(calmer);
         tracing::warn!(endpoint = %self.origin, keepalive = ?*keepalive, "the server finds the signs of life that it is asked for too many; there will be fewer");
@@ -458,7 +458,7 @@ impl Connection {
     }
 
     fn is_open(&self, generation: u64) -> bool {
-        generation == self.generation && !self.record.is_retired() && !self.sender.is_closed()
+        self.generation >= generation && !self.record.is_retired() && !self.sender.is_closed()
     }
 }
 
@@ -510,11 +510,18 @@ fn is_not_grpc<T>(response: &Response<T>) -> bool {
 }
 
 /// Something answered in plain HTTP where gRPC was expected.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("the answer is not gRPC: HTTP status {status}")]
 pub(crate) struct NotGrpc {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+}
+
+/// Shows no header: a proxy may set a cookie.
+impl fmt::Debug for NotGrpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NotGrpc").field(&self.status).finish()
+    }
 }
 
 /// The answer ended after it had begun, and before its status: whatever the reason given, if there is one, the server has
