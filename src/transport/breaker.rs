@@ -14,6 +14,9 @@ const OUTAGE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_sec
 /// The same where there is no gRPC at all.
 const ABSENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 
+/// Trouble that comes this soon after calls have returned is the same trouble, and waited out for longer.
+const STABLE: Duration = Duration::from_secs(60);
+
 /// Which transport carries the calls of a client with a [fallback](crate::Config::fallback).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -53,14 +56,30 @@ pub(super) enum Sign {
 /// The breaker's state. It is told what happens and when, and has no clock of its own.
 #[derive(Debug)]
 pub(super) enum Breaker {
-    Closed { failures: u32, first: Option<Instant> },
-    Open { cause: Cause, opened: u32, until: Instant },
-    HalfOpen { cause: Cause, opened: u32 },
+    /// `returned`: when calls came back last, and how often in a row it had been opened by then.
+    Closed {
+        failures: u32,
+        first: Option<Instant>,
+        returned: Option<(u32, Instant)>,
+    },
+    Open {
+        cause: Cause,
+        opened: u32,
+        until: Instant,
+    },
+    HalfOpen {
+        cause: Cause,
+        opened: u32,
+    },
 }
 
 impl Breaker {
     pub(super) fn new() -> Self {
-        Self::Closed { failures: 0, first: None }
+        Self::closed(None)
+    }
+
+    fn closed(returned: Option<(u32, Instant)>) -> Self {
+        Self::Closed { failures: 0, first: None, returned }
     }
 
     pub(super) fn state(&self) -> BreakerState {
@@ -75,11 +94,11 @@ impl Breaker {
     /// now, if they do.
     pub(super) fn note(&mut self, sign: Sign, usable: bool, now: Instant) -> Option<Cause> {
         // A call that began before the breaker opened tells nothing new.
-        let Self::Closed { failures, first } = self else { return None };
+        let Self::Closed { failures, first, returned } = self else { return None };
         let cause = match sign {
             Sign::Nothing => return None,
             Sign::Answered => {
-                *self = Self::new();
+                *self = Self::closed(*returned);
                 return None;
             }
             Sign::Absent => Cause::Absent,
@@ -98,7 +117,9 @@ impl Breaker {
         if !usable {
             return None;
         }
-        *self = Self::opened(cause, 1, now);
+        let before = returned.filter(|(_, at)| now.saturating_duration_since(*at) < STABLE);
+        let opened = before.map_or(1, |(opened, _)| opened.saturating_add(1));
+        *self = Self::opened(cause, opened, now);
         Some(cause)
     }
 
@@ -125,7 +146,11 @@ impl Breaker {
     /// Takes note of the end of a probe.
     pub(super) fn probed(&mut self, well: bool, now: Instant) {
         if let Self::HalfOpen { cause, opened } = *self {
-            *self = if well { Self::new() } else { Self::opened(cause, opened.saturating_add(1), now) };
+            *self = if well {
+                Self::closed(Some((opened, now)))
+            } else {
+                Self::opened(cause, opened.saturating_add(1), now)
+            };
         }
     }
 }

@@ -42,6 +42,8 @@ struct Model {
     /// Why it is open, and how often in a row it was opened.
     cause: Option<Cause>,
     opened: u32,
+    /// When calls returned last.
+    returned: Option<Instant>,
 }
 
 impl Model {
@@ -59,7 +61,8 @@ impl Model {
         let cool_down = f64::min(shortest * f64::from(opened - 1).exp2(), longest);
         let real = (*until - now).as_secs_f64();
         assert!((cool_down * 0.799..=cool_down * 1.201).contains(&real), "{opened}: {real} beside {cool_down}");
-        *self = Self { state: BreakerState::Open, failures: Vec::new(), cause: Some(cause), opened };
+        let returned = self.returned;
+        *self = Self { state: BreakerState::Open, failures: Vec::new(), cause: Some(cause), opened, returned };
     }
 
     /// How many of the failures are of the last 10 seconds.
@@ -101,7 +104,8 @@ impl Model {
         };
         assert_eq!(opened, expected, "after {sign:?}");
         if let Some(cause) = opened {
-            self.open(cause, 1, breaker, now);
+            let again = self.returned.is_some_and(|returned| now - returned < Duration::from_secs(60));
+            self.open(cause, if again { self.opened + 1 } else { 1 }, breaker, now);
         }
     }
 
@@ -117,7 +121,10 @@ impl Model {
     fn probed(&mut self, well: bool, breaker: &mut Breaker, now: Instant) {
         breaker.probed(well, now);
         match (self.state, self.cause) {
-            (BreakerState::HalfOpen, _) if well => self.close(),
+            (BreakerState::HalfOpen, _) if well => {
+                self.close();
+                self.returned = Some(now);
+            }
             (BreakerState::HalfOpen, Some(cause)) => self.open(cause, self.opened + 1, breaker, now),
             _ => {}
         }
@@ -131,7 +138,7 @@ proptest! {
     fn a_breaker_is_what_its_rules_make_of_it(steps in steps(), seed: u64) {
         fastrand::seed(seed);
         let (mut breaker, mut now) = (Breaker::new(), Instant::now());
-        let mut model = Model { state: BreakerState::Closed, failures: Vec::new(), cause: None, opened: 0 };
+        let mut model = Model { state: BreakerState::Closed, failures: Vec::new(), cause: None, opened: 0, returned: None };
         for step in steps {
             match step {
                 Step::Wait(wait) => now += wait,
