@@ -41,12 +41,15 @@ pub(crate) struct Gate {
     /// [`CALL`] for each call that runs, and [`CLOSED`]. In one, so that the calls that run when it is closed are certain.
     state: AtomicU64,
     cut: AtomicBool,
-    /// Woken when the last call ends, and when calls are cut off.
+    /// Woken when the last call ends.
     turned: Notify,
+    /// Woken when calls are cut off. All calls wait there, so those of different threads keep out of each other's way.
+    cuts: [Notify; SHARDS],
     /// How the calls ended that ran when it was closed. Locked while one of them leaves, so that each is counted once.
     ended: Mutex<Closed>,
 }
 
+const SHARDS: usize = 16;
 const CLOSED: u64 = 1;
 const CALL: u64 = 2;
 
@@ -94,22 +97,15 @@ impl Gate {
 
     /// Ends when running calls are to be cut off.
     pub(crate) async fn cut(&self) {
-        self.turned_when(|| self.cut.load(Ordering::SeqCst)).await;
-    }
-
-    async fn turned_when(&self, is_so: impl Fn() -> bool) {
-        loop {
-            let turned = self.turned.notified();
-            if is_so() {
-                return;
-            }
-            turned.await;
+        thread_local! {
+            static SHARD: usize = fastrand::usize(..SHARDS);
         }
+        turned(&self.cuts[SHARD.with(|shard| *shard)], || self.cut.load(Ordering::SeqCst)).await;
     }
 
     pub(crate) async fn close(&self, timeout: Duration) -> Closed {
         self.state.fetch_or(CLOSED, Ordering::SeqCst);
-        let ended = || self.turned_when(|| self.running() == 0);
+        let ended = || turned(&self.turned, || self.running() == 0);
         let patience = Instant::now().checked_add(timeout);
         let in_time = if let Some(until) = patience {
             tokio::time::timeout_at(until, ended()).await.is_ok()
@@ -119,12 +115,23 @@ impl Gate {
         };
         if !in_time {
             self.cut.store(true, Ordering::SeqCst);
-            self.turned.notify_waiters();
+            self.cuts.iter().for_each(Notify::notify_waiters);
             // Whether they all do or not, it ends here.
             let _ = tokio::time::timeout(GRACE, ended()).await;
         }
         let ended = self.ended();
         Closed { unknown: ended.unknown + self.running(), ..*ended }
+    }
+}
+
+/// Waits until something is so, of which `notify` tells that it may be.
+async fn turned(notify: &Notify, is_so: impl Fn() -> bool) {
+    loop {
+        let turned = notify.notified();
+        if is_so() {
+            return;
+        }
+        turned.await;
     }
 }
 

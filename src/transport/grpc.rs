@@ -7,7 +7,6 @@ mod connection;
 mod greeting;
 
 use std::error::Error as StdError;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,6 @@ use url::Url;
 use self::connection::{Connection, Connections, CutOff, NotGrpc, is_from_server};
 use super::names::Names;
 use super::{BoxFuture, Call, Handover, Reply, Transport, hint};
-use crate::attempts::unless;
 use crate::config::{self, Config, GrpcSettings, TokenSource};
 use crate::error::{RetryAfter, causes};
 use crate::{ApiError, Error, ErrorKind, Method, Outcome};
@@ -97,24 +95,7 @@ impl Grpc {
         let mut connections = self.connections.number() + 1;
         loop {
             let connection = self.connections.get().await?;
-            let mut sent = pin!(self.send_on(&connection, handover.clone(), method, token.as_ref(), &body));
-            // A connection that ends under load may forget calls that it has not begun, and never say so.
-            let sent = match unless(sent.as_mut(), connection.ended()).await {
-                Some(sent) => sent,
-                None => match handover.anew() {
-                    Some(next) => {
-                        connection.retire();
-                        connections -= 1;
-                        if connections > 0 {
-                            handover = next;
-                            continue;
-                        }
-                        let lost = Error::new(ErrorKind::Lost, "the connection ended before the call began");
-                        return Err(lost.with_outcome(Outcome::NotSent));
-                    }
-                    None => sent.await,
-                },
-            };
+            let sent = self.send_on(&connection, handover.clone(), method, token.as_ref(), &body).await;
             let status = match sent {
                 Ok(reply) => return Ok(reply),
                 Err(status) => status,

@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use hyper::rt::Executor;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tower_service::Service;
@@ -152,7 +152,7 @@ enum Look {
 }
 
 impl Slot {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // The state is whole between any two statements, so a panic elsewhere cannot have broken it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -301,9 +301,9 @@ impl Dialer {
             .handshake(TokioIo::new(greeted))
             .await?;
         let dialer = Arc::clone(self);
-        let record = Arc::<Record>::default();
-        let ends = Ends(Arc::clone(&record));
-        // Ends when the connection takes no more calls, or with the last clone of `sender`.
+        let record = Arc::new(Record { sender: Mutex::new(Some(sender)), ..Record::default() });
+        let ends = Ends(Arc::downgrade(&record));
+        // Ends when the connection takes no more calls, or when there is nobody left who could make one.
         tokio::spawn(async move {
             let _ends = ends;
             let endpoint = &dialer.origin;
@@ -314,10 +314,10 @@ impl Dialer {
             }
         });
         greeting::wait(greeting).await?;
-        Ok(Connection { sender, generation, record })
+        Ok(Connection { generation, record })
     }
 
-    fn keepalive(&self) -> std::sync::MutexGuard<'_, Option<Duration>> {
+    fn keepalive(&self) -> MutexGuard<'_, Option<Duration>> {
         // Whole between any two statements, so a panic elsewhere cannot have broken it.
         self.keepalive.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -411,45 +411,43 @@ impl From<DialError> for Error {
 /// A connection that calls share. It is cheap to clone, and it lives as long as its runtime.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
-    sender: SendRequest<Body>,
     /// Of the [`Names`] when it was dialled.
     generation: u64,
     record: Arc<Record>,
 }
 
-/// What the calls on a connection have found out about it.
+/// What the calls on a connection share.
 #[derive(Debug, Default)]
 struct Record {
+    /// The way to the connection, until it ends. A call that is put on it as it ends may be forgotten in its queue, whose
+    /// end is the last sender's: so there is none besides this one.
+    sender: Mutex<Option<SendRequest<Body>>>,
     retired: AtomicBool,
     /// Calls that their callers dropped. h2 counts them for the whole life of the connection.
     dropped: AtomicU32,
-    /// Whether it begins no more calls, and what is told of it.
-    ended: AtomicBool,
-    ends: Notify,
 }
 
-/// Takes note that the connection begins no more calls, however that comes about.
-struct Ends(Arc<Record>);
+/// Takes the way to a connection away that takes no more calls, however that comes about.
+struct Ends(Weak<Record>);
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        self.0.ended.store(true, Ordering::SeqCst);
-        self.0.ends.notify_waiters();
+        if let Some(record) = self.0.upgrade() {
+            let sender = record.sender().take();
+            drop(sender);
+        }
     }
 }
+
+/// The connection has ended, and so the call was not put on it.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection has ended")]
+struct HasEnded;
 
 impl Connection {
     /// Gives it no more calls. A call learns that a connection has ended a moment before the connection's sender does.
     pub(crate) fn retire(&self) {
         self.record.retire();
-    }
-
-    /// Ends when the connection begins no more calls. Those that it has begun may go on.
-    pub(crate) async fn ended(&self) {
-        let ends = self.record.ends.notified();
-        if !self.record.ended.load(Ordering::SeqCst) {
-            ends.await;
-        }
     }
 
     /// Counts a call that its caller dropped, and retires the connection long before that could harm it.
@@ -458,11 +456,20 @@ impl Connection {
     }
 
     fn is_open(&self, generation: u64) -> bool {
-        self.generation >= generation && !self.record.is_retired() && !self.sender.is_closed()
+        self.generation >= generation && !self.record.is_retired() && self.record.takes_calls()
     }
 }
 
 impl Record {
+    fn sender(&self) -> MutexGuard<'_, Option<SendRequest<Body>>> {
+        // Whole between any two statements, so a panic elsewhere cannot have broken it.
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn takes_calls(&self) -> bool {
+        self.sender().as_ref().is_some_and(|sender| !sender.is_closed())
+    }
+
     fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }
@@ -483,14 +490,14 @@ impl Service<Request<Body>> for Connection {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.sender.poll_ready(cx).map_err(Into::into)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let sent = self.sender.send_request(request);
+        let sent = self.record.sender().as_mut().map(|sender| sender.send_request(request));
         Box::pin(async move {
-            let mut response = sent.await?;
+            let mut response = sent.ok_or(HasEnded)?.await?;
             if is_not_grpc(&response) {
                 let (head, _) = response.into_parts();
                 return Err(NotGrpc { status: head.status, headers: head.headers }.into());
