@@ -38,40 +38,57 @@ pub struct Closed {
 /// Counts the calls that run, and lets no more begin once it is closed.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    /// [`CALL`] for each call that runs, and [`CLOSED`]. In one, so that the calls that run when it is closed are certain.
-    state: AtomicU64,
+    lanes: [Lane; LANES],
     cut: AtomicBool,
-    /// Woken when the last call ends.
+    /// Woken when the last call of a lane ends.
     turned: Notify,
-    /// Woken when calls are cut off. All calls wait there, so those of different threads keep out of each other's way.
-    cuts: [Notify; SHARDS],
     /// How the calls ended that ran when it was closed. Locked while one of them leaves, so that each is counted once.
     ended: Mutex<Closed>,
 }
 
-const SHARDS: usize = 16;
+const LANES: usize = 16;
 const CLOSED: u64 = 1;
 const CALL: u64 = 2;
+
+/// A part of the calls. Threads have lanes of their own, more or less, and so do not wait for each other's memory.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Lane {
+    /// [`CALL`] for each call that runs, and [`CLOSED`]. In one, so that the calls that run when it is closed are certain.
+    state: AtomicU64,
+    /// Woken when calls are cut off.
+    cut: Notify,
+}
+
+/// The lane of this thread.
+fn lane() -> usize {
+    thread_local! {
+        static LANE: usize = fastrand::usize(..LANES);
+    }
+    LANE.with(|lane| *lane)
+}
 
 /// A call that runs.
 #[derive(Debug)]
 pub(crate) struct Running<'a> {
     gate: &'a Gate,
+    lane: &'a Lane,
     end: Option<Outcome>,
 }
 
 impl Gate {
     pub(crate) fn enter(&self) -> Result<Running<'_>, Error> {
         let one_more = |state| (state & CLOSED == 0).then_some(state + CALL);
-        match self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more) {
-            Ok(_) => Ok(Running { gate: self, end: None }),
+        let lane = &self.lanes[lane()];
+        match lane.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more) {
+            Ok(_) => Ok(Running { gate: self, lane, end: None }),
             Err(_) => Err(Error::new(ErrorKind::Closed, "the client was closed before the call")),
         }
     }
 
-    fn leave(&self, end: Option<Outcome>) {
+    fn leave(&self, lane: &Lane, end: Option<Outcome>) {
         let one_less = |state| (state & CLOSED == 0).then(|| state - CALL);
-        if self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+        if lane.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
             return;
         }
         let mut ended = self.ended();
@@ -81,13 +98,13 @@ impl Gate {
             Some(Outcome::NotSent) => &mut ended.not_sent,
             Some(Outcome::Unknown) | None => &mut ended.unknown,
         } += 1;
-        if self.state.fetch_sub(CALL, Ordering::SeqCst) == CALL | CLOSED {
+        if lane.state.fetch_sub(CALL, Ordering::SeqCst) == CALL | CLOSED {
             self.turned.notify_waiters();
         }
     }
 
     fn running(&self) -> u64 {
-        self.state.load(Ordering::SeqCst) / CALL
+        self.lanes.iter().map(|lane| lane.state.load(Ordering::SeqCst) / CALL).sum()
     }
 
     fn ended(&self) -> MutexGuard<'_, Closed> {
@@ -97,14 +114,13 @@ impl Gate {
 
     /// Ends when running calls are to be cut off.
     pub(crate) async fn cut(&self) {
-        thread_local! {
-            static SHARD: usize = fastrand::usize(..SHARDS);
-        }
-        turned(&self.cuts[SHARD.with(|shard| *shard)], || self.cut.load(Ordering::SeqCst)).await;
+        turned(&self.lanes[lane()].cut, || self.cut.load(Ordering::SeqCst)).await;
     }
 
     pub(crate) async fn close(&self, timeout: Duration) -> Closed {
-        self.state.fetch_or(CLOSED, Ordering::SeqCst);
+        for lane in &self.lanes {
+            lane.state.fetch_or(CLOSED, Ordering::SeqCst);
+        }
         let ended = || turned(&self.turned, || self.running() == 0);
         let patience = Instant::now().checked_add(timeout);
         let in_time = if let Some(until) = patience {
@@ -115,7 +131,7 @@ impl Gate {
         };
         if !in_time {
             self.cut.store(true, Ordering::SeqCst);
-            self.cuts.iter().for_each(Notify::notify_waiters);
+            self.lanes.iter().for_each(|lane| lane.cut.notify_waiters());
             // Whether they all do or not, it ends here.
             let _ = tokio::time::timeout(GRACE, ended()).await;
         }
@@ -143,7 +159,7 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.gate.leave(self.end);
+        self.gate.leave(self.lane, self.end);
     }
 }
 
