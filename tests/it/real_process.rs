@@ -677,7 +677,7 @@ async fn join_all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary, and takes a minute: see tests/it/soak.rs"]
-async fn a_real_server_under_random_harm_has_what_was_confirmed() {
+async fn a_process_under_random_harm_has_what_was_confirmed() {
     let server = Process::start().await;
     let place = Place { grpc: server.grpc, http: server.http, key: Some(KEY.into()) };
     soak::run_on(&place).await;
