@@ -189,7 +189,7 @@ impl Client {
     }
 
     /// Whether calls go over gRPC or over the fallback, now and when it changes. `None` without a
-    /// [fallback](Config::fallback).
+    /// `Config::fallback`.
     ///
     /// ```no_run
     /// # use centrifugo_api::{BreakerState, Client};

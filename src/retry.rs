@@ -19,7 +19,7 @@ pub(crate) const LAST_REPEAT: Duration = Duration::from_secs(290);
 /// How much longer than the backoff a server can make a caller wait.
 const LONGEST_HINT: Duration = Duration::from_secs(5);
 
-/// When and how often a failed call is repeated: a setting of [`Config`](crate::Config), or of
+/// When and how often a failed call is repeated: a setting of `Config`, or of
 /// [some calls](crate::Client::with_retry).
 ///
 /// A call is repeated if that can help and cannot harm: after passing trouble, and only if it certainly was not carried out

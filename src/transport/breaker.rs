@@ -17,7 +17,7 @@ const ABSENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_s
 /// Trouble that comes this soon after calls have returned is the same trouble, and waited out for longer.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// Which transport carries the calls of a client with a [fallback](crate::Config::fallback).
+/// Which transport carries the calls of a client with a `Config::fallback`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BreakerState {
