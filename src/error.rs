@@ -238,7 +238,7 @@ impl Error {
     }
 
     /// Says that there is no gRPC at the address.
-    #[cfg(any(feature = "grpc", all(feature = "tls", feature = "http")))]
+    #[cfg(feature = "grpc")]
     pub(crate) fn no_grpc(mut self) -> Self {
         self.0.verdict = Verdict::NoGrpc;
         self

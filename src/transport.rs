@@ -420,12 +420,6 @@ pub(crate) fn judge_trust(connect: Error, cause: &(dyn std::error::Error + 'stat
         .chain(crate::error::causes(cause))
         .find_map(|cause| cause.downcast_ref::<rustls::Error>())
     {
-        // The server has a port for HTTP/1.1 only, which is no question of trust.
-        if matches!(tls, rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)) {
-            return connect
-                .and(": the server does not offer HTTP/2 over TLS; is this the port of its gRPC API?")
-                .no_grpc();
-        }
         return connect.and(&format!(": {tls}")).untrusted();
     }
     let _ = cause;
@@ -488,7 +482,6 @@ impl Handover {
     }
 
     /// Takes note that the server did not process the body: it is as if it had never been handed over.
-    #[cfg(any(test, feature = "grpc", feature = "http"))]
     pub(crate) fn give_back(&self) {
         let given = |now: u32| now >> NUMBER == self.body && now & STATE == TAKEN;
         let back = |now: u32| given(now).then_some(now & !STATE | PENDING);

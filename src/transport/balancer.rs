@@ -88,10 +88,11 @@ impl Balancer {
     }
 
     pub(crate) fn status(&self) -> impl Iterator<Item = EndpointStatus> {
-        self.endpoints.iter().map(|endpoint| EndpointStatus {
+        let now = Instant::now();
+        self.endpoints.iter().map(move |endpoint| EndpointStatus {
             transport: endpoint.transport.name(),
             endpoint: endpoint.transport.endpoint().unwrap_or_default(),
-            available: !endpoint.is_troubled() || endpoint.health().standing(Instant::now()) == Standing::In,
+            available: endpoint.standing(now) == Standing::In,
             in_flight: endpoint.in_flight.load(Ordering::Relaxed),
         })
     }
@@ -104,9 +105,8 @@ impl Balancer {
 
     /// Whether every endpoint is left out.
     pub(crate) fn is_out(&self) -> bool {
-        self.endpoints
-            .iter()
-            .all(|endpoint| endpoint.is_troubled() && endpoint.health().standing(Instant::now()) != Standing::In)
+        let now = Instant::now();
+        self.endpoints.iter().all(|endpoint| endpoint.standing(now) != Standing::In)
     }
 
     /// Sends a call to one endpoint, and if it certainly never got there, to the others, each once.
@@ -335,7 +335,7 @@ fn two_of(number: usize) -> (usize, usize) {
 }
 
 /// What an error says about the endpoint.
-fn sign(error: &Error) -> Sign {
+pub(super) fn sign(error: &Error) -> Sign {
     use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unauthenticated, Unavailable};
     use Outcome::{NotSent, Unknown};
     match (error.kind(), error.outcome()) {

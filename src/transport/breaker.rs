@@ -90,16 +90,28 @@ impl Breaker {
         }
     }
 
-    /// Takes note of a call over gRPC. `usable` says whether HTTP could carry the calls instead. Returns why calls leave gRPC
-    /// now, if they do.
-    pub(super) fn note(&mut self, sign: Sign, usable: bool, now: Instant) -> Option<Cause> {
+    /// Why calls have left gRPC, if they have.
+    pub(super) fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Closed { .. } => None,
+            Self::Open { cause, .. } | Self::HalfOpen { cause, .. } => Some(*cause),
+        }
+    }
+
+    /// Whether there is nothing that a success would change.
+    pub(super) fn is_clear(&self) -> bool {
+        matches!(self, Self::Closed { failures: 0, .. })
+    }
+
+    /// Takes note of a call over gRPC. `usable` says whether HTTP could carry the calls instead.
+    pub(super) fn note(&mut self, sign: Sign, usable: bool, now: Instant) {
         // A call that began before the breaker opened tells nothing new.
-        let Self::Closed { failures, first, returned } = self else { return None };
+        let Self::Closed { failures, first, returned } = self else { return };
         let cause = match sign {
-            Sign::Nothing => return None,
+            Sign::Nothing => return,
             Sign::Answered => {
                 *self = Self::closed(*returned);
-                return None;
+                return;
             }
             Sign::Absent => Cause::Absent,
             Sign::AllOut => Cause::Outage,
@@ -109,18 +121,17 @@ impl Breaker {
                 }
                 *failures += 1;
                 if *failures < MAX_FAILURES {
-                    return None;
+                    return;
                 }
                 Cause::Outage
             }
         };
         if !usable {
-            return None;
+            return;
         }
         let before = returned.filter(|(_, at)| now.saturating_duration_since(*at) < STABLE);
         let opened = before.map_or(1, |(opened, _)| opened.saturating_add(1));
         *self = Self::opened(cause, opened, now);
-        Some(cause)
     }
 
     fn opened(cause: Cause, opened: u32, now: Instant) -> Self {

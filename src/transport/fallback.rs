@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::balancer::{Balancer, Losses, never_arrived};
+use super::balancer::{self, Balancer, Losses, never_arrived};
 use super::breaker::{Breaker, BreakerState, Cause, Sign};
-use super::{BoxFuture, Call, Reply, Transport};
-use crate::{Error, ErrorKind, InfoRequest, Method, Outcome};
+use super::{BoxFuture, Call, Reply, Transport, health};
+use crate::{Error, ErrorKind, InfoRequest, Method};
 
 /// How long an endpoint of gRPC may take to answer a probe,
 const PROBE: Duration = Duration::from_secs(1);
@@ -89,10 +89,9 @@ impl Route {
 
     /// Tries gRPC in the background, when it is time.
     fn probe_if_due(self: &Arc<Self>, fallback: &Fallback) {
-        if !fallback.breaker().begin_probe(Instant::now()) {
+        if !fallback.change(|breaker| breaker.begin_probe(Instant::now())) {
             return;
         }
-        fallback.tell(BreakerState::HalfOpen);
         let probe = Probe { route: Arc::clone(self), well: false };
         tokio::spawn(async move {
             let mut probe = probe;
@@ -126,14 +125,8 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        let Some(fallback) = &self.route.fallback else { return };
-        let mut breaker = fallback.breaker();
-        breaker.probed(self.well, Instant::now());
-        fallback.troubled.store(breaker.state() != BreakerState::Closed, Ordering::Relaxed);
-        fallback.tell(breaker.state());
-        drop(breaker);
-        if self.well {
-            tracing::info!("gRPC answers again; calls go over gRPC");
+        if let Some(fallback) = &self.route.fallback {
+            fallback.change(|breaker| breaker.probed(self.well, Instant::now()));
         }
     }
 }
@@ -148,8 +141,25 @@ impl Fallback {
         self.troubled.load(Ordering::Relaxed) && self.breaker().state() != BreakerState::Closed
     }
 
-    fn tell(&self, state: BreakerState) {
-        self.state.send_if_modified(|now| std::mem::replace(now, state) != state);
+    /// Changes the breaker. If that is another state then, tells those who watch, and the log.
+    fn change<T>(&self, change: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut breaker = self.breaker();
+        let changed = change(&mut breaker);
+        self.troubled.store(!breaker.is_clear(), Ordering::Relaxed);
+        let (state, cause) = (breaker.state(), breaker.cause());
+        let is_new = self.state.send_if_modified(|now| std::mem::replace(now, state) != state);
+        drop(breaker);
+        if is_new {
+            match (state, cause) {
+                (BreakerState::Closed, _) => tracing::info!("gRPC answers again; calls go over gRPC"),
+                (BreakerState::HalfOpen, _) => tracing::info!("gRPC is tried again"),
+                (BreakerState::Open, Some(Cause::Absent)) => {
+                    tracing::warn!("there is no gRPC at the address; calls go over HTTP");
+                }
+                (BreakerState::Open, _) => tracing::warn!("gRPC does not answer; calls go over HTTP"),
+            }
+        }
+        changed
     }
 }
 
@@ -170,16 +180,7 @@ impl End<'_> {
         }
         let sign = if sign == Sign::Failed && self.route.first.is_out() { Sign::AllOut } else { sign };
         let usable = !fallback.http.is_out();
-        let mut breaker = fallback.breaker();
-        let opened = breaker.note(sign, usable, Instant::now());
-        fallback.troubled.store(sign != Sign::Answered || breaker.state() != BreakerState::Closed, Ordering::Relaxed);
-        fallback.tell(breaker.state());
-        drop(breaker);
-        match opened {
-            Some(Cause::Absent) => tracing::warn!("there is no gRPC at the address; calls go over HTTP"),
-            Some(Cause::Outage) => tracing::warn!("gRPC does not answer; calls go over HTTP"),
-            None => {}
-        }
+        fallback.change(|breaker| breaker.note(sign, usable, Instant::now()));
     }
 }
 
@@ -194,19 +195,17 @@ impl Drop for End<'_> {
 
 /// What an error says about gRPC.
 fn sign(error: &Error) -> Sign {
-    use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unauthenticated, Unavailable};
-    use Outcome::{NotSent, Unknown};
-    match (error.kind(), error.outcome()) {
-        _ if error.is_no_grpc() => Sign::Absent,
-        // Another way leads to the same server.
-        _ if error.is_overload() => Sign::Answered,
-        // Trust does not come back on another way.
-        (Connect, _) if !error.is_transient() => Sign::Nothing,
-        // Of a connection that is drained, or of a call that never left this side.
-        (Lost | Invalid | TooLarge | Closed | Unauthenticated, NotSent) => Sign::Nothing,
-        (Connect | Lost, _) | (Timeout, NotSent | Unknown) | (Unavailable, Unknown) => Sign::Failed,
-        // An error of the API, of the key or of a limit, which another way would not change.
-        _ => Sign::Answered,
+    if error.is_no_grpc() {
+        return Sign::Absent;
+    }
+    // Trust does not come back on another way.
+    if error.kind() == ErrorKind::Connect && !error.is_transient() {
+        return Sign::Nothing;
+    }
+    match balancer::sign(error) {
+        health::Sign::Answered => Sign::Answered,
+        health::Sign::Unreachable | health::Sign::Lost | health::Sign::TimedOut => Sign::Failed,
+        health::Sign::Nothing => Sign::Nothing,
     }
 }
 

@@ -166,13 +166,15 @@ async fn every_change_is_logged_once() {
         publish(&client).await.unwrap();
     }
     drop(client);
-    assert_eq!((log.opened.load(Ordering::SeqCst), log.closed.load(Ordering::SeqCst)), (1, 1));
+    let count = |events: &AtomicUsize| events.load(Ordering::SeqCst);
+    assert_eq!((count(&log.opened), count(&log.tried), count(&log.closed)), (1, 1, 1));
 }
 
 /// Counts what the breaker says.
 #[derive(Default)]
 struct Log {
     opened: AtomicUsize,
+    tried: AtomicUsize,
     closed: AtomicUsize,
 }
 
@@ -205,6 +207,9 @@ impl tracing::Subscriber for Log {
         }
         if message.0.ends_with("calls go over HTTP") {
             self.opened.fetch_add(1, Ordering::SeqCst);
+        }
+        if message.0 == "gRPC is tried again" {
+            self.tried.fetch_add(1, Ordering::SeqCst);
         }
         if message.0.ends_with("calls go over gRPC") {
             self.closed.fetch_add(1, Ordering::SeqCst);

@@ -79,7 +79,12 @@ impl Model {
     }
 
     fn note(&mut self, sign: Sign, usable: bool, breaker: &mut Breaker, now: Instant) {
-        let opened = breaker.note(sign, usable, now);
+        let before = breaker.state();
+        breaker.note(sign, usable, now);
+        let opened = match breaker {
+            Breaker::Open { cause, .. } if before == BreakerState::Closed => Some(*cause),
+            _ => None,
+        };
         if self.state != BreakerState::Closed {
             assert_eq!(opened, None, "it was open already");
             return;

@@ -277,7 +277,7 @@ impl Dialer {
         let tcp = self.tcp.clone().call(self.origin.clone()).await?.into_inner();
         #[cfg(feature = "tls")]
         if let Some((tls, name)) = &self.tls {
-            let stream = tls.connect(name.clone(), tcp).await?;
+            let stream = tls.connect(name.clone(), tcp).await.map_err(of_handshake)?;
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                 return Err(NoHttp2::NotOffered.into());
             }
@@ -329,6 +329,15 @@ impl Dialer {
         *keepalive = (*keepalive).max(calmer);
         tracing::warn!(endpoint = %self.origin, keepalive = ?*keepalive, "the server finds the signs of life that it is asked for too many; there will be fewer");
     }
+}
+
+/// A server that has a port for HTTP/1.1 only says so in an alert, and that is no question of trust.
+#[cfg(feature = "tls")]
+fn of_handshake(error: std::io::Error) -> BoxError {
+    let alert = rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol);
+    let says_so =
+        error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()).is_some_and(|tls| *tls == alert);
+    if says_so { NoHttp2::NotOffered.into() } else { error.into() }
 }
 
 /// Whether the server ended the connection because it found the other side too busy.
