@@ -7,7 +7,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use crate::client::Client;
-use crate::close::Running;
+use crate::close::{Cut, Running};
 use crate::idempotency::{Key, Keyed};
 use crate::request::sealed::Sealed as _;
 use crate::retry::{Failed, LAST_REPEAT, Next};
@@ -21,7 +21,10 @@ pub(crate) struct Attempts<'a> {
     known: Option<Method>,
     /// Whether it may be carried out twice.
     repeatable: bool,
-    running: Running<'a>,
+    /// `None` for what calls are carried in that are counted themselves.
+    running: Option<Running<'a>>,
+    /// Another sign to stop, besides the client's.
+    stop: Option<&'a Cut>,
     started: Instant,
     deadline: Option<Instant>,
     /// The attempts that failed, and those of them that found a server.
@@ -49,21 +52,86 @@ impl<'a> Attempts<'a> {
         };
         let running = running.map_err(|error| log(method, client.at(error, method)))?;
         let started = Instant::now();
-        Ok(Self {
+        let deadline = client.deadline(started);
+        Ok(Self { running: Some(running), ..Self::begun(client, method, known, repeatable, started, deadline) })
+    }
+
+    /// Begins a request that carries commands of others.
+    pub(crate) fn carrying(
+        client: &'a Client,
+        method: Method,
+        repeatable: bool,
+        deadline: Option<Instant>,
+        running: Option<Running<'a>>,
+        stop: &'a Cut,
+    ) -> Self {
+        let begun = Self::begun(client, method.name(), Some(method), repeatable, Instant::now(), deadline);
+        Self { running, stop: Some(stop), ..begun }
+    }
+
+    fn begun(
+        client: &'a Client,
+        method: &'a str,
+        known: Option<Method>,
+        repeatable: bool,
+        started: Instant,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self {
             client,
             method,
             known,
             repeatable,
-            running,
+            running: None,
+            stop: None,
             started,
-            // A deadline beyond what the clock can say is none.
-            deadline: client.timeout().and_then(|timeout| started.checked_add(timeout)),
+            deadline,
             failed: 0,
             counted: 0,
             may_have_run: false,
             from: client.transport(),
             avoided: NOWHERE,
-        })
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Says whether what is left of the call may be carried out twice.
+    pub(crate) fn are_repeatable(&mut self, repeatable: bool) {
+        self.repeatable = repeatable;
+    }
+
+    /// The call was carried by a request of another kind.
+    pub(crate) fn carried<T>(&mut self, carried: Result<T, Error>) -> Result<T, Error> {
+        match carried {
+            Ok(reply) => {
+                self.end(Outcome::Done);
+                Ok(reply)
+            }
+            Err(error) => {
+                self.end(error.outcome());
+                Err(log(self.method, error))
+            }
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        if let Some(running) = &mut self.running {
+            running.end(outcome);
+        }
+    }
+
+    /// Ends when the call is to be cut off.
+    async fn cut(&self) {
+        let client = self.client.shared.gate.cut();
+        match self.stop {
+            None => client.await,
+            Some(stop) => {
+                unless(client, stop.wait()).await;
+            }
+        }
     }
 
     /// Where the answer came from.
@@ -103,21 +171,25 @@ impl<'a> Attempts<'a> {
         read: impl Fn(Reply) -> Result<T, Error>,
     ) -> Result<T, Error> {
         loop {
-            let failed = match self.send(body).await {
-                Ok(reply) => match read(reply) {
-                    Ok(read) => {
-                        if self.failed == 0 {
-                            self.client.shared.budget.earn();
-                        }
-                        self.running.end(Outcome::Done);
-                        return Ok(read);
-                    }
-                    Err(error) => error,
-                },
-                Err(error) => error,
-            };
-            self.again(failed).await?;
+            match self.attempt(body, &read).await {
+                Ok(read) => return Ok(read),
+                Err(error) => self.again(error).await?,
+            }
         }
+    }
+
+    /// Sends `body` once, and reads the answer.
+    pub(crate) async fn attempt<T>(
+        &mut self,
+        body: &dyn Body,
+        read: impl Fn(Reply) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let read = read(self.send(body).await?)?;
+        if self.failed == 0 {
+            self.client.shared.budget.earn();
+        }
+        self.end(Outcome::Done);
+        Ok(read)
     }
 
     /// Sends `body` once, for as long as the attempt may last.
@@ -130,7 +202,7 @@ impl<'a> Attempts<'a> {
         let deadline = self.client.retry.attempt_deadline(self.counted, self.repeatable, now, end);
         let call = Call::new(self.method, self.known, body, now, deadline);
         let call = call.that_ends_attempt(deadline != end).avoiding(self.avoided);
-        let sent = unless(shared.carrier.send(&call), shared.gate.cut());
+        let sent = unless(shared.carrier.send(&call), self.cut());
         let sent = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, sent).await.map_err(|_| deadline - now),
             None => Ok(sent.await),
@@ -140,7 +212,7 @@ impl<'a> Attempts<'a> {
             Ok(Some(Ok(reply))) => return Ok(reply),
             Ok(Some(Err(error))) => return Err(error),
             Ok(None) => {
-                let cut = Error::new(ErrorKind::Closed, "the client was closed before an answer came");
+                let cut = Error::new(ErrorKind::Closed, "it was closed before an answer came");
                 cut.with_outcome(Outcome::Unknown)
             }
             Err(waited) => Error::new(ErrorKind::Timeout, format!("no answer within {waited:?}")),
@@ -172,7 +244,7 @@ impl<'a> Attempts<'a> {
         let error = match next {
             Next::After(wait) => {
                 tracing::debug!(method = self.method, attempt = self.failed, ?wait, %error, "call to be repeated");
-                let waited = unless(tokio::time::sleep(wait), client.shared.gate.cut()).await.is_some();
+                let waited = unless(tokio::time::sleep(wait), self.cut()).await.is_some();
                 // The clock is not exact, and an attempt without time would only hide this error.
                 if waited && self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
                     return Ok(());
@@ -183,13 +255,13 @@ impl<'a> Attempts<'a> {
             Next::NoBudget => error.and(", and it is not repeated because too many calls lately were"),
         };
         let error = if self.may_have_run && !error.may_have_run() { error.in_doubt() } else { error };
-        self.running.end(error.outcome());
+        self.end(error.outcome());
         Err(log(self.method, error.after_attempts(self.failed)))
     }
 
     /// The call has ended well after all.
     pub(crate) fn done(&mut self) {
-        self.running.end(Outcome::Done);
+        self.end(Outcome::Done);
     }
 }
 

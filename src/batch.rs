@@ -14,7 +14,7 @@ use crate::idempotency::Key;
 use crate::request::Problem;
 use crate::transport::{Body, Reply, ReplyBody};
 use crate::wire::{self, Answer, Malformed};
-use crate::{ApiError, AsRequest, Error, Message, Method, Request};
+use crate::{AsRequest, Error, Message, Method, Request};
 
 /// Commands of any kind that travel to the server in one request.
 ///
@@ -253,7 +253,7 @@ pub(crate) fn check_method_name(name: &str) -> Result<(), Error> {
 }
 
 impl Body for Batch {
-    fn to_protobuf(&self) -> Result<Vec<u8>, Error> {
+    fn to_protobuf(&self) -> Result<Bytes, Error> {
         let mut batch = Vec::with_capacity(self.encoded.len() + 2);
         let mut copied = 0;
         let mut end = 0;
@@ -272,10 +272,10 @@ impl Body for Batch {
         if self.parallel {
             wire::push_parallel(&mut batch);
         }
-        Ok(batch)
+        Ok(batch.into())
     }
 
-    fn to_json(&self) -> Result<Vec<u8>, Error> {
+    fn to_json(&self) -> Result<Bytes, Error> {
         let mut json = Vec::with_capacity(self.encoded.len() * 2);
         // One copy for all commands, of which each is then a slice.
         let encoded = Bytes::copy_from_slice(&self.encoded);
@@ -299,7 +299,7 @@ impl Body for Batch {
             json.push(b'}');
         }
         json.extend_from_slice(if self.parallel { br#"],"parallel":true}"# } else { b"]}" });
-        Ok(json)
+        Ok(json.into())
     }
 }
 
@@ -425,10 +425,7 @@ impl BatchReplies {
         }
         let error = match read(method, reply) {
             Ok(Ok(result)) => return Ok(result),
-            Ok(Err(api)) if api.code == ApiError::NOT_FOUND && method != Method::RPC.name() => {
-                Error::unsupported_command(api)
-            }
-            Ok(Err(api)) => api.into(),
+            Ok(Err(api)) => Error::of_command(method, api),
             Err(malformed) => Error::protocol(malformed),
         };
         let error = if self.in_doubt && !error.may_have_run() { error.in_doubt() } else { error };

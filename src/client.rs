@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 #[cfg(any(feature = "grpc", feature = "http"))]
 use crate::Config;
@@ -14,7 +16,8 @@ use crate::Config;
 use crate::ErrorKind;
 use crate::attempts::Attempts;
 use crate::batch::{self, Batch, BatchReplies};
-use crate::close::{Closed, Gate};
+use crate::batching::{Batcher, Batching};
+use crate::close::{Ended, Gate};
 use crate::idempotency::Key;
 use crate::methods::for_each_method;
 use crate::request::{AsRequest, Request};
@@ -22,7 +25,7 @@ use crate::retry::{Budget, Retry};
 use crate::transport::{Body, Call, Reply, ReplyBody, Transport};
 #[cfg(any(feature = "grpc", feature = "http"))]
 use crate::transport::{balancer::Balancer, balancer::EndpointStatus, breaker::BreakerState, fallback::Route};
-use crate::{ApiError, Error, Method, message, wire};
+use crate::{ApiError, Error, Method, message, transport, wire};
 
 /// A client of the server API, over gRPC or over HTTP.
 ///
@@ -54,6 +57,7 @@ use crate::{ApiError, Error, Method, message, wire};
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
     pub(crate) retry: Arc<Retry>,
+    batching: Option<Arc<Batcher>>,
     timeout: Option<Duration>,
     pro: bool,
 }
@@ -62,6 +66,8 @@ pub struct Client {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) carrier: Carrier,
+    /// The longest request over gRPC.
+    max_request_size: Option<usize>,
     pub(crate) budget: Budget,
     pub(crate) gate: Gate,
 }
@@ -115,19 +121,30 @@ impl Client {
         reason = "a configuration is used up: changing it later would change nothing"
     )]
     pub fn new(config: Config) -> Result<Self, Error> {
-        let carrier = Carrier::Route(config.route()?);
-        Ok(Self::over(carrier, Some(config.call_timeout()), config.pro, config.retries()))
+        let (carrier, limit) = (Carrier::Route(config.route()?), config.max_grpc_request_size());
+        let (timeout, pro, batching) = (config.call_timeout(), config.pro, config.batching);
+        let client = Self::over(carrier, limit, Some(timeout), pro, config.retries());
+        match batching {
+            Some(batching) => client.with_batching(batching),
+            None => Ok(client),
+        }
     }
 
     /// A client over a transport of your own: a fake, a recorder, a fault injector. It has no deadline until
     /// [`with_timeout`](Self::with_timeout) sets one, and repeats nothing until [`with_retry`](Self::with_retry) says so.
     pub fn with_transport(transport: impl Transport) -> Self {
-        Self::over(Carrier::Custom(Box::new(transport)), None, false, Retry::off())
+        Self::over(Carrier::Custom(Box::new(transport)), None, None, false, Retry::off())
     }
 
-    fn over(carrier: Carrier, timeout: Option<Duration>, pro: bool, retry: Retry) -> Self {
-        let shared = Shared { carrier, budget: Budget::new(), gate: Gate::default() };
-        Self { shared: Arc::new(shared), retry: Arc::new(retry), timeout, pro }
+    fn over(
+        carrier: Carrier,
+        max_request_size: Option<usize>,
+        timeout: Option<Duration>,
+        pro: bool,
+        retry: Retry,
+    ) -> Self {
+        let shared = Shared { carrier, max_request_size, budget: Budget::new(), gate: Gate::default() };
+        Self { shared: Arc::new(shared), retry: Arc::new(retry), batching: None, timeout, pro }
     }
 
     /// The same client with another deadline for each of its calls.
@@ -160,7 +177,36 @@ impl Client {
     /// ```
     #[must_use]
     pub fn with_retry(&self, retry: Retry) -> Self {
-        Self { retry: Arc::new(retry), ..self.clone() }
+        let batching = self.batching.as_deref().map(Batcher::apart);
+        Self { retry: Arc::new(retry), batching, ..self.clone() }
+    }
+
+    /// The same client, whose calls share requests when there are many: see [`Batching`].
+    ///
+    /// Every method takes part; a [`batch`](Self::batch) and [`call_json`](Self::call_json) travel as they are. Each call has its
+    /// own result, deadline and retries, as without. Calls that share a request are carried out at the same time, in no order,
+    /// and the calls of clones share requests, too; those of a client that [`with_retry`](Self::with_retry) made do so among
+    /// themselves.
+    ///
+    /// ```no_run
+    /// # use centrifugo_api::{Batching, Client, PublishRequest};
+    /// # async fn f(client: &Client) -> Result<(), centrifugo_api::Error> {
+    /// let client = client.with_batching(Batching::new())?;
+    /// // In many tasks:
+    /// client.publish(PublishRequest::new("news", serde_json::json!({"text": "hello"}))).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when a setting is wrong.
+    pub fn with_batching(&self, batching: Batching) -> Result<Self, Error> {
+        batching.check()?;
+        Ok(Self { batching: Some(Batcher::new(batching)), ..self.clone() })
+    }
+
+    pub(crate) fn without_batching(&self) -> Self {
+        Self { batching: None, ..self.clone() }
     }
 
     /// The transport that carries the calls: over all endpoints, and with the fallback if there is one.
@@ -224,7 +270,7 @@ impl Client {
     /// println!("{} calls done, {} of unknown outcome", closed.done, closed.unknown);
     /// # }
     /// ```
-    pub async fn close(&self, timeout: Duration) -> Closed {
+    pub async fn close(&self, timeout: Duration) -> Ended {
         let closed = self.shared.gate.close(timeout).await;
         self.transport().disconnect();
         closed
@@ -248,12 +294,14 @@ impl Client {
     /// See [`ErrorKind`]: the kinds are the same over every transport.
     pub async fn call<R: AsRequest>(&self, request: R) -> Result<<R::Request as Request>::Reply, Error> {
         let (method, request) = (R::Request::METHOD, request.as_request());
-        let checked = request.check().or_else(|problem| problem.error(self.pro));
-        checked.map_err(|error| self.at(error, method.name()))?;
+        self.check(request).map_err(|error| self.at(error, method.name()))?;
         let key = if self.retry.makes_keys() && request.takes_key() { Key::new() } else { None };
         let repeatable = key.is_some() || request.is_repeatable();
         let mut attempts = Attempts::new(self, method.name(), Some(method), repeatable)?;
-        let sent = attempts.run_typed(request, key).await;
+        let sent = match &self.batching {
+            Some(batching) => batching.call(self, request, key, &mut attempts).await,
+            None => attempts.run_typed(request, key).await,
+        };
         let mut reply = sent.map_err(|error| match &key {
             Some(key) => error.with_idempotency_key(key.as_str()),
             None => error,
@@ -323,8 +371,19 @@ impl Client {
         attempts.run(&body, |reply| body.read(reply)).await
     }
 
-    pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.timeout
+    /// Why a request must not be sent, if so.
+    pub(crate) fn check(&self, request: &impl Request) -> Result<(), Error> {
+        request.check().or_else(|problem| problem.error(self.pro))
+    }
+
+    /// Refuses a request that is too long for gRPC.
+    pub(crate) fn check_len(&self, len: usize) -> Result<(), Error> {
+        self.shared.max_request_size.map_or(Ok(()), |limit| transport::check_len(len, limit))
+    }
+
+    /// When a call that begins now has no more time. A deadline beyond what the clock can say is none.
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.timeout.and_then(|timeout| now.checked_add(timeout))
     }
 
     pub(crate) fn at(&self, error: Error, method: &str) -> Error {
@@ -339,6 +398,7 @@ impl fmt::Debug for Client {
             .field("transport", &self.transport())
             .field("timeout", &self.timeout)
             .field("retry", &self.retry)
+            .field("batching", &self.batching)
             .finish_non_exhaustive()
     }
 }
@@ -420,15 +480,15 @@ impl RawBody<'_> {
 }
 
 impl Body for RawBody<'_> {
-    fn to_protobuf(&self) -> Result<Vec<u8>, Error> {
+    fn to_protobuf(&self) -> Result<Bytes, Error> {
         if self.method == Method::Batch.name() {
             return self.to_batch()?.to_protobuf();
         }
-        batch::from_json(self.method, self.params.get()).map(|(_, request)| request)
+        batch::from_json(self.method, self.params.get()).map(|(_, request)| request.into())
     }
 
-    fn to_json(&self) -> Result<Vec<u8>, Error> {
-        Ok(self.params.get().as_bytes().to_vec())
+    fn to_json(&self) -> Result<Bytes, Error> {
+        Ok(Bytes::copy_from_slice(self.params.get().as_bytes()))
     }
 }
 

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use crate::{Error, ErrorKind, Outcome};
 
 /// How long calls that were cut off may take to say how they ended. Those that nobody polls never do.
-const GRACE: Duration = Duration::from_millis(20);
+pub(crate) const GRACE: Duration = Duration::from_millis(20);
 
-/// How the calls ended that were running when [`Client::close`](crate::Client::close) was called.
+/// How calls ended: those that were running when [`Client::close`](crate::Client::close) was called.
 ///
 /// ```
-/// # use centrifugo_api::Closed;
-/// # fn f(closed: Closed) {
+/// # use centrifugo_api::Ended;
+/// # fn f(closed: Ended) {
 /// if closed.unknown > 0 {
 ///     eprintln!("{} calls may or may not have been carried out", closed.unknown);
 /// }
@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_millis(20);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Closed {
+pub struct Ended {
     /// Those that were carried out.
     pub done: u64,
     /// Those that were answered and not carried out.
@@ -35,6 +35,17 @@ pub struct Closed {
     pub unknown: u64,
 }
 
+impl Ended {
+    pub(crate) fn count(&mut self, outcome: Outcome) {
+        *match outcome {
+            Outcome::Done => &mut self.done,
+            Outcome::Refused => &mut self.refused,
+            Outcome::NotSent => &mut self.not_sent,
+            Outcome::Unknown => &mut self.unknown,
+        } += 1;
+    }
+}
+
 /// Counts the calls that run, and lets no more begin once it is closed.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
@@ -43,7 +54,7 @@ pub(crate) struct Gate {
     /// Woken when the last call of a lane ends.
     turned: Notify,
     /// How the calls ended that ran when it was closed. Locked while one of them leaves, so that each is counted once.
-    ended: Mutex<Closed>,
+    ended: Mutex<Ended>,
 }
 
 const LANES: usize = 16;
@@ -92,12 +103,7 @@ impl Gate {
             return;
         }
         let mut ended = self.ended();
-        *match end {
-            Some(Outcome::Done) => &mut ended.done,
-            Some(Outcome::Refused) => &mut ended.refused,
-            Some(Outcome::NotSent) => &mut ended.not_sent,
-            Some(Outcome::Unknown) | None => &mut ended.unknown,
-        } += 1;
+        ended.count(end.unwrap_or(Outcome::Unknown));
         if lane.state.fetch_sub(CALL, Ordering::SeqCst) == CALL | CLOSED {
             self.turned.notify_waiters();
         }
@@ -107,17 +113,21 @@ impl Gate {
         self.lanes.iter().map(|lane| lane.state.load(Ordering::SeqCst) / CALL).sum()
     }
 
-    fn ended(&self) -> MutexGuard<'_, Closed> {
+    fn ended(&self) -> MutexGuard<'_, Ended> {
         // Numbers only, which are whole at any time.
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends when running calls are to be cut off.
-    pub(crate) async fn cut(&self) {
-        turned(&self.lanes[lane()].cut, || self.cut.load(Ordering::SeqCst)).await;
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
     }
 
-    pub(crate) async fn close(&self, timeout: Duration) -> Closed {
+    /// Ends when running calls are to be cut off.
+    pub(crate) async fn cut(&self) {
+        turned(&self.lanes[lane()].cut, || self.is_cut()).await;
+    }
+
+    pub(crate) async fn close(&self, timeout: Duration) -> Ended {
         for lane in &self.lanes {
             lane.state.fetch_or(CLOSED, Ordering::SeqCst);
         }
@@ -136,7 +146,29 @@ impl Gate {
             let _ = tokio::time::timeout(GRACE, ended()).await;
         }
         let ended = self.ended();
-        Closed { unknown: ended.unknown + self.running(), ..*ended }
+        Ended { unknown: ended.unknown + self.running(), ..*ended }
+    }
+}
+
+/// A sign to stop, for those who look and for those who wait.
+#[derive(Debug, Default)]
+pub(crate) struct Cut {
+    is: AtomicBool,
+    told: Notify,
+}
+
+impl Cut {
+    pub(crate) fn is(&self) -> bool {
+        self.is.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn cut(&self) {
+        self.is.store(true, Ordering::SeqCst);
+        self.told.notify_waiters();
+    }
+
+    pub(crate) async fn wait(&self) {
+        turned(&self.told, || self.is()).await;
     }
 }
 

@@ -63,6 +63,7 @@ pub struct Config {
     pub(crate) max_request_size: Option<usize>,
     pub(crate) max_reply_size: usize,
     pub(crate) pro: bool,
+    pub(crate) batching: Option<crate::Batching>,
     #[cfg(feature = "tls")]
     pub(crate) tls: crate::Tls,
 }
@@ -132,6 +133,7 @@ impl Config {
             max_request_size,
             max_reply_size: MAX_REPLY_SIZE,
             pro: false,
+            batching: None,
             #[cfg(feature = "tls")]
             tls: crate::Tls::default(),
         }
@@ -284,6 +286,23 @@ impl Config {
     pub fn max_reply_size(mut self, bytes: usize) -> Self {
         self.max_reply_size = bytes;
         self
+    }
+
+    /// Lets calls share requests when there are many: see [`Client::with_batching`](crate::Client::with_batching). Off unless
+    /// set.
+    pub fn batching(mut self, batching: crate::Batching) -> Self {
+        self.batching = Some(batching);
+        self
+    }
+
+    /// The longest request that may go over gRPC, if any may.
+    pub(crate) fn max_grpc_request_size(&self) -> Option<usize> {
+        match &self.transport {
+            #[cfg(feature = "grpc")]
+            Chosen::Grpc(_) => self.max_request_size,
+            #[cfg(feature = "http")]
+            Chosen::Http(_) => None,
+        }
     }
 
     /// Says that the server is Centrifugo PRO.

@@ -9,11 +9,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::Method;
+
 /// Any error that can be a cause.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The causes of an error, the nearest first.
-#[cfg(any(feature = "grpc", feature = "http"))]
 pub(crate) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     /// An I/O error shows the causes of what it was made of, and not that itself.
     fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
@@ -138,8 +139,10 @@ pub enum ErrorKind {
     Protocol,
     /// The request or the configuration is wrong: found out before anything was sent, or by the server.
     Invalid,
-    /// The client was closed: see [`Client::close`](crate::Client::close).
+    /// The client was closed: see [`Client::close`](crate::Client::close). Or the publisher was.
     Closed,
+    /// The publisher had no room: see [`Publisher`](crate::Publisher).
+    Full,
 }
 
 impl ErrorKind {
@@ -156,6 +159,7 @@ impl ErrorKind {
         Self::Protocol,
         Self::Invalid,
         Self::Closed,
+        Self::Full,
     ];
 
     /// The kind's name in lower case, as the command line prints it: `"api"`, `"too_large"`.
@@ -173,13 +177,14 @@ impl ErrorKind {
             Self::Protocol => "protocol",
             Self::Invalid => "invalid",
             Self::Closed => "closed",
+            Self::Full => "full",
         }
     }
 
     /// What is true of the kind unless the place that made the error knows better.
     fn outcome(self) -> Outcome {
         match self {
-            Self::Connect | Self::TooLarge | Self::Invalid | Self::Closed => Outcome::NotSent,
+            Self::Connect | Self::TooLarge | Self::Invalid | Self::Closed | Self::Full => Outcome::NotSent,
             Self::Unauthenticated | Self::Unsupported => Outcome::Refused,
             Self::Api | Self::Lost | Self::Timeout | Self::Unavailable | Self::Protocol => Outcome::Unknown,
         }
@@ -279,15 +284,15 @@ impl Error {
     }
 
     /// The same error for another call: what happened and where, with the first cause in words only.
-    #[cfg(any(feature = "grpc", feature = "http"))]
     pub(crate) fn echo(&self) -> Self {
-        let Inner { kind, message, outcome, verdict, transport, endpoint, .. } = &*self.0;
+        let Inner { kind, message, outcome, verdict, transport, endpoint, api, retry_after, attempts, .. } = &*self.0;
         let message = match causes(self).last() {
             Some(first) if !message.contains(&first.to_string()) => format!("{message}: {first}").into(),
             _ => message.clone(),
         };
         let mut echo = Self::new(*kind, message).with_outcome(*outcome);
-        echo.0.verdict = *verdict;
+        (echo.0.verdict, echo.0.retry_after, echo.0.attempts) = (*verdict, *retry_after, *attempts);
+        echo.0.api.clone_from(api);
         echo.0.transport = *transport;
         echo.0.endpoint.clone_from(endpoint);
         echo
@@ -391,6 +396,11 @@ impl Error {
         matches!(self.0.outcome, Outcome::Unknown | Outcome::Done)
     }
 
+    /// Whether less at once may succeed: the request is too large, or one part of it makes all of it unfit to be sent.
+    pub(crate) fn is_of_the_whole(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::TooLarge | ErrorKind::Invalid) && !self.may_have_run()
+    }
+
     /// Whether the same call may succeed a little later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -454,6 +464,7 @@ impl Error {
             }
             ErrorKind::Invalid => "correct the request or the configuration",
             ErrorKind::Closed => "make another client",
+            ErrorKind::Full => "wait until some of what was published is answered, or publish less",
         }
     }
 }
@@ -468,8 +479,11 @@ impl From<ApiError> for Error {
 }
 
 impl Error {
-    /// What 104 means in a batch, for any command but `rpc`: the server has no such method.
-    pub(crate) fn unsupported_command(api: ApiError) -> Self {
+    /// What the server says of a command of a batch. 104 means, for any but `rpc`, that it has no such method.
+    pub(crate) fn of_command(method: &str, api: ApiError) -> Self {
+        if api.code != ApiError::NOT_FOUND || method == Method::RPC.name() {
+            return api.into();
+        }
         let mut error = Self::new(ErrorKind::Unsupported, "the server does not know this command");
         error.0.api = Some(api);
         error

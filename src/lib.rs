@@ -57,14 +57,16 @@
 //! it): no protoc, no cmake, no OpenSSL.
 
 pub use batch::{Batch, BatchReplies, Handle};
+pub use batching::{Batching, Order};
 pub use client::Client;
-pub use close::Closed;
+pub use close::Ended;
 #[cfg(any(feature = "grpc", feature = "http"))]
 pub use config::Config;
 pub use error::{ApiError, Error, ErrorKind, Outcome};
 pub use message::*;
 pub use methods::Method;
 pub use payload::Payload;
+pub use publisher::{Publisher, PublisherConfig, Ticket};
 pub use request::{AsRequest, Message, Request};
 pub use retry::{Retry, Retrying};
 #[cfg(any(feature = "grpc", feature = "http"))]
@@ -77,6 +79,7 @@ pub use transport::{BoxFuture, Call, Reply, Transport, from_fn};
 
 mod attempts;
 mod batch;
+mod batching;
 mod broadcast;
 mod client;
 mod close;
@@ -89,6 +92,7 @@ mod methods;
 mod payload;
 #[cfg(test)]
 mod property;
+mod publisher;
 mod request;
 mod retry;
 #[cfg(feature = "testing")]

@@ -34,6 +34,10 @@ pub trait Request: Message {
     #[doc(hidden)]
     fn answers(&self) -> usize;
 
+    /// The channels that it names.
+    #[doc(hidden)]
+    fn channels(&self) -> &[String];
+
     /// Whether such a key would leave the result as it is.
     #[doc(hidden)]
     fn takes_key(&self) -> bool {
@@ -114,6 +118,10 @@ macro_rules! requests {
                 requests!(@answers self $request)
             }
 
+            fn channels(&self) -> &[String] {
+                requests!(@channels self $($field)*)
+            }
+
             requests! { @parts $request }
         }
 
@@ -152,6 +160,10 @@ macro_rules! requests {
     (@reply $reply:ident) => { impl sealed::Sealed for message::$reply {} };
     (@answers $self:ident BroadcastRequest) => { $self.channels.len() };
     (@answers $self:ident $request:ident) => { 1 };
+
+    (@channels $self:ident channel $($rest:ident)*) => { std::slice::from_ref(&$self.channel) };
+    (@channels $self:ident channels $($rest:ident)*) => { &$self.channels };
+    (@channels $self:ident $($rest:ident)*) => { &[] };
 
     (@parts BroadcastRequest) => {
         fn takes_key(&self) -> bool {

@@ -17,8 +17,7 @@ mod hint;
 pub(crate) mod http;
 #[cfg(any(feature = "grpc", feature = "http"))]
 pub(crate) mod names;
-#[cfg(any(feature = "grpc", feature = "http"))]
-mod per_runtime;
+pub(crate) mod per_runtime;
 #[cfg(all(feature = "tls", any(feature = "grpc", feature = "http")))]
 pub(crate) mod tls;
 
@@ -32,9 +31,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-#[cfg(any(feature = "grpc", feature = "http"))]
-use crate::ErrorKind;
-use crate::{ApiError, Error, Message, Method, Outcome, wire};
+use crate::{ApiError, Error, ErrorKind, Message, Method, Outcome, wire};
 
 /// A boxed future, as [`Transport`] returns them.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -211,7 +208,7 @@ impl<'a> Call<'a> {
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it is raw JSON that the schema has no place for.
     pub fn to_protobuf(&self) -> Result<Bytes, Error> {
-        self.body.to_protobuf().map(Bytes::from)
+        self.body.to_protobuf()
     }
 
     /// The request in JSON.
@@ -221,7 +218,7 @@ impl<'a> Call<'a> {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it holds bytes that are not JSON, in a field that has no
     /// base64 twin.
     pub fn to_json(&self) -> Result<Bytes, Error> {
-        self.body.to_json().map(Bytes::from)
+        self.body.to_json()
     }
 
     #[cfg(any(feature = "grpc", feature = "http"))]
@@ -262,20 +259,20 @@ impl fmt::Debug for Call<'_> {
 
 /// What a call sends, in either form.
 pub(crate) trait Body: Send + Sync {
-    fn to_protobuf(&self) -> Result<Vec<u8>, Error>;
-    fn to_json(&self) -> Result<Vec<u8>, Error>;
+    fn to_protobuf(&self) -> Result<Bytes, Error>;
+    fn to_json(&self) -> Result<Bytes, Error>;
 }
 
 impl<T: Message + Send + Sync> Body for T {
-    fn to_protobuf(&self) -> Result<Vec<u8>, Error> {
-        Ok(self.encode_to_vec())
+    fn to_protobuf(&self) -> Result<Bytes, Error> {
+        Ok(self.encode_to_vec().into())
     }
 
-    fn to_json(&self) -> Result<Vec<u8>, Error> {
+    fn to_json(&self) -> Result<Bytes, Error> {
         // Most requests are little more than their protobuf form and the names of their fields.
         let mut json = Vec::with_capacity(self.encoded_len() + 64);
         serde_json::to_writer(&mut json, self).map_err(not_json)?;
-        Ok(json)
+        Ok(json.into())
     }
 }
 
@@ -292,6 +289,28 @@ pub struct Reply(ReplyBody);
 pub(crate) enum ReplyBody {
     Protobuf(Bytes),
     Json(Bytes),
+}
+
+impl ReplyBody {
+    /// Reads a result that stands alone.
+    pub(crate) fn read_result<T: Message>(self) -> Result<T, Error> {
+        let read = match self {
+            Self::Json(result) => wire::from_json(&result),
+            Self::Protobuf(result) => wire::message_from_protobuf(result),
+        };
+        // A result that this side cannot read is a result.
+        read.map_err(|malformed| Error::protocol(malformed).with_outcome(Outcome::Done))
+    }
+}
+
+/// Shows the form and the length only.
+impl fmt::Debug for ReplyBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protobuf(body) => write!(f, "(protobuf, {} bytes)", body.len()),
+            Self::Json(body) => write!(f, "(json, {} bytes)", body.len()),
+        }
+    }
 }
 
 impl Reply {
@@ -324,6 +343,19 @@ impl Reply {
         self.0
     }
 
+    /// The result in the answer, as the server wrote it.
+    pub(crate) fn result_body(self) -> Result<ReplyBody, Error> {
+        match self.0 {
+            ReplyBody::Json(body) => {
+                let result = wire::answer_from_json::<Box<RawValue>>(&body).map_err(Error::protocol)??;
+                Ok(ReplyBody::Json(Box::<str>::from(result).into_string().into()))
+            }
+            ReplyBody::Protobuf(body) => {
+                Ok(ReplyBody::Protobuf(wire::answer_from_protobuf(body).map_err(Error::protocol)??))
+            }
+        }
+    }
+
     /// Reads the answer to a method whose result is a `T`.
     pub(crate) fn read<T: Message>(self) -> Result<T, Error> {
         let unreadable = |malformed, was_done| {
@@ -351,20 +383,16 @@ impl Reply {
 /// Shows the form and the length only.
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            ReplyBody::Protobuf(body) => write!(f, "Reply(protobuf, {} bytes)", body.len()),
-            ReplyBody::Json(body) => write!(f, "Reply(json, {} bytes)", body.len()),
-        }
+        write!(f, "Reply{:?}", self.0)
     }
 }
 
 /// Refuses a request that is over the limit, before it is sent.
-#[cfg(any(feature = "grpc", feature = "http"))]
-pub(crate) fn check_size(body: &[u8], limit: usize) -> Result<(), Error> {
-    if body.len() <= limit {
+pub(crate) fn check_len(len: usize, limit: usize) -> Result<(), Error> {
+    if len <= limit {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::TooLarge, format!("the request has {} bytes, over the limit of {limit}", body.len())))
+    Err(Error::new(ErrorKind::TooLarge, format!("the request has {len} bytes, over the limit of {limit}")))
 }
 
 /// What an HTTP status other than 200 means, over either transport. The table in `docs/errors.md` says the same.

@@ -109,13 +109,23 @@ pub(crate) fn push_encoded_command(tag: u32, request: &[u8], batch: &mut Vec<u8>
     batch.extend_from_slice(request);
 }
 
-fn open_command(tag: u32, body: usize, batch: &mut Vec<u8>) {
+/// The length of a command whose request has this length.
+pub(crate) fn command_len(tag: u32, body: usize) -> usize {
+    let command = key_len(tag) + encoded_len_varint(body as u64) + body;
+    key_len(COMMANDS) + encoded_len_varint(command as u64) + command
+}
+
+/// Begins a command whose request, of this length, is to follow.
+pub(crate) fn open_command(tag: u32, body: usize, batch: &mut Vec<u8>) {
     let command = key_len(tag) + encoded_len_varint(body as u64) + body;
     encode_key(COMMANDS, WireType::LengthDelimited, batch);
     encode_varint(command as u64, batch);
     encode_key(tag, WireType::LengthDelimited, batch);
     encode_varint(body as u64, batch);
 }
+
+/// The length of what [`push_parallel`] adds.
+pub(crate) const PARALLEL_LEN: usize = 2;
 
 /// Ends the protobuf form of a batch whose commands may run at the same time.
 pub(crate) fn push_parallel(batch: &mut Vec<u8>) {

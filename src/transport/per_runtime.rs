@@ -46,6 +46,7 @@ impl<T: Clone> PerRuntime<T> {
     }
 
     /// Forgets all.
+    #[cfg(any(feature = "grpc", feature = "http"))]
     pub(crate) fn clear(&self) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
     }

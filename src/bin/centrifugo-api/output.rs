@@ -24,6 +24,7 @@ const EXIT_CODES: [(u8, ErrorKind, &str); ErrorKind::ALL.len()] = [
     (18, ErrorKind::Protocol, "the answer is not what the API describes"),
     (19, ErrorKind::Invalid, "the request or the configuration is wrong"),
     (20, ErrorKind::Closed, "the client was closed"),
+    (21, ErrorKind::Full, "the publisher has no room"),
 ];
 
 /// Why the command ends without success.

@@ -1,0 +1,242 @@
+//! Many calls in few requests, without a batch made by hand.
+//!
+//! [`Batching`] is the setting, for the plain calls of a client and for a [`Publisher`](crate::Publisher). `queue.rs` decides
+//! what may leave together, `engine.rs` sends it, `parcel.rs` is what travels, `room.rs` how much may wait.
+
+pub(crate) mod engine;
+mod parcel;
+mod queue;
+pub(crate) mod room;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use self::engine::{Accepted, Engine, Settled};
+use crate::attempts::Attempts;
+use crate::batch;
+use crate::client::Client;
+use crate::idempotency::Key;
+use crate::transport::per_runtime::PerRuntime;
+use crate::{Error, ErrorKind, Message, Method, Outcome, Request};
+
+/// How calls share requests: a setting of a [`Publisher`](crate::Publisher), and with
+/// [`Client::with_batching`] or `Config::batching` of the plain calls of a client.
+///
+/// While fewer requests are under way than [`in_flight`](Self::in_flight), a call is sent at once and by itself. Those that
+/// come while all of them are under way gather, and leave together in a [batch](crate::Batch) as soon as one of them is
+/// answered. So nothing waits for a timer, and the busier the client is, the more calls share a request.
+///
+/// ```
+/// use centrifugo_api::{Batching, Client, Config};
+///
+/// let client = Client::new(Config::grpc("http://localhost:10000").batching(Batching::new()))?;
+/// // From here on the calls of many tasks share requests.
+/// # Ok::<(), centrifugo_api::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Batching {
+    in_flight: usize,
+    max_commands: usize,
+    max_bytes: usize,
+    linger: Option<Duration>,
+}
+
+impl Batching {
+    /// At most 2 requests at once, each with up to 1,000 commands and 512 KiB.
+    pub fn new() -> Self {
+        Self { in_flight: 2, max_commands: 1000, max_bytes: 512 * 1024, linger: None }
+    }
+
+    /// How many requests may be under way at once. 2 unless set.
+    ///
+    /// With more, fewer calls share a request. More pay where the server is far away, or waits for its broker.
+    pub fn in_flight(mut self, requests: usize) -> Self {
+        self.in_flight = requests;
+        self
+    }
+
+    /// The most commands that share a request. 1,000 unless set; the server carries out up to 1,024 at the same time.
+    pub fn max_commands(mut self, commands: usize) -> Self {
+        self.max_commands = commands;
+        self
+    }
+
+    /// The longest request that commands share, in bytes of its protobuf form. 512 KiB unless set. A longer command travels by
+    /// itself.
+    ///
+    /// A request that the server or a proxy finds too long is sent anew in two halves.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Lets every request wait for this long for more commands, or until it is full. Unless set it does not wait.
+    ///
+    /// It costs every call that time, and makes requests fuller when few calls come at once.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = Some(linger);
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let zero = |what| Err(Error::invalid(format!("`{what}` of the batching is 0, so that nothing could be sent")));
+        match self {
+            Self { in_flight: 0, .. } => zero("in_flight"),
+            Self { max_commands: 0, .. } => zero("max_commands"),
+            Self { max_bytes: 0, .. } => zero("max_bytes"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What is ordered, of what a [`Publisher`](crate::Publisher) sends.
+///
+/// Ordered commands are carried out by the server one after the other, in the order in which they were given to the publisher:
+/// a command is sent only when the server has answered all those before it in its channel, or behind them in the same request.
+/// A repeat keeps its turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Order {
+    /// The commands of a channel are, and those of different channels run in parallel on the server.
+    ///
+    /// A broadcast counts for each of its channels, and every other command for the channel that it names. Commands that name
+    /// no channel (`info`, `disconnect`) are ordered with nothing. Where many commands of few channels wait, they leave in
+    /// sequential requests for a time, as that is faster then.
+    #[default]
+    PerChannel,
+    /// The same, with requests whose commands run one after the other on the server.
+    ///
+    /// Faster with the memory engine, and much slower with Redis.
+    Sequential,
+    /// Nothing is.
+    None,
+}
+
+/// Lets the plain calls of a client share requests.
+pub(crate) struct Batcher {
+    batching: Batching,
+    engines: PerRuntime<Arc<Engine>>,
+}
+
+impl fmt::Debug for Batcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.batching.fmt(f)
+    }
+}
+
+impl Batcher {
+    pub(crate) fn new(batching: Batching) -> Arc<Self> {
+        Arc::new(Self { batching, engines: PerRuntime::new() })
+    }
+
+    /// The same for calls that do not share requests with these.
+    pub(crate) fn apart(&self) -> Arc<Self> {
+        Self::new(self.batching)
+    }
+
+    /// Makes a call, in its own request if there is a slot, and with others if not.
+    pub(crate) async fn call<R: Request>(
+        &self,
+        client: &Client,
+        request: &R,
+        key: Option<Key>,
+        attempts: &mut Attempts<'_>,
+    ) -> Result<R::Reply, Error> {
+        let make = || Engine::new(client.without_batching(), &self.batching, Order::None, None, Handle::current());
+        let Ok(engine) = self.engines.get(|_| true, || Ok::<_, Infallible>(make()));
+        if let Some(_slot) = engine.begin() {
+            return attempts.run_typed(request, key).await;
+        }
+        let deadline = attempts.deadline();
+        let (accepted, _) = engine.accept(request, key, deadline, false)?;
+        let carried = Awaited::new(accepted, None).answer(deadline).await;
+        attempts.carried(carried.and_then(|settled| read(settled, R::METHOD, Request::answers(request))))
+    }
+}
+
+/// A command that somebody waits for. Dropped before it has left, it is withdrawn; after that it goes on.
+pub(crate) struct Awaited {
+    accepted: Accepted,
+    errand: Option<engine::Errand>,
+    done: bool,
+}
+
+impl Awaited {
+    pub(crate) fn new(accepted: Accepted, errand: Option<engine::Errand>) -> Self {
+        Self { accepted, errand, done: false }
+    }
+
+    /// What becomes of it until then.
+    pub(crate) async fn answer(mut self, deadline: Option<Instant>) -> Result<Settled, Error> {
+        if let Some(errand) = &mut self.errand {
+            errand.await;
+            self.errand = None;
+        }
+        let began = Instant::now();
+        let settled = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, &mut self.accepted.settled).await.ok(),
+            None => Some((&mut self.accepted.settled).await),
+        };
+        self.done = true;
+        if let Some(settled) = settled {
+            return Ok(settled.unwrap_or_else(|_| Err(forgotten())));
+        }
+        let waited = deadline.map(|deadline| deadline.saturating_duration_since(began)).unwrap_or_default();
+        let late = Error::new(ErrorKind::Timeout, format!("no answer within {waited:?}"));
+        Err(if self.accepted.withdraw() { late.with_outcome(Outcome::NotSent) } else { late })
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        match self.errand.take() {
+            // One that panicked cannot go on.
+            Some(errand) if !std::thread::panicking() => self.accepted.finish(errand),
+            None if !self.done => {
+                self.accepted.withdraw();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Says with which key a command was sent, if the client made it one.
+pub(crate) fn with_key(error: Error, key: Option<&Key>) -> Error {
+    match key {
+        Some(key) => error.with_idempotency_key(key.as_str()),
+        None => error,
+    }
+}
+
+/// What cannot be: each command ends with an answer or an error.
+pub(crate) fn forgotten() -> Error {
+    Error::new(ErrorKind::Closed, "the call was forgotten").with_outcome(Outcome::Unknown)
+}
+
+/// Reads what a command ended with.
+pub(crate) fn read<T: Message>(settled: Settled, method: Method, answers: usize) -> Result<T, Error> {
+    let answered = settled?;
+    let in_doubt = answered.in_doubt;
+    let reply = answered.result.read_result::<T>();
+    match reply.and_then(|reply| batch::check_answers(answers, &reply).map(|()| reply)) {
+        Ok(mut reply) => {
+            if in_doubt {
+                reply.doubt();
+            }
+            Ok(reply)
+        }
+        Err(error) => Err(error.at(method.name().into(), answered.transport, answered.endpoint)),
+    }
+}

@@ -1,0 +1,605 @@
+//! Who sends what waits: at most so many requests at once, each carrying what had gathered while they were all under way.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::parcel::{Member, Parcel};
+use super::queue::{Command, Hashes, Limits, Queue, Ticket};
+use super::room::Room;
+use super::{Batching, Order};
+use crate::attempts::{Attempts, unless};
+use crate::client::Client;
+use crate::close::{Cut, GRACE};
+use crate::idempotency::Key;
+use crate::transport::ReplyBody;
+use crate::{Ended, Error, ErrorKind, Outcome, Request};
+
+/// Sends commands, of one client in one runtime.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    client: Client,
+    runtime: Handle,
+    linger: Option<Duration>,
+    /// Whether the commands are calls of the client, which it counts itself.
+    of_calls: bool,
+    room: Option<Arc<Room>>,
+    hashes: Hashes,
+    state: Mutex<State>,
+    /// Told when the open parcel is full.
+    full: Notify,
+    /// Given when what is under way is to be cut off.
+    cut: Cut,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue<Waiting>,
+    /// How many more requests may be sent now.
+    slots: usize,
+    closed: bool,
+    /// Those who wait until what there was is over.
+    watchers: Vec<Watcher>,
+    /// How many there were.
+    watched: u64,
+}
+
+/// What is kept of a command until it is over.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// `None` of one that was withdrawn.
+    reply: Option<oneshot::Sender<Settled>>,
+    /// The bytes that it takes of the room.
+    bytes: usize,
+}
+
+/// Counts how commands end.
+#[derive(Debug)]
+struct Watcher {
+    number: u64,
+    /// Those with smaller numbers.
+    before: u64,
+    left: usize,
+    ended: Ended,
+    done: oneshot::Sender<Ended>,
+}
+
+/// What became of a command.
+pub(crate) type Settled = Result<Answered, Error>;
+
+/// A result, as the server wrote it, and where it came from.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) result: ReplyBody,
+    pub(crate) transport: &'static str,
+    pub(crate) endpoint: Option<Arc<str>>,
+    /// Whether an attempt before the one that was answered may have been carried out.
+    pub(crate) in_doubt: bool,
+}
+
+/// A command that was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    engine: Arc<Engine>,
+    ticket: Ticket,
+    pub(crate) settled: oneshot::Receiver<Settled>,
+}
+
+impl Accepted {
+    /// Gives the command up, if it has not left.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.engine.withdraw(self.ticket)
+    }
+
+    /// Finishes an errand that the caller has given up.
+    pub(crate) fn finish(&self, errand: Errand) {
+        self.engine.runtime.spawn(errand);
+    }
+}
+
+/// The length of a request with this key.
+pub(crate) fn encoded_len<R: Request>(request: &R, key: Option<&Key>) -> usize {
+    request.encoded_len() + key.map_or(0, |_| Key::ENCODED)
+}
+
+/// A future that sends what has gathered.
+pub(crate) type Errand = crate::BoxFuture<'static, ()>;
+
+impl Engine {
+    pub(crate) fn new(
+        client: Client,
+        batching: &Batching,
+        order: Order,
+        room: Option<Arc<Room>>,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let Batching { in_flight, max_commands, max_bytes, linger } = *batching;
+        let limits = Limits { commands: max_commands, bytes: max_bytes };
+        let state = State {
+            queue: Queue::new(order, limits),
+            slots: in_flight,
+            closed: false,
+            watchers: Vec::new(),
+            watched: 0,
+        };
+        Arc::new(Self {
+            client,
+            runtime,
+            linger,
+            of_calls: room.is_none(),
+            room,
+            hashes: Hashes::new(order),
+            state: Mutex::new(state),
+            full: Notify::new(),
+            cut: Cut::default(),
+        })
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two calls of the queue, none of which panics.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a slot for a call that is sent in its own way, if nothing is in its way.
+    pub(crate) fn begin(self: &Arc<Self>) -> Option<Slot> {
+        let mut state = self.state();
+        if state.slots == 0 || state.queue.has_parcel() || self.linger.is_some() {
+            return None;
+        }
+        state.slots -= 1;
+        drop(state);
+        let mut slot = Slot::new(self);
+        slot.runs = true;
+        Some(slot)
+    }
+
+    /// Accepts a request, for which there is room. If the caller waits and nothing is in the way, it is to be sent by the
+    /// future that comes with it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`] when nothing more is accepted.
+    pub(crate) fn accept<R: Request>(
+        self: &Arc<Self>,
+        request: &R,
+        key: Option<Key>,
+        deadline: Option<Instant>,
+        waits: bool,
+    ) -> Result<(Accepted, Option<Errand>), Error> {
+        let (reply, settled) = oneshot::channel();
+        let (method, len) = (R::METHOD, encoded_len(request, key.as_ref()));
+        let encode = |encoded: &mut Vec<u8>| {
+            request.encode_raw(encoded);
+            if let Some(key) = key {
+                key.push(encoded);
+            }
+        };
+        let channels = self.hashes.of(request.channels());
+        let repeatable = key.is_some() || request.is_repeatable();
+        let mut state = self.state();
+        if state.closed {
+            drop(state);
+            self.release([len]);
+            return Err(Error::new(ErrorKind::Closed, "the publisher was closed before the call"));
+        }
+        let is_free = state.queue.is_free(&channels);
+        let value = Waiting { reply: Some(reply), bytes: len };
+        let command = Command { method, repeatable, deadline, channels, value };
+        let alone = waits && is_free && state.slots > 0 && !state.queue.has_parcel() && self.linger.is_none();
+        if alone {
+            state.slots -= 1;
+            let member = state.queue.add_taken(command, len);
+            drop(state);
+            let mut encoded = Vec::with_capacity(len);
+            encode(&mut encoded);
+            let parcel = Parcel::alone(member, encoded);
+            let errand = Arc::clone(self).carry(Slot::new(self), parcel);
+            return Ok((self.accepted(member.ticket, settled), Some(Box::pin(errand))));
+        }
+        let ticket = state.queue.push(command, len, encode);
+        let is_full = self.linger.is_some() && state.queue.is_full();
+        let sends = state.slots > 0 && state.queue.has_parcel();
+        state.slots -= usize::from(sends);
+        drop(state);
+        if sends {
+            self.send(Slot::new(self));
+        } else if is_full {
+            self.full.notify_one();
+        }
+        Ok((self.accepted(ticket, settled), None))
+    }
+
+    fn accepted(self: &Arc<Self>, ticket: Ticket, settled: oneshot::Receiver<Settled>) -> Accepted {
+        Accepted { engine: Arc::clone(self), ticket, settled }
+    }
+
+    /// Sends what has gathered, in a task of its own.
+    fn send(self: &Arc<Self>, slot: Slot) {
+        self.runtime.spawn(Arc::clone(self).empty(slot));
+    }
+
+    /// Sends one parcel.
+    async fn carry(self: Arc<Self>, mut slot: Slot, parcel: Parcel) {
+        slot.runs = true;
+        self.deliver(parcel).await;
+    }
+
+    /// Sends parcel after parcel, until there is none.
+    async fn empty(self: Arc<Self>, mut slot: Slot) {
+        slot.runs = true;
+        loop {
+            if let Some(linger) = self.linger {
+                self.linger(linger).await;
+            }
+            let Some(parcel) = slot.next() else { return };
+            self.deliver(parcel).await;
+            // Those who have their answers now may have more to send.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits for more.
+    async fn linger(&self, linger: Duration) {
+        let full = self.full.notified();
+        let waits = {
+            let state = self.state();
+            !state.queue.is_full() && !state.closed
+        };
+        if waits {
+            unless(tokio::time::sleep(linger), full).await;
+        }
+    }
+
+    /// Sends a parcel until each of its commands is over.
+    async fn deliver(&self, parcel: Parcel) {
+        let mut work = vec![Carried::new(self, parcel)];
+        while let Some(mut carried) = work.pop() {
+            if let Some(rest) = self.deliver_or_halve(&mut carried).await {
+                work.push(Carried::new(self, rest));
+                work.push(carried);
+            }
+        }
+    }
+
+    /// Sends a parcel until each of its commands is over, or returns half of it, if it is too much at once.
+    async fn deliver_or_halve(&self, carried: &mut Carried<'_>) -> Option<Parcel> {
+        let deadline = carried.drop_late();
+        if carried.parcel.is_empty() {
+            return None;
+        }
+        let gate = &self.client.shared.gate;
+        if self.cut.is() || gate.is_cut() {
+            carried.fail(Error::new(ErrorKind::Closed, "it was closed before the call was sent"));
+            return None;
+        }
+        let running = if self.of_calls { Ok(None) } else { gate.enter().map(Some) };
+        let running = match running {
+            Ok(running) => running,
+            Err(error) => {
+                carried.fail(error);
+                return None;
+            }
+        };
+        let (method, repeatable) = (carried.parcel.method(), carried.parcel.is_repeatable());
+        let mut attempts = Attempts::carrying(&self.client, method, repeatable, deadline, running, &self.cut);
+        loop {
+            let parcel = &carried.parcel;
+            let error = match attempts.attempt(parcel, |reply| parcel.read(reply)).await {
+                Ok(answers) => carried.settle(answers, &attempts)?,
+                Err(error) => {
+                    if parcel.members().len() > 1 && error.is_of_the_whole() {
+                        return Some(carried.parcel.split());
+                    }
+                    if error.may_have_run() {
+                        carried.fail_those(&error, |member| !member.repeatable);
+                    }
+                    error
+                }
+            };
+            if carried.parcel.is_empty() {
+                return None;
+            }
+            attempts.are_repeatable(carried.parcel.is_repeatable());
+            if let Err(error) = attempts.again(error).await {
+                carried.fail(error);
+                return None;
+            }
+        }
+    }
+
+    fn withdraw(&self, ticket: Ticket) -> bool {
+        let mut state = self.state();
+        let Some(waiting) = state.queue.withdraw(ticket) else { return false };
+        let over = state.over(ticket, Outcome::NotSent);
+        drop(state);
+        self.release([waiting.bytes]);
+        over.into_iter().for_each(Watcher::tell);
+        true
+    }
+
+    /// Ends commands.
+    fn settle(&self, settled: impl ExactSizeIterator<Item = (Ticket, Settled)>) {
+        let (mut ended, mut watchers) = (Vec::with_capacity(settled.len()), Vec::new());
+        let mut state = self.state();
+        for (ticket, settled) in settled {
+            let outcome = settled.as_ref().map_or_else(Error::outcome, |_| Outcome::Done);
+            if let Some(waiting) = state.queue.remove(ticket) {
+                watchers.extend(state.over(ticket, outcome));
+                ended.push((waiting, settled));
+            }
+        }
+        drop(state);
+        self.release(ended.iter().map(|(waiting, _)| waiting.bytes));
+        for (waiting, settled) in ended {
+            // Nobody may wait for it.
+            let _ = waiting.reply.map(|reply| reply.send(settled));
+        }
+        watchers.into_iter().for_each(Watcher::tell);
+    }
+
+    fn release(&self, lens: impl IntoIterator<Item = usize>) {
+        if let Some(room) = &self.room {
+            room.release(lens);
+        }
+    }
+
+    /// Ends everything that waits, because there is no runtime to send it in.
+    fn abandon(&self) {
+        loop {
+            let parcel = self.state().queue.take();
+            let Some(parcel) = parcel else { return };
+            Carried::new(self, parcel)
+                .fail(Error::new(ErrorKind::Closed, "the runtime ended before the call was sent"));
+        }
+    }
+
+    /// Waits until what there is now is over, and tells how it ended.
+    pub(crate) async fn flush(&self) -> Ended {
+        let watch = self.state().watch();
+        match watch {
+            // Told as the last one is over.
+            Some((_, over)) => over.await.unwrap_or_default(),
+            None => Ended::default(),
+        }
+    }
+
+    /// Accepts no more, waits until what there is now is over, and cuts off what is left after `timeout`.
+    pub(crate) async fn close(&self, timeout: Duration) -> Ended {
+        let watch = {
+            let mut state = self.state();
+            state.closed = true;
+            state.watch()
+        };
+        if let Some(room) = &self.room {
+            room.close();
+        }
+        // A wait for more is over.
+        self.full.notify_waiters();
+        let Some((watcher, mut over)) = watch else { return Ended::default() };
+        let in_time = match Instant::now().checked_add(timeout) {
+            Some(until) => tokio::time::timeout_at(until, &mut over).await.ok(),
+            None => Some((&mut over).await),
+        };
+        if let Some(ended) = in_time {
+            return ended.unwrap_or_default();
+        }
+        self.cut.cut();
+        match tokio::time::timeout(GRACE, over).await {
+            Ok(ended) => ended.unwrap_or_default(),
+            Err(_) => self.state().unwatch(watcher),
+        }
+    }
+}
+
+impl State {
+    /// Watches what is not over now, if anything is.
+    fn watch(&mut self) -> Option<(u64, oneshot::Receiver<Ended>)> {
+        let left = self.queue.len();
+        if left == 0 {
+            return None;
+        }
+        let (done, over) = oneshot::channel();
+        let number = self.watched;
+        self.watched += 1;
+        self.watchers.push(Watcher { number, before: self.queue.next(), left, ended: Ended::default(), done });
+        Some((number, over))
+    }
+
+    /// Takes note that a command is over. Those who have waited for it last.
+    fn over(&mut self, ticket: Ticket, outcome: Outcome) -> Vec<Watcher> {
+        if self.watchers.is_empty() {
+            return Vec::new();
+        }
+        for watcher in self.watchers.iter_mut().filter(|watcher| ticket.number < watcher.before) {
+            watcher.left -= 1;
+            watcher.ended.count(outcome);
+        }
+        self.watchers.extract_if(.., |watcher| watcher.left == 0).collect()
+    }
+
+    /// Stops watching. What is left is of unknown outcome.
+    fn unwatch(&mut self, number: u64) -> Ended {
+        let found = self.watchers.iter().position(|watcher| watcher.number == number);
+        let Some(index) = found else { return Ended::default() };
+        let Watcher { ended, left, .. } = self.watchers.remove(index);
+        Ended { unknown: ended.unknown + left as u64, ..ended }
+    }
+}
+
+impl Watcher {
+    fn tell(self) {
+        // It may have stopped to wait.
+        let _ = self.done.send(self.ended);
+    }
+}
+
+/// The right to have one request under way.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    engine: Arc<Engine>,
+    /// Whether it is held by something that runs. If not even that, its runtime has ended.
+    runs: bool,
+    returned: bool,
+}
+
+impl Slot {
+    fn new(engine: &Arc<Engine>) -> Self {
+        Self { engine: Arc::clone(engine), runs: false, returned: false }
+    }
+
+    /// The next parcel. Without one, the slot is free.
+    fn next(&mut self) -> Option<Parcel> {
+        let mut state = self.engine.state();
+        let parcel = state.queue.take();
+        if parcel.is_none() {
+            state.slots += 1;
+            self.returned = true;
+        }
+        parcel
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.returned {
+            return;
+        }
+        let mut state = self.engine.state();
+        let goes_on = self.runs && state.queue.has_parcel();
+        state.slots += usize::from(!goes_on);
+        drop(state);
+        if goes_on {
+            self.engine.send(Self::new(&self.engine));
+        } else if !self.runs {
+            self.engine.abandon();
+        }
+    }
+}
+
+/// A parcel on its way. Whatever happens, each of its commands ends.
+struct Carried<'a> {
+    engine: &'a Engine,
+    parcel: Parcel,
+    /// Why its commands failed at the last attempt, if each has its own reason.
+    reasons: Vec<Error>,
+}
+
+impl<'a> Carried<'a> {
+    fn new(engine: &'a Engine, parcel: Parcel) -> Self {
+        Self { engine, parcel, reasons: Vec::new() }
+    }
+
+    /// Ends the commands that were answered, but for those that failed and may be tried again. Why, if there are any.
+    fn settle(&mut self, answers: Vec<Result<ReplyBody, Error>>, attempts: &Attempts<'_>) -> Option<Error> {
+        let (from, in_doubt) = (attempts.from(), attempts.may_have_run());
+        let (transport, endpoint) = (from.name(), from.endpoint());
+        let answered = |result| Answered { result, transport, endpoint: endpoint.clone(), in_doubt };
+        let error_of = |member: &Member, error: Error| {
+            let error = if in_doubt && !error.may_have_run() { error.in_doubt() } else { error };
+            error.at(member.method.name().into(), transport, endpoint.clone())
+        };
+        let again = self.to_be_tried_again(&answers);
+        let members = self.parcel.members().iter().zip(answers);
+        if again.is_empty() {
+            let settled = members
+                .map(|(member, answer)| (member.ticket, answer.map(answered).map_err(|error| error_of(member, error))));
+            self.engine.settle(settled);
+            self.parcel.take();
+            return None;
+        }
+        let (mut settled, mut reasons) = (Vec::new(), Vec::new());
+        for (index, (member, answer)) in members.enumerate() {
+            match answer {
+                Err(error) if again.contains(&index) => reasons.push(error_of(member, error)),
+                Err(error) => settled.push((member.ticket, Err(error_of(member, error)))),
+                Ok(result) => settled.push((member.ticket, Ok(answered(result)))),
+            }
+        }
+        self.engine.settle(settled.into_iter());
+        let mut index = 0..;
+        self.parcel.retain(|_| index.next().is_some_and(|index| again.contains(&index)));
+        let reason = reasons.first().map(Error::echo);
+        self.reasons = reasons;
+        reason
+    }
+
+    /// The commands that failed and may be tried again: that can help, can do no harm, and overtakes nothing.
+    fn to_be_tried_again(&self, answers: &[Result<ReplyBody, Error>]) -> HashSet<usize> {
+        let mut again = HashSet::new();
+        let may_be =
+            |member: &Member, error: &Error| error.is_transient() && (member.repeatable || !error.may_have_run());
+        if answers.iter().all(|answer| answer.as_ref().err().is_none_or(|error| !error.is_transient())) {
+            return again;
+        }
+        let state = self.engine.state();
+        let mut over = HashSet::new();
+        for (index, (member, answer)) in self.parcel.members().iter().zip(answers).enumerate().rev() {
+            let channels = || state.queue.channels_of(member.ticket);
+            match answer {
+                Err(error) if may_be(member, error) && !channels().any(|channel| over.contains(&channel)) => {
+                    again.insert(index);
+                }
+                _ => over.extend(channels()),
+            }
+        }
+        again
+    }
+
+    /// Ends the commands whose time is over. When that of the others will be.
+    fn drop_late(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let is_late = |member: &Member| member.deadline.is_some_and(|deadline| deadline <= now);
+        if self.parcel.members().iter().any(is_late) {
+            let error =
+                Error::new(ErrorKind::Timeout, "it was not sent within its time").with_outcome(Outcome::NotSent);
+            self.fail_those(&error, is_late);
+        }
+        let last = |last: Option<Instant>, member: &Member| Some(last?.max(member.deadline?));
+        self.parcel.members().iter().fold(Some(now), last)
+    }
+
+    /// Ends some of the commands with this error.
+    fn fail_those(&mut self, error: &Error, which: impl Fn(&Member) -> bool) {
+        let failed: Vec<_> = self.parcel.members().iter().filter(|member| which(member)).copied().collect();
+        if failed.is_empty() {
+            return;
+        }
+        let settled = failed.iter().map(|member| (member.ticket, Err(error.echo().in_method(member.method.name()))));
+        self.engine.settle(settled);
+        self.parcel.retain(|member| !which(member));
+    }
+
+    /// Ends all that are left: each for its own reason, if it has one, or with this error.
+    fn fail(&mut self, error: Error) {
+        let members = self.parcel.take();
+        let reasons = std::mem::take(&mut self.reasons);
+        if reasons.len() == members.len() {
+            let attempts = error.attempts();
+            let settled = members.iter().zip(reasons);
+            self.engine.settle(settled.map(|(member, reason)| (member.ticket, Err(reason.after_attempts(attempts)))));
+        } else if let [member] = members[..] {
+            self.engine.settle(std::iter::once((member.ticket, Err(error))));
+        } else {
+            let settled = members.iter();
+            self.engine
+                .settle(settled.map(|member| (member.ticket, Err(error.echo().in_method(member.method.name())))));
+        }
+    }
+}
+
+impl Drop for Carried<'_> {
+    fn drop(&mut self) {
+        if !self.parcel.is_empty() {
+            let ended = Error::new(ErrorKind::Closed, "what carried the call ended before an answer came");
+            self.fail(ended.with_outcome(Outcome::Unknown));
+        }
+    }
+}

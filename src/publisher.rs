@@ -1,0 +1,294 @@
+//! Publishing at a high rate: bounded, in order, many messages in few requests.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+#[cfg(doc)]
+use crate::ErrorKind;
+use crate::batching::engine::{Accepted, Engine, encoded_len};
+use crate::batching::room::Room;
+use crate::batching::{self, Awaited, Batching, Order};
+use crate::client::Client;
+use crate::idempotency::Key;
+use crate::{AsRequest, Ended, Error, Message, Method, Request};
+
+/// Publishes what many tasks have to say in few requests, in order, and holds no more of it than it may.
+///
+/// Messages that come while its requests are under way gather, and leave together when one of them is answered: see
+/// [`Batching`]. Those of one channel keep their [`Order`]. Each has its own result: one that fails does not harm the others,
+/// and is repeated as the client's [`Retry`](crate::Retry) says.
+///
+/// ```no_run
+/// use centrifugo_api::{Client, Config, PublishRequest, Publisher, PublisherConfig};
+/// use serde_json::json;
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), centrifugo_api::Error> {
+/// let client = Client::new(Config::grpc("http://localhost:10000").api_key("my key"))?;
+/// let publisher = Publisher::new(&client, PublisherConfig::new())?;
+///
+/// // One by one, in as many tasks as there are:
+/// let position = publisher.publish(PublishRequest::new("news", json!({"text": "hello"}))).await?;
+///
+/// // Or without waiting for each answer:
+/// for number in 0..100_000 {
+///     publisher.enqueue(PublishRequest::new("numbers", json!(number))).await?;
+/// }
+/// let ended = publisher.close(Duration::from_secs(10)).await;
+/// assert_eq!(ended.done, 100_000, "{ended:?}");
+/// # Ok(()) }
+/// ```
+///
+/// It takes every request but batches, for what is to be in order with publications. A clone is the same publisher. One that
+/// is dropped still sends what it has accepted.
+///
+/// It belongs to the runtime in which it was made, and sends there. When that ends, everything that is not over ends with
+/// [`ErrorKind::Closed`], here and in the runtimes of those who wait.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    engine: Arc<Engine>,
+    room: Arc<Room>,
+    keys: bool,
+}
+
+/// How a [`Publisher`] works.
+///
+/// ```
+/// use centrifugo_api::{Batching, Order, PublisherConfig};
+///
+/// let config = PublisherConfig::new()
+///     .max_messages(50_000)
+///     .order(Order::Sequential)
+///     .batching(Batching::new().in_flight(4));
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct PublisherConfig {
+    batching: Batching,
+    order: Order,
+    max_messages: usize,
+    max_bytes: usize,
+    keys: bool,
+}
+
+impl PublisherConfig {
+    /// Up to 10,000 messages and 16 MiB, in order per channel, without idempotency keys of its own.
+    pub fn new() -> Self {
+        Self {
+            batching: Batching::new(),
+            order: Order::PerChannel,
+            max_messages: 10_000,
+            max_bytes: 16 * 1024 * 1024,
+            keys: false,
+        }
+    }
+
+    /// How many requests there are at once, and what each may carry.
+    pub fn batching(mut self, batching: Batching) -> Self {
+        self.batching = batching;
+        self
+    }
+
+    /// What is ordered. [`Order::PerChannel`] unless set.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// How many messages it holds at most, from when they are accepted until they are answered. 10,000 unless set.
+    pub fn max_messages(mut self, messages: usize) -> Self {
+        self.max_messages = messages;
+        self
+    }
+
+    /// How many bytes it holds at most: the requests in protobuf, and 64 more for each. 16 MiB unless set, less than 4 GiB.
+    ///
+    /// A request under way has them once more, and for the transport's buffers once or twice.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Whether a `publish` or `broadcast` without an idempotency key is given one, so that it may be repeated after an attempt
+    /// without an answer. Off unless set.
+    ///
+    /// The server keeps each key for 5 minutes; at 50,000 messages a second these are 15 million.
+    pub fn idempotency_keys(mut self, keys: bool) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.batching.check()?;
+        if self.max_messages == 0 {
+            return Err(Error::invalid("`max_messages` of the publisher is 0, so that it could hold none"));
+        }
+        if self.max_bytes == 0 || u32::try_from(self.max_bytes).is_err() {
+            return Err(Error::invalid("`max_bytes` of the publisher is 0, or 4 GiB and more"));
+        }
+        Ok(())
+    }
+}
+
+impl Default for PublisherConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Publisher {
+    /// A publisher over this client, with its endpoints, its deadline, and its retries.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when a setting is wrong, or outside of a tokio runtime.
+    #[allow(clippy::needless_pass_by_value, reason = "a configuration is used up, as everywhere")]
+    pub fn new(client: &Client, config: PublisherConfig) -> Result<Self, Error> {
+        config.check()?;
+        let runtime =
+            Handle::try_current().map_err(|_| Error::invalid("the publisher was made outside of a tokio runtime"))?;
+        let room = Arc::new(Room::new(config.max_messages, config.max_bytes));
+        let client = client.without_batching();
+        let engine = Engine::new(client, &config.batching, config.order, Some(Arc::clone(&room)), runtime);
+        Ok(Self { engine, room, keys: config.keys })
+    }
+
+    /// Publishes a message and waits for its result: first for room, then for its turn, then for the answer, all within the
+    /// client's timeout.
+    ///
+    /// Dropping the future takes the message back, unless it has left; then it goes on.
+    ///
+    /// # Errors
+    ///
+    /// Those of the same call of the [`Client`], [`ErrorKind::Full`] when there was no room in time, and
+    /// [`ErrorKind::Closed`] when the publisher or the client was closed.
+    pub async fn publish<R: AsRequest>(&self, request: R) -> Result<<R::Request as Request>::Reply, Error> {
+        let request = request.as_request();
+        let (key, len) = self.check(request)?;
+        let deadline = self.engine.client().deadline(Instant::now());
+        let sent = async {
+            self.room.take(len, deadline).await?;
+            let (accepted, errand) = self.engine.accept(request, key, deadline, true)?;
+            let settled = Awaited::new(accepted, errand).answer(deadline).await?;
+            batching::read(settled, R::Request::METHOD, Request::answers(request))
+        };
+        sent.await.map_err(|error| self.told(error, R::Request::METHOD, key.as_ref()))
+    }
+
+    /// Accepts a message as soon as there is room, and sends it in the background. The ticket gives its result; it need not be
+    /// kept.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Full`] when there was no room within the client's timeout, [`ErrorKind::TooLarge`] and
+    /// [`ErrorKind::Invalid`] when the request cannot be sent, [`ErrorKind::Closed`] when the publisher was closed.
+    pub async fn enqueue<R: AsRequest>(&self, request: R) -> Result<Ticket<<R::Request as Request>::Reply>, Error> {
+        let request = request.as_request();
+        let (key, len) = self.check(request)?;
+        let deadline = self.engine.client().deadline(Instant::now());
+        let room = self.room.take(len, deadline).await;
+        self.accept(request, key, deadline, room)
+    }
+
+    /// Accepts a message if there is room now, and sends it in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Full`] when there is no room, otherwise those of [`enqueue`](Self::enqueue).
+    #[allow(clippy::needless_pass_by_value, reason = "a request or a reference to one, as everywhere")]
+    pub fn try_enqueue<R: AsRequest>(&self, request: R) -> Result<Ticket<<R::Request as Request>::Reply>, Error> {
+        let request = request.as_request();
+        let (key, len) = self.check(request)?;
+        let room = self.room.try_take(len);
+        self.accept(request, key, self.engine.client().deadline(Instant::now()), room)
+    }
+
+    fn accept<R: Request>(
+        &self,
+        request: &R,
+        key: Option<Key>,
+        deadline: Option<Instant>,
+        room: Result<(), Error>,
+    ) -> Result<Ticket<R::Reply>, Error> {
+        let accepted = room.and_then(|()| self.engine.accept(request, key, deadline, false));
+        let (accepted, _) = accepted.map_err(|error| self.told(error, R::METHOD, key.as_ref()))?;
+        Ok(Ticket { accepted, method: R::METHOD, answers: Request::answers(request), key, reply: PhantomData })
+    }
+
+    /// Waits until every message is over that was accepted before, and tells how they ended: those of them that were not over
+    /// when it was called.
+    pub async fn flush(&self) -> Ended {
+        self.engine.flush().await
+    }
+
+    /// Accepts no more messages, waits for those that it has, and ends after `timeout` what is left: what has not left is not
+    /// sent, and of what is under way nobody knows. Tells how those ended that were not over when it was called.
+    ///
+    /// It may be called more than once, and from several places. The client is not closed.
+    pub async fn close(&self, timeout: Duration) -> Ended {
+        self.engine.close(timeout).await
+    }
+
+    /// Makes the checks of a request. Its key, if it is given one, and its length with that.
+    fn check<R: Request>(&self, request: &R) -> Result<(Option<Key>, usize), Error> {
+        let client = self.engine.client();
+        let key = if self.keys && request.takes_key() { Key::new() } else { None };
+        let len = encoded_len(request, key.as_ref());
+        let checked = client.check(request).and_then(|()| client.check_len(len));
+        checked.map_err(|error| self.told(error, R::METHOD, None))?;
+        Ok((key, len))
+    }
+
+    /// Adds to an error what only this place knows.
+    fn told(&self, error: Error, method: Method, key: Option<&Key>) -> Error {
+        batching::with_key(self.engine.client().at(error, method.name()), key)
+    }
+}
+
+/// The result of a message that was accepted, when it is there: a future.
+///
+/// It resolves exactly once, whatever happens, and may be awaited in any runtime. Dropped, it lets the message go on.
+#[must_use = "the message is sent either way, but how it ends is told here only"]
+pub struct Ticket<T> {
+    accepted: Accepted,
+    method: Method,
+    answers: usize,
+    key: Option<Key>,
+    reply: PhantomData<fn() -> T>,
+}
+
+impl<T> Ticket<T> {
+    /// Takes the message back, unless it has left. Whether it will certainly not be sent.
+    #[must_use]
+    pub fn cancel(self) -> bool {
+        self.accepted.withdraw()
+    }
+}
+
+impl<T: Message> Future for Ticket<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let settled = ready!(Pin::new(&mut self.accepted.settled).poll(cx));
+        let settled = settled.unwrap_or_else(|_| Err(batching::forgotten()));
+        Poll::Ready(
+            batching::read(settled, self.method, self.answers)
+                .map_err(|error| batching::with_key(error.in_method(self.method.name()), self.key.as_ref())),
+        )
+    }
+}
+
+/// Shows the method only.
+impl<T> fmt::Debug for Ticket<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("method", &self.method).finish_non_exhaustive()
+    }
+}
