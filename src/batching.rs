@@ -10,6 +10,8 @@ pub(crate) mod room;
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,12 +158,9 @@ impl Batcher {
     ) -> Result<R::Reply, Error> {
         let make = || Engine::new(client.without_batching(), &self.batching, Order::None, None, Handle::current());
         let Ok(engine) = self.engines.get(|_| true, || Ok::<_, Infallible>(make()));
-        if let Some(_slot) = engine.begin() {
-            return attempts.run_typed(request, key).await;
-        }
         let deadline = attempts.deadline();
-        let (accepted, _) = engine.accept(request, key, deadline, false)?;
-        let carried = Awaited::new(accepted, None).answer(deadline).await;
+        let accepted = engine.accept(request, key, deadline, true)?;
+        let carried = Awaited::new(accepted).answer(deadline).await;
         attempts.carried(carried.and_then(|settled| read(settled, R::METHOD, Request::answers(request))))
     }
 }
@@ -169,27 +168,30 @@ impl Batcher {
 /// A command that somebody waits for. Dropped before it has left, it is withdrawn; after that it goes on.
 pub(crate) struct Awaited {
     accepted: Accepted,
-    errand: Option<engine::Errand>,
-    done: bool,
+    over: bool,
 }
 
 impl Awaited {
-    pub(crate) fn new(accepted: Accepted, errand: Option<engine::Errand>) -> Self {
-        Self { accepted, errand, done: false }
+    pub(crate) fn new(accepted: Accepted) -> Self {
+        Self { accepted, over: false }
     }
 
     /// What becomes of it until then.
     pub(crate) async fn answer(mut self, deadline: Option<Instant>) -> Result<Settled, Error> {
-        if let Some(errand) = &mut self.errand {
-            errand.await;
-            self.errand = None;
-        }
+        // An errand keeps the time itself.
+        let deadline = deadline.filter(|_| self.accepted.errand.is_none());
         let began = Instant::now();
+        let settled = poll_fn(|cx| {
+            if let Some(errand) = &self.accepted.errand {
+                errand.poll(cx);
+            }
+            Pin::new(&mut self.accepted.settled).poll(cx)
+        });
         let settled = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, &mut self.accepted.settled).await.ok(),
-            None => Some((&mut self.accepted.settled).await),
+            Some(deadline) => tokio::time::timeout_at(deadline, settled).await.ok(),
+            None => Some(settled.await),
         };
-        self.done = true;
+        self.over = true;
         if let Some(settled) = settled {
             return Ok(settled.unwrap_or_else(|_| Err(forgotten())));
         }
@@ -201,13 +203,12 @@ impl Awaited {
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        match self.errand.take() {
-            // One that panicked cannot go on.
-            Some(errand) if !std::thread::panicking() => self.accepted.finish(errand),
-            None if !self.done => {
+        match &self.accepted.errand {
+            _ if self.over => {}
+            Some(errand) => errand.hand_over(),
+            None => {
                 self.accepted.withdraw();
             }
-            _ => {}
         }
     }
 }

@@ -176,8 +176,8 @@ impl Publisher {
         let deadline = self.engine.client().deadline(Instant::now());
         let sent = async {
             self.room.take(len, deadline).await?;
-            let (accepted, errand) = self.engine.accept(request, key, deadline, true)?;
-            let settled = Awaited::new(accepted, errand).answer(deadline).await?;
+            let accepted = self.engine.accept(request, key, deadline, true)?;
+            let settled = Awaited::new(accepted).answer(deadline).await?;
             batching::read(settled, R::Request::METHOD, Request::answers(request))
         };
         sent.await.map_err(|error| self.told(error, R::Request::METHOD, key.as_ref()))
@@ -219,7 +219,7 @@ impl Publisher {
         room: Result<(), Error>,
     ) -> Result<Ticket<R::Reply>, Error> {
         let accepted = room.and_then(|()| self.engine.accept(request, key, deadline, false));
-        let (accepted, _) = accepted.map_err(|error| self.told(error, R::METHOD, key.as_ref()))?;
+        let accepted = accepted.map_err(|error| self.told(error, R::METHOD, key.as_ref()))?;
         Ok(Ticket { accepted, method: R::METHOD, answers: Request::answers(request), key, reply: PhantomData })
     }
 

@@ -1,7 +1,10 @@
 //! Who sends what waits: at most so many requests at once, each carrying what had gathered while they were all under way.
 
 use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -42,6 +45,8 @@ struct State {
     /// How many more requests may be sent now.
     slots: usize,
     closed: bool,
+    /// What callers run themselves. Some may be done.
+    errands: Vec<Arc<Errand>>,
     /// Those who wait until what there was is over.
     watchers: Vec<Watcher>,
     /// How many there were.
@@ -87,6 +92,7 @@ pub(crate) struct Accepted {
     engine: Arc<Engine>,
     ticket: Ticket,
     pub(crate) settled: oneshot::Receiver<Settled>,
+    pub(crate) errand: Option<Arc<Errand>>,
 }
 
 impl Accepted {
@@ -94,10 +100,48 @@ impl Accepted {
     pub(crate) fn withdraw(&self) -> bool {
         self.engine.withdraw(self.ticket)
     }
+}
 
-    /// Finishes an errand that the caller has given up.
-    pub(crate) fn finish(&self, errand: Errand) {
-        self.engine.runtime.spawn(errand);
+/// A parcel that the caller of its only command carries: that saves a task. But nobody else may have to wait for a future that
+/// its owner does not poll, so as soon as somebody waits, a task carries it.
+pub(crate) struct Errand {
+    runtime: Handle,
+    carried: Mutex<Option<crate::BoxFuture<'static, ()>>>,
+    /// Whether a task is to carry it.
+    handed_over: AtomicBool,
+}
+
+impl Errand {
+    /// Goes on with it, if no task does.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) {
+        // Not locked while it is polled, which may be what hands it over.
+        let Some(mut carried) = self.carried().take() else { return };
+        if carried.as_mut().poll(cx).is_pending() {
+            *self.carried() = Some(carried);
+            if self.handed_over.load(Ordering::SeqCst) {
+                self.hand_over();
+            }
+        }
+    }
+
+    /// Has a task go on with it.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::SeqCst);
+        // While it is polled it is not there, and who polls it looks for the sign afterwards.
+        let carried = self.carried().take();
+        if let Some(carried) = carried {
+            self.runtime.spawn(carried);
+        }
+    }
+
+    fn carried(&self) -> MutexGuard<'_, Option<crate::BoxFuture<'static, ()>>> {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Errand").field("handed_over", &self.handed_over).finish_non_exhaustive()
     }
 }
 
@@ -105,9 +149,6 @@ impl Accepted {
 pub(crate) fn encoded_len<R: Request>(request: &R, key: Option<&Key>) -> usize {
     request.encoded_len() + key.map_or(0, |_| Key::ENCODED)
 }
-
-/// A future that sends what has gathered.
-pub(crate) type Errand = crate::BoxFuture<'static, ()>;
 
 impl Engine {
     pub(crate) fn new(
@@ -123,6 +164,7 @@ impl Engine {
             queue: Queue::new(order, limits),
             slots: in_flight,
             closed: false,
+            errands: Vec::new(),
             watchers: Vec::new(),
             watched: 0,
         };
@@ -148,21 +190,8 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a slot for a call that is sent in its own way, if nothing is in its way.
-    pub(crate) fn begin(self: &Arc<Self>) -> Option<Slot> {
-        let mut state = self.state();
-        if state.slots == 0 || state.queue.has_parcel() || self.linger.is_some() {
-            return None;
-        }
-        state.slots -= 1;
-        drop(state);
-        let mut slot = Slot::new(self);
-        slot.runs = true;
-        Some(slot)
-    }
-
-    /// Accepts a request, for which there is room. If the caller waits and nothing is in the way, it is to be sent by the
-    /// future that comes with it.
+    /// Accepts a request, for which there is room. If its caller waits and nothing is in the way, it is an errand of the
+    /// caller's, otherwise it is sent in the background.
     ///
     /// # Errors
     ///
@@ -173,63 +202,70 @@ impl Engine {
         key: Option<Key>,
         deadline: Option<Instant>,
         waits: bool,
-    ) -> Result<(Accepted, Option<Errand>), Error> {
+    ) -> Result<Accepted, Error> {
         let (reply, settled) = oneshot::channel();
-        let (method, len) = (R::METHOD, encoded_len(request, key.as_ref()));
+        let len = encoded_len(request, key.as_ref());
         let encode = |encoded: &mut Vec<u8>| {
             request.encode_raw(encoded);
             if let Some(key) = key {
                 key.push(encoded);
             }
         };
-        let channels = self.hashes.of(request.channels());
-        let repeatable = key.is_some() || request.is_repeatable();
+        let command = Command {
+            method: R::METHOD,
+            repeatable: key.is_some() || request.is_repeatable(),
+            deadline,
+            channels: self.hashes.of(request.channels()),
+            value: Waiting { reply: Some(reply), bytes: len },
+        };
         let mut state = self.state();
         if state.closed {
             drop(state);
             self.release([len]);
             return Err(Error::new(ErrorKind::Closed, "the publisher was closed before the call"));
         }
-        let is_free = state.queue.is_free(&channels);
-        let value = Waiting { reply: Some(reply), bytes: len };
-        let command = Command { method, repeatable, deadline, channels, value };
-        let alone = waits && is_free && state.slots > 0 && !state.queue.has_parcel() && self.linger.is_none();
-        if alone {
+        let is_free = state.slots > 0 && !state.queue.has_parcel() && state.queue.is_free(&command.channels);
+        if waits && is_free && self.linger.is_none() && self.is_here() {
             state.slots -= 1;
             let member = state.queue.add_taken(command, len);
-            drop(state);
             let mut encoded = Vec::with_capacity(len);
             encode(&mut encoded);
             let parcel = Parcel::alone(member, encoded);
-            let errand = Arc::clone(self).carry(Slot::new(self), parcel);
-            return Ok((self.accepted(member.ticket, settled), Some(Box::pin(errand))));
+            let carried = carry(Carried::new(self, parcel), Slot::new(self));
+            let errand = Arc::new(Errand {
+                runtime: self.runtime.clone(),
+                carried: Mutex::new(Some(Box::pin(carried))),
+                handed_over: AtomicBool::new(false),
+            });
+            state.errands.retain(|errand| Arc::strong_count(errand) > 1);
+            state.errands.push(Arc::clone(&errand));
+            return Ok(Accepted { engine: Arc::clone(self), ticket: member.ticket, settled, errand: Some(errand) });
         }
         let ticket = state.queue.push(command, len, encode);
         let is_full = self.linger.is_some() && state.queue.is_full();
         let sends = state.slots > 0 && state.queue.has_parcel();
         state.slots -= usize::from(sends);
+        let errands = std::mem::take(&mut state.errands);
         drop(state);
+        for errand in errands {
+            errand.hand_over();
+        }
         if sends {
             self.send(Slot::new(self));
         } else if is_full {
             self.full.notify_one();
         }
-        Ok((self.accepted(ticket, settled), None))
+        Ok(Accepted { engine: Arc::clone(self), ticket, settled, errand: None })
     }
 
-    fn accepted(self: &Arc<Self>, ticket: Ticket, settled: oneshot::Receiver<Settled>) -> Accepted {
-        Accepted { engine: Arc::clone(self), ticket, settled }
+    /// Whether the caller is in the engine's runtime.
+    fn is_here(&self) -> bool {
+        Handle::try_current().is_ok_and(|here| here.id() == self.runtime.id())
     }
 
     /// Sends what has gathered, in a task of its own.
     fn send(self: &Arc<Self>, slot: Slot) {
         self.runtime.spawn(Arc::clone(self).empty(slot));
-    }
-
-    /// Sends one parcel.
-    async fn carry(self: Arc<Self>, mut slot: Slot, parcel: Parcel) {
-        slot.runs = true;
-        self.deliver(parcel).await;
     }
 
     /// Sends parcel after parcel, until there is none.
@@ -240,7 +276,7 @@ impl Engine {
                 self.linger(linger).await;
             }
             let Some(parcel) = slot.next() else { return };
-            self.deliver(parcel).await;
+            deliver(Carried::new(&self, parcel)).await;
             // Those who have their answers now may have more to send.
             tokio::task::yield_now().await;
         }
@@ -255,63 +291,6 @@ impl Engine {
         };
         if waits {
             unless(tokio::time::sleep(linger), full).await;
-        }
-    }
-
-    /// Sends a parcel until each of its commands is over.
-    async fn deliver(&self, parcel: Parcel) {
-        let mut work = vec![Carried::new(self, parcel)];
-        while let Some(mut carried) = work.pop() {
-            if let Some(rest) = self.deliver_or_halve(&mut carried).await {
-                work.push(Carried::new(self, rest));
-                work.push(carried);
-            }
-        }
-    }
-
-    /// Sends a parcel until each of its commands is over, or returns half of it, if it is too much at once.
-    async fn deliver_or_halve(&self, carried: &mut Carried<'_>) -> Option<Parcel> {
-        let deadline = carried.drop_late();
-        if carried.parcel.is_empty() {
-            return None;
-        }
-        let gate = &self.client.shared.gate;
-        if self.cut.is() || gate.is_cut() {
-            carried.fail(Error::new(ErrorKind::Closed, "it was closed before the call was sent"));
-            return None;
-        }
-        let running = if self.of_calls { Ok(None) } else { gate.enter().map(Some) };
-        let running = match running {
-            Ok(running) => running,
-            Err(error) => {
-                carried.fail(error);
-                return None;
-            }
-        };
-        let (method, repeatable) = (carried.parcel.method(), carried.parcel.is_repeatable());
-        let mut attempts = Attempts::carrying(&self.client, method, repeatable, deadline, running, &self.cut);
-        loop {
-            let parcel = &carried.parcel;
-            let error = match attempts.attempt(parcel, |reply| parcel.read(reply)).await {
-                Ok(answers) => carried.settle(answers, &attempts)?,
-                Err(error) => {
-                    if parcel.members().len() > 1 && error.is_of_the_whole() {
-                        return Some(carried.parcel.split());
-                    }
-                    if error.may_have_run() {
-                        carried.fail_those(&error, |member| !member.repeatable);
-                    }
-                    error
-                }
-            };
-            if carried.parcel.is_empty() {
-                return None;
-            }
-            attempts.are_repeatable(carried.parcel.is_repeatable());
-            if let Err(error) = attempts.again(error).await {
-                carried.fail(error);
-                return None;
-            }
         }
     }
 
@@ -352,7 +331,7 @@ impl Engine {
     }
 
     /// Ends everything that waits, because there is no runtime to send it in.
-    fn abandon(&self) {
+    fn abandon(self: &Arc<Self>) {
         loop {
             let parcel = self.state().queue.take();
             let Some(parcel) = parcel else { return };
@@ -484,17 +463,82 @@ impl Drop for Slot {
     }
 }
 
+/// Sends one parcel, and frees the slot. Dropped before it runs, it drops the parcel first: the slot is to find what that sets
+/// free.
+async fn carry(carried: Carried, mut slot: Slot) {
+    slot.runs = true;
+    deliver(carried).await;
+}
+
+/// Sends a parcel until each of its commands is over.
+async fn deliver(carried: Carried) {
+    let mut work = vec![carried];
+    while let Some(mut carried) = work.pop() {
+        if let Some(rest) = carried.deliver_or_halve().await {
+            work.extend([rest, carried]);
+        }
+    }
+}
+
 /// A parcel on its way. Whatever happens, each of its commands ends.
-struct Carried<'a> {
-    engine: &'a Engine,
+struct Carried {
+    engine: Arc<Engine>,
     parcel: Parcel,
     /// Why its commands failed at the last attempt, if each has its own reason.
     reasons: Vec<Error>,
 }
 
-impl<'a> Carried<'a> {
-    fn new(engine: &'a Engine, parcel: Parcel) -> Self {
-        Self { engine, parcel, reasons: Vec::new() }
+impl Carried {
+    fn new(engine: &Arc<Engine>, parcel: Parcel) -> Self {
+        Self { engine: Arc::clone(engine), parcel, reasons: Vec::new() }
+    }
+
+    /// Sends a parcel until each of its commands is over, or returns half of it, if it is too much at once.
+    async fn deliver_or_halve(&mut self) -> Option<Self> {
+        let deadline = self.drop_late();
+        if self.parcel.is_empty() {
+            return None;
+        }
+        let engine = Arc::clone(&self.engine);
+        let gate = &engine.client.shared.gate;
+        if engine.cut.is() || gate.is_cut() {
+            self.fail(Error::new(ErrorKind::Closed, "it was closed before the call was sent"));
+            return None;
+        }
+        let running = if engine.of_calls { Ok(None) } else { gate.enter().map(Some) };
+        let running = match running {
+            Ok(running) => running,
+            Err(error) => {
+                self.fail(error);
+                return None;
+            }
+        };
+        let (method, repeatable) = (self.parcel.method(), self.parcel.is_repeatable());
+        let mut attempts = Attempts::carrying(&engine.client, method, repeatable, deadline, running, &engine.cut);
+        loop {
+            let parcel = &self.parcel;
+            let error = match attempts.attempt(parcel, |reply| parcel.read(reply)).await {
+                Ok(answers) => self.settle(answers, &attempts)?,
+                Err(error) => {
+                    if parcel.members().len() > 1 && error.is_of_the_whole() {
+                        let rest = self.parcel.split();
+                        return Some(Self::new(&engine, rest));
+                    }
+                    if error.may_have_run() {
+                        self.fail_those(&error, |member| !member.repeatable);
+                    }
+                    error
+                }
+            };
+            if self.parcel.is_empty() {
+                return None;
+            }
+            attempts.are_repeatable(self.parcel.is_repeatable());
+            if let Err(error) = attempts.again(error).await {
+                self.fail(error);
+                return None;
+            }
+        }
     }
 
     /// Ends the commands that were answered, but for those that failed and may be tried again. Why, if there are any.
@@ -595,7 +639,7 @@ impl<'a> Carried<'a> {
     }
 }
 
-impl Drop for Carried<'_> {
+impl Drop for Carried {
     fn drop(&mut self) {
         if !self.parcel.is_empty() {
             let ended = Error::new(ErrorKind::Closed, "what carried the call ended before an answer came");
