@@ -407,7 +407,9 @@ impl Error {
         match self.0.kind {
             _ if matches!(self.0.verdict, Verdict::Untrusted | Verdict::NoGrpc) => false,
             _ if self.0.outcome == Outcome::Done => false,
-            ErrorKind::Connect | ErrorKind::Lost | ErrorKind::Timeout | ErrorKind::Unavailable => true,
+            ErrorKind::Connect | ErrorKind::Lost | ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Full => {
+                true
+            }
             ErrorKind::Api => self.api().is_some_and(ApiError::is_transient),
             _ => false,
         }

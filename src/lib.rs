@@ -32,6 +32,8 @@
 //!   to check its certificate.
 //! - [`message`] has the requests and the results; [`Payload`] is what goes into their `bytes` fields.
 //! - [`Batch`] carries many calls in one request, [`BroadcastRequest`] the same data to many channels.
+//! - [`Publisher`] publishes at a high rate, in order: the messages of many tasks share requests. With [`Batching`] the plain
+//!   calls of a client do.
 //! - [`Error`] says what went wrong, and its [`Outcome`] whether the call was carried out all the same; [`ErrorKind`] has
 //!   the table of what each transport's failures mean.
 //! - [`Retry`] says what is repeated, and how often: at most 3 attempts unless set, with idempotency keys that the client

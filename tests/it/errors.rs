@@ -6,7 +6,7 @@ use std::time::Duration;
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
     ApiError, Batch, Client, Config, ConnectionsRequest, Error, ErrorKind, HistoryRequest, Outcome, Payload,
-    PublishRequest, Retry, Tls,
+    PublishRequest, Publisher, PublisherConfig, Retry, Tls,
 };
 
 use crate::authority::Authority;
@@ -240,6 +240,12 @@ async fn provoke(over: Over, cell: &str) -> Error {
             let client = client(over, &start().await);
             client.close(Duration::ZERO).await;
             client.publish(request()).await.unwrap_err()
+        }
+        "the publisher has no room" => {
+            let client = client(over, &start().await);
+            let publisher = Publisher::new(&client, PublisherConfig::new().max_messages(1)).unwrap();
+            let _room = publisher.try_enqueue(request()).unwrap();
+            publisher.try_enqueue(request()).unwrap_err()
         }
         "the client is closed while the call runs" => closed_while_it_runs(over).await,
         "the connection ends before the answer" => publish_with(over, Fault::cut_after()).await,
