@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -22,7 +23,7 @@ use crate::retry::{Budget, Retry};
 use crate::transport::{Body, Call, Reply, ReplyBody, Transport};
 #[cfg(any(feature = "grpc", feature = "http"))]
 use crate::transport::{balancer::Balancer, balancer::EndpointStatus, breaker::BreakerState, fallback::Route};
-use crate::{ApiError, Error, Method, message, wire};
+use crate::{ApiError, Error, Method, Outcome, message, wire};
 
 /// A client of the server API, over gRPC or over HTTP.
 ///
@@ -253,7 +254,7 @@ impl Client {
         let key = if self.retry.makes_keys() && request.takes_key() { Key::new() } else { None };
         let repeatable = key.is_some() || request.is_repeatable();
         let mut attempts = Attempts::new(self, method.name(), Some(method), repeatable)?;
-        let sent = attempts.run_typed(request, key).await;
+        let sent = send(&mut attempts, request, key).await;
         let mut reply = sent.map_err(|error| match &key {
             Some(key) => error.with_idempotency_key(key.as_str()),
             None => error,
@@ -263,14 +264,14 @@ impl Client {
             if attempts.again(part.error.into()).await.is_err() {
                 break;
             }
-            let answer = attempts.run_typed(&part.request, key).await;
+            let answer = send(&mut attempts, &part.request, key).await;
             let failed = answer.is_err();
             R::Request::join(&mut reply, &part.places, answer);
             if failed {
                 break;
             }
         }
-        attempts.done();
+        attempts.end(Outcome::Done);
         Ok(reply)
     }
 
@@ -285,11 +286,38 @@ impl Client {
     /// Fails when the request as a whole does: then no reply is known. What became of a single command is in its reply.
     pub async fn batch(&self, batch: &Batch) -> Result<BatchReplies, Error> {
         batch.check(self.pro).map_err(|error| self.at(error, Method::Batch.name()))?;
-        let (name, method) = (Method::Batch.name(), Some(Method::Batch));
-        let mut attempts = Attempts::new(self, name, method, batch.is_repeatable())?;
-        let replies = attempts.run(batch, |reply| batch.read(reply)).await?;
-        let from = attempts.from();
-        Ok(replies.at(from.name(), from.endpoint()).after(attempts.may_have_run()))
+        let all = batch.all();
+        let mut attempts = Attempts::new(self, Method::Batch.name(), Some(Method::Batch), all.is_repeatable())?;
+        let mut replies = BatchReplies::to(batch);
+        let mut waiting = vec![all];
+        while let Some(part) = waiting.pop() {
+            let sent = match attempts.begin_part(part.is_repeatable()) {
+                Ok(()) => attempts.run(&part, |reply| part.read(reply)).await,
+                Err(error) => Err(error),
+            };
+            let error = match sent {
+                Ok(answers) => {
+                    let from = attempts.from();
+                    let answers = answers.from(from.name(), from.endpoint()).after(attempts.may_have_run());
+                    replies.add(&part, Ok(answers));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match part.divide(error) {
+                Ok(parts) => waiting.extend(parts),
+                Err(error) => {
+                    let rest = if batch.is_parallel() { Vec::new() } else { std::mem::take(&mut waiting) };
+                    let skipped = || Error::after_failed_part(&error);
+                    let skipped: Vec<_> = rest.into_iter().rev().map(|part| (part, skipped())).collect();
+                    replies.add(&part, Err(error));
+                    skipped.into_iter().for_each(|(part, error)| replies.add(&part, Err(error)));
+                }
+            }
+        }
+        let replies = replies.unless_all_failed()?;
+        attempts.end(replies.outcome());
+        Ok(replies)
     }
 
     /// Calls a method by its name, with JSON in and JSON out.
@@ -343,6 +371,51 @@ impl fmt::Debug for Client {
     }
 }
 
+/// Sends a request, in several if it is too large for one and can be divided.
+async fn send<R: Request>(attempts: &mut Attempts<'_>, request: &R, key: Option<Key>) -> Result<R::Reply, Error> {
+    match attempts.run_typed(request, key).await {
+        Ok(reply) => Ok(reply),
+        Err(error) => {
+            let (parts, tried) = (request.divide(error)?, attempts.tried());
+            // Apart, so that the futures of other calls have no room for it.
+            let sent = Box::pin(send_parts(attempts, parts, key)).await;
+            attempts.have_tried(tried);
+            sent
+        }
+    }
+}
+
+/// Sends the parts of a request, the last of them first, each with attempts of its own.
+async fn send_parts<R: Request>(
+    attempts: &mut Attempts<'_>,
+    mut waiting: Vec<R>,
+    key: Option<Key>,
+) -> Result<R::Reply, Error> {
+    let (mut whole, repeatable) = (None, attempts.is_repeatable());
+    while let Some(part) = waiting.pop() {
+        let sent = match attempts.begin_part(repeatable) {
+            Ok(()) => attempts.run_typed(&part, key).await,
+            Err(error) => Err(error),
+        };
+        let answer = match sent {
+            Ok(reply) => Ok(reply),
+            Err(error) => match part.divide(error) {
+                Ok(parts) => {
+                    waiting.extend(parts);
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+        };
+        match &mut whole {
+            // The call fails as its first part does.
+            None => whole = Some(answer?),
+            Some(whole) => R::append(whole, &part, answer),
+        }
+    }
+    Ok(whole.unwrap_or_default())
+}
+
 /// A call given as JSON.
 struct RawBody<'a> {
     method: &'a str,
@@ -362,7 +435,7 @@ impl RawBody<'_> {
     /// Whether it may be carried out twice: if so says what a call with its own types would, and only if it is read in full.
     fn is_repeatable(&self) -> bool {
         match Method::from_name(self.method) {
-            Some(Method::Batch) => self.to_batch().is_ok_and(|batch| batch.is_repeatable()),
+            Some(Method::Batch) => self.to_batch().is_ok_and(|batch| batch.all().is_repeatable()),
             Some(method) => method.is_repeatable_json(self.params.get().as_bytes()),
             None => false,
         }
@@ -403,13 +476,17 @@ impl RawBody<'_> {
                 }
             }
             ReplyBody::Protobuf(body) if is_batch => {
-                let replies = self.to_batch()?.read(Reply::protobuf(body))?.to_json()?;
+                let batch = self.to_batch()?;
+                let all = batch.all();
+                let mut replies = BatchReplies::to(&batch);
+                replies.add(&all, Ok(all.read(Reply::protobuf(body))?));
+                let replies = replies.to_json()?;
                 // As text, in which numbers keep their digits. Left out when there is none, as the server does.
                 let replies: Vec<&str> = replies.iter().map(|reply| reply.get()).collect();
                 let list = format!(r#"{{"replies":[{}]}}"#, replies.join(","));
                 wire::from_json(if replies.is_empty() { b"{}" } else { list.as_bytes() })
             }
-            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(body) {
+            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(&body) {
                 Ok(Ok(result)) => batch::result_from_protobuf(self.method, result),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(malformed) => Err(malformed),
@@ -420,15 +497,15 @@ impl RawBody<'_> {
 }
 
 impl Body for RawBody<'_> {
-    fn to_protobuf(&self) -> Result<Vec<u8>, Error> {
+    fn to_protobuf(&self) -> Result<Bytes, Error> {
         if self.method == Method::Batch.name() {
-            return self.to_batch()?.to_protobuf();
+            return self.to_batch()?.all().to_protobuf();
         }
-        batch::from_json(self.method, self.params.get()).map(|(_, request)| request)
+        batch::from_json(self.method, self.params.get()).map(|(_, request)| request.into())
     }
 
-    fn to_json(&self) -> Result<Vec<u8>, Error> {
-        Ok(self.params.get().as_bytes().to_vec())
+    fn to_json(&self) -> Result<Bytes, Error> {
+        Ok(Bytes::copy_from_slice(self.params.get().as_bytes()))
     }
 }
 

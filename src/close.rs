@@ -114,7 +114,12 @@ impl Gate {
 
     /// Ends when running calls are to be cut off.
     pub(crate) async fn cut(&self) {
-        turned(&self.lanes[lane()].cut, || self.cut.load(Ordering::SeqCst)).await;
+        turned(&self.lanes[lane()].cut, || self.is_cut()).await;
+    }
+
+    /// Whether running calls are to be cut off.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
     }
 
     pub(crate) async fn close(&self, timeout: Duration) -> Closed {

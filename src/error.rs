@@ -9,11 +9,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::transport::Form;
+
 /// Any error that can be a cause.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The causes of an error, the nearest first.
-#[cfg(any(feature = "grpc", feature = "http"))]
 pub(crate) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     /// An I/O error shows the causes of what it was made of, and not that itself.
     fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
@@ -51,6 +52,7 @@ struct Inner {
     outcome: Outcome,
     verdict: Verdict,
     retry_after: Option<RetryAfter>,
+    excess: Option<Excess>,
     attempts: u32,
     idempotency_key: Option<Box<str>>,
     api: Option<ApiError>,
@@ -112,6 +114,16 @@ pub(crate) enum RetryAfter {
     Wait(Duration),
     /// Not at all.
     Never,
+}
+
+/// By how much a request is over a limit of this client.
+#[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "only our transports have limits"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Excess {
+    /// The form in which it has the length.
+    pub(crate) form: Form,
+    pub(crate) bytes: usize,
+    pub(crate) limit: usize,
 }
 
 #[doc = include_str!("../docs/errors.md")]
@@ -198,6 +210,7 @@ impl Error {
             outcome: kind.outcome(),
             verdict: Verdict::None,
             retry_after: None,
+            excess: None,
             attempts: 1,
             idempotency_key: None,
             api: None,
@@ -278,16 +291,43 @@ impl Error {
         self.0.retry_after
     }
 
+    /// What a request over a limit of this client ends with.
+    #[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "for our transports"))]
+    pub(crate) fn over_limit(excess: Excess) -> Self {
+        let Excess { bytes, limit, .. } = excess;
+        let mut error =
+            Self::new(ErrorKind::TooLarge, format!("the request has {bytes} bytes, over the limit of {limit}"));
+        error.0.excess = Some(excess);
+        error
+    }
+
+    /// Whether a smaller request might not have had this error, and this one certainly did nothing.
+    pub(crate) fn is_of_size(&self) -> bool {
+        self.0.kind == ErrorKind::TooLarge && !self.may_have_run()
+    }
+
+    /// By how much the request was over the limit, if the limit is this client's.
+    pub(crate) fn excess(&self) -> Option<Excess> {
+        self.0.excess
+    }
+
+    /// Why a part of a call is not sent after another one has failed.
+    pub(crate) fn after_failed_part(failed: &Self) -> Self {
+        let why = format!("a part of the batch before this one failed: {}", failed.message());
+        Self::new(ErrorKind::Unavailable, why).with_outcome(Outcome::NotSent)
+    }
+
     /// The same error for another call: what happened and where, with the first cause in words only.
-    #[cfg(any(feature = "grpc", feature = "http"))]
     pub(crate) fn echo(&self) -> Self {
-        let Inner { kind, message, outcome, verdict, transport, endpoint, .. } = &*self.0;
+        let Inner { kind, message, outcome, verdict, attempts, api, transport, endpoint, .. } = &*self.0;
         let message = match causes(self).last() {
             Some(first) if !message.contains(&first.to_string()) => format!("{message}: {first}").into(),
             _ => message.clone(),
         };
         let mut echo = Self::new(*kind, message).with_outcome(*outcome);
         echo.0.verdict = *verdict;
+        echo.0.attempts = *attempts;
+        echo.0.api.clone_from(api);
         echo.0.transport = *transport;
         echo.0.endpoint.clone_from(endpoint);
         echo

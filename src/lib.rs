@@ -91,6 +91,7 @@ mod payload;
 mod property;
 mod request;
 mod retry;
+mod split;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;

@@ -40,6 +40,17 @@ pub trait Request: Message {
         Self::KEYED && !self.is_repeatable()
     }
 
+    /// The requests that it goes in after it has ended with this error, the last first; or the error, if it cannot be
+    /// divided or that would not help.
+    #[doc(hidden)]
+    fn divide(&self, error: Error) -> Result<Vec<Self>, Error> {
+        Err(error)
+    }
+
+    /// Adds what became of such a part to what became of those before it.
+    #[doc(hidden)]
+    fn append(_reply: &mut Self::Reply, _part: &Self, _answer: Result<Self::Reply, Error>) {}
+
     /// What of the request failed and may be tried again, if the rest did not fail.
     #[doc(hidden)]
     fn failed_part(&self, _reply: &Self::Reply, _repeatable: bool) -> Option<Part<Self>> {
@@ -157,6 +168,14 @@ macro_rules! requests {
         fn takes_key(&self) -> bool {
             // The server publishes once for a key and a channel, and a channel may be meant more than once.
             Self::KEYED && !self.is_repeatable() && !broadcast::repeats_a_channel(self)
+        }
+
+        fn divide(&self, error: Error) -> Result<Vec<Self>, Error> {
+            broadcast::divide(self, error)
+        }
+
+        fn append(reply: &mut Self::Reply, part: &Self, answer: Result<Self::Reply, Error>) {
+            broadcast::append(reply, part, answer);
         }
 
         fn failed_part(&self, reply: &Self::Reply, repeatable: bool) -> Option<Part<Self>> {

@@ -34,6 +34,8 @@ use tokio::time::Instant;
 
 #[cfg(any(feature = "grpc", feature = "http"))]
 use crate::ErrorKind;
+#[cfg(any(feature = "grpc", feature = "http"))]
+use crate::error::Excess;
 use crate::{ApiError, Error, Message, Method, Outcome, wire};
 
 /// A boxed future, as [`Transport`] returns them.
@@ -211,7 +213,7 @@ impl<'a> Call<'a> {
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it is raw JSON that the schema has no place for.
     pub fn to_protobuf(&self) -> Result<Bytes, Error> {
-        self.body.to_protobuf().map(Bytes::from)
+        self.body.to_protobuf()
     }
 
     /// The request in JSON.
@@ -221,7 +223,7 @@ impl<'a> Call<'a> {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it holds bytes that are not JSON, in a field that has no
     /// base64 twin.
     pub fn to_json(&self) -> Result<Bytes, Error> {
-        self.body.to_json().map(Bytes::from)
+        self.body.to_json()
     }
 
     #[cfg(any(feature = "grpc", feature = "http"))]
@@ -262,21 +264,34 @@ impl fmt::Debug for Call<'_> {
 
 /// What a call sends, in either form.
 pub(crate) trait Body: Send + Sync {
-    fn to_protobuf(&self) -> Result<Vec<u8>, Error>;
-    fn to_json(&self) -> Result<Vec<u8>, Error>;
+    fn to_protobuf(&self) -> Result<Bytes, Error>;
+    fn to_json(&self) -> Result<Bytes, Error>;
 }
 
 impl<T: Message + Send + Sync> Body for T {
-    fn to_protobuf(&self) -> Result<Vec<u8>, Error> {
-        Ok(self.encode_to_vec())
+    fn to_protobuf(&self) -> Result<Bytes, Error> {
+        Ok(self.encode_to_vec().into())
     }
 
-    fn to_json(&self) -> Result<Vec<u8>, Error> {
-        // Most requests are little more than their protobuf form and the names of their fields.
-        let mut json = Vec::with_capacity(self.encoded_len() + 64);
-        serde_json::to_writer(&mut json, self).map_err(not_json)?;
-        Ok(json)
+    fn to_json(&self) -> Result<Bytes, Error> {
+        message_to_json(self).map(Bytes::from)
     }
+}
+
+/// The JSON form of a message.
+pub(crate) fn message_to_json<T: Message>(message: &T) -> Result<Vec<u8>, Error> {
+    // Most requests are little more than their protobuf form and the names of their fields.
+    let mut json = Vec::with_capacity(message.encoded_len() + 64);
+    serde_json::to_writer(&mut json, message).map_err(not_json)?;
+    Ok(json)
+}
+
+/// The two forms of a request.
+#[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "said by transports"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Protobuf,
+    Json,
 }
 
 /// The error of a request that has no JSON form. (`Serialize` of a message fails for no other reason.)
@@ -336,7 +351,7 @@ impl Reply {
                 let was_done = matches!(wire::answer_from_json::<Box<RawValue>>(&body), Ok(Ok(_)));
                 unreadable(malformed, was_done)
             }),
-            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(body) {
+            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(&body) {
                 Ok(Ok(result)) => {
                     wire::message_from_protobuf(result).map(Ok).map_err(|malformed| unreadable(malformed, true))
                 }
@@ -359,12 +374,16 @@ impl fmt::Debug for Reply {
 }
 
 /// Refuses a request that is over the limit, before it is sent.
-#[cfg(any(feature = "grpc", feature = "http"))]
+#[cfg(feature = "grpc")]
 pub(crate) fn check_size(body: &[u8], limit: usize) -> Result<(), Error> {
-    if body.len() <= limit {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::TooLarge, format!("the request has {} bytes, over the limit of {limit}", body.len())))
+    check_size_in(Form::Protobuf, body, limit)
+}
+
+/// The same for either form.
+#[cfg(any(feature = "grpc", feature = "http"))]
+pub(crate) fn check_size_in(form: Form, body: &[u8], limit: usize) -> Result<(), Error> {
+    let bytes = body.len();
+    if bytes <= limit { Ok(()) } else { Err(Error::over_limit(Excess { form, bytes, limit })) }
 }
 
 /// What an HTTP status other than 200 means, over either transport. The table in `docs/errors.md` says the same.
