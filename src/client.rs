@@ -307,11 +307,11 @@ impl Client {
             match part.divide(error) {
                 Ok(parts) => waiting.extend(parts),
                 Err(error) => {
-                    let rest = if batch.is_parallel() { Vec::new() } else { std::mem::take(&mut waiting) };
-                    let skipped = || Error::after_failed_part(&error);
-                    let skipped: Vec<_> = rest.into_iter().rev().map(|part| (part, skipped())).collect();
+                    let skipped = Error::after_failed_part(&error);
                     replies.add(&part, Err(error));
-                    skipped.into_iter().for_each(|(part, error)| replies.add(&part, Err(error)));
+                    if !batch.is_parallel() {
+                        waiting.drain(..).rev().for_each(|part| replies.add(&part, Err(skipped.echo())));
+                    }
                 }
             }
         }
