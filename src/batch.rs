@@ -99,6 +99,15 @@ impl Command {
         }
     }
 
+    /// Its method and the field of its result, if the schema has it.
+    fn known(&self) -> Option<(Method, u32)> {
+        let method = match &self.kind {
+            Kind::Encoded { method, .. } => Some(*method),
+            Kind::Json { method, .. } => Method::from_name(method),
+        }?;
+        Some((method, method.command_tag()?))
+    }
+
     fn method_of_error(&self) -> Cow<'static, str> {
         match &self.kind {
             Kind::Encoded { method, .. } => method.name().into(),
@@ -473,6 +482,15 @@ impl Answers {
     }
 }
 
+impl Answers {
+    /// One reply in protobuf, down to the bytes of the result, and the method of the command that it answers.
+    fn reply(&self, command: &Command, place: Range<usize>) -> Result<(Method, Answer<Bytes>), Malformed> {
+        // Only known methods are sent in protobuf.
+        let (method, tag) = command.known().ok_or("the reply is to an unknown method")?;
+        Ok((method, wire::reply_from_protobuf(&self.body, place, tag)?))
+    }
+}
+
 impl BatchReplies {
     /// No answers yet to a batch.
     pub(crate) fn to(batch: &Batch) -> Self {
@@ -513,9 +531,9 @@ impl BatchReplies {
     pub fn get<T: Message>(&self, handle: Handle<T>) -> Result<T, Error> {
         self.read(
             handle,
-            |method, answers, reply| match answers.form {
-                Form::Json => wire::reply_from_json(&answers.body[reply], method),
-                Form::Protobuf => match wire::reply_from_protobuf(&answers.body, reply, command_tag(method)?)? {
+            |command, answers, reply| match answers.form {
+                Form::Json => wire::reply_from_json(&answers.body[reply], command.method()),
+                Form::Protobuf => match answers.reply(command, reply)?.1 {
                     Ok(result) => wire::message_from_protobuf(result).map(Ok),
                     Err(error) => Ok(Err(error)),
                 },
@@ -538,11 +556,11 @@ impl BatchReplies {
     pub fn get_json<T: DeserializeOwned>(&self, handle: Handle<RawValue>) -> Result<T, Error> {
         self.read(
             handle,
-            |method, answers, reply| match answers.form {
-                Form::Json => wire::reply_from_json(&answers.body[reply], method),
-                Form::Protobuf => match wire::reply_from_protobuf(&answers.body, reply, command_tag(method)?)? {
-                    Ok(result) => result_from_protobuf(method, result).map(Ok),
-                    Err(error) => Ok(Err(error)),
+            |command, answers, reply| match answers.form {
+                Form::Json => wire::reply_from_json(&answers.body[reply], command.method()),
+                Form::Protobuf => match answers.reply(command, reply)? {
+                    (method, Ok(result)) => result_from_protobuf(method.name(), result).map(Ok),
+                    (_, Err(error)) => Ok(Err(error)),
                 },
             },
             |_, _, reply| Ok(reply),
@@ -552,14 +570,14 @@ impl BatchReplies {
     fn read<H: ?Sized, T>(
         &self,
         handle: Handle<H>,
-        read: impl FnOnce(&str, &Answers, Range<usize>) -> Result<Answer<T>, Malformed>,
+        read: impl FnOnce(&Command, &Answers, Range<usize>) -> Result<Answer<T>, Malformed>,
         check: impl FnOnce(usize, bool, T) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let Some(command) = self.commands.list.get(handle.index) else {
             return Err(Error::invalid("the handle is of another batch"));
         };
-        let method = command.method();
-        if handle.method.is_some_and(|expected| expected.name() != method) {
+        let is_other = |expected| !matches!(command.kind, Kind::Encoded { method, .. } if method == expected);
+        if handle.method.is_some_and(is_other) {
             return Err(Error::invalid("the handle is of another batch, or of another command"));
         }
         // Every command is in a part, and every answer has a reply to each command of its part.
@@ -567,14 +585,14 @@ impl BatchReplies {
         let begin = part.checked_sub(1).map_or(0, |before| self.parts[before].0);
         let answers = match &self.parts[part].1 {
             Ok(answers) => answers,
-            Err(error) => return Err(error.echo().in_method(method)),
+            Err(error) => return Err(error.echo().in_method(command.method())),
         };
-        let error = match read(method, answers, answers.replies[handle.index - begin].clone()) {
+        let error = match read(command, answers, answers.replies[handle.index - begin].clone()) {
             Ok(Ok(result)) => match check(command.answers(), answers.in_doubt, result) {
                 Ok(result) => return Ok(result),
                 Err(error) => error,
             },
-            Ok(Err(api)) if api.code == ApiError::NOT_FOUND && method != Method::RPC.name() => {
+            Ok(Err(api)) if api.code == ApiError::NOT_FOUND && command.method() != Method::RPC.name() => {
                 Error::unsupported_command(api)
             }
             Ok(Err(api)) => api.into(),
@@ -630,11 +648,6 @@ pub(crate) fn check_answers<T: Message>(asked: usize, reply: &T) -> Result<(), E
         Some(answers) => Err(Error::protocol(format!("the answer has {answers} results where {asked} were asked for"))),
         None => Err(Error::protocol("a part of the answer has neither a result nor an error")),
     }
-}
-
-fn command_tag(method: &str) -> Result<u32, Malformed> {
-    // Only known methods are sent in protobuf.
-    Method::from_name(method).and_then(Method::command_tag).ok_or_else(|| "the reply is to an unknown method".into())
 }
 
 /// Reads a result, given as protobuf, by way of JSON.

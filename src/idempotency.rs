@@ -55,7 +55,7 @@ pub(crate) struct Keyed<'a, R> {
 impl<R: Request> Body for Keyed<'_, R> {
     fn to_protobuf(&self) -> Result<Bytes, Error> {
         let mut request = Vec::with_capacity(self.request.encoded_len() + Key::ENCODED);
-        self.request.encode_raw(&mut request);
+        self.request.write(&mut request);
         self.key.push(&mut request);
         Ok(request.into())
     }

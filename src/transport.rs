@@ -36,7 +36,7 @@ use tokio::time::Instant;
 use crate::ErrorKind;
 #[cfg(any(feature = "grpc", feature = "http"))]
 use crate::error::Excess;
-use crate::{ApiError, Error, Message, Method, Outcome, wire};
+use crate::{ApiError, Error, Message, Method, Outcome, Request, wire};
 
 /// A boxed future, as [`Transport`] returns them.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -268,9 +268,11 @@ pub(crate) trait Body: Send + Sync {
     fn to_json(&self) -> Result<Bytes, Error>;
 }
 
-impl<T: Message + Send + Sync> Body for T {
+impl<T: Request> Body for T {
     fn to_protobuf(&self) -> Result<Bytes, Error> {
-        Ok(self.encode_to_vec().into())
+        let mut request = Vec::with_capacity(self.encoded_len());
+        self.write(&mut request);
+        Ok(request.into())
     }
 
     fn to_json(&self) -> Result<Bytes, Error> {

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::ApiError;
+use crate::{ApiError, Request};
 
 /// The number of the field `error` in the response of a method, and of `result`.
 const ERROR: u32 = 1;
@@ -106,9 +106,9 @@ pub(crate) const PARALLEL: [u8; 2] = [2 << 3, 1];
 /// Appends a command to the protobuf form of a batch: tag, length, body, twice, without a copy of the body.
 ///
 /// `len` is the request's `encoded_len`, which costs a walk over it.
-pub(crate) fn push_command<T: prost::Message>(tag: u32, len: usize, request: &T, batch: &mut Vec<u8>) {
+pub(crate) fn push_command(tag: u32, len: usize, request: &impl Request, batch: &mut Vec<u8>) {
     open_command(tag, len, batch);
-    request.encode_raw(batch);
+    request.write(batch);
 }
 
 /// The same for a request that is encoded already.
@@ -119,6 +119,8 @@ pub(crate) fn push_encoded_command(tag: u32, request: &[u8], batch: &mut Vec<u8>
 
 fn open_command(tag: u32, body: usize, batch: &mut Vec<u8>) {
     let command = key_len(tag) + encoded_len_varint(body as u64) + body;
+    // As long as the numbers and lengths can be.
+    batch.reserve(32 + body);
     encode_key(COMMANDS, WireType::LengthDelimited, batch);
     encode_varint(command as u64, batch);
     encode_key(tag, WireType::LengthDelimited, batch);
@@ -240,7 +242,14 @@ fn each_field(body: &[u8], place: Range<usize>, mut found: impl FnMut(u32, Range
     while !rest.is_empty() {
         let (tag, wire) = decode_key(&mut rest).map_err(malformed)?;
         if wire == WireType::LengthDelimited {
-            let length = usize::try_from(decode_varint(&mut rest).map_err(malformed)?).unwrap_or(usize::MAX);
+            // Most are short.
+            let length = match rest {
+                [length @ ..0x80, after @ ..] => {
+                    rest = after;
+                    usize::from(*length)
+                }
+                _ => usize::try_from(decode_varint(&mut rest).map_err(malformed)?).unwrap_or(usize::MAX),
+            };
             if length > rest.len() {
                 return Err("the answer ends in the middle of a protobuf message".into());
             }
