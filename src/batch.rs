@@ -18,7 +18,7 @@ use crate::transport::{Body, Form, Reply, ReplyBody};
 use crate::wire::{self, Answer, Malformed};
 use crate::{ApiError, AsRequest, Error, Message, Method, Outcome, Request};
 
-/// Commands of any kind that travel to the server in one request.
+/// Commands of any kind that travel to the server in one request, or in as few as their length allows.
 ///
 /// The server runs them in order, or with [`parallel`](Self::parallel) at the same time, and answers every one: a command
 /// that fails does not stop the others. A batch is a value like any request: it can be sent again, and over either
@@ -40,8 +40,12 @@ use crate::{ApiError, AsRequest, Error, Message, Method, Outcome, Request};
 /// # Ok(()) }
 /// ```
 ///
-/// A request over gRPC is at most 4 MiB unless the server is configured otherwise, so a batch is, too. See the server's
-/// page on [batching](https://centrifugal.dev/docs/server/server_api#batch).
+/// A batch may have any length. A request may not: over gRPC it has 4 MiB at most unless `Config::max_request_size` says
+/// otherwise, over HTTP as much as proxies let through. A batch that is over the limit goes in several requests, one after
+/// the other and in order, and its handles work as ever. Commands are not divided: one that is over the limit of this client
+/// all by itself is [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge), and then nothing of the batch is sent.
+///
+/// See the server's page on [batching](https://centrifugal.dev/docs/server/server_api#batch).
 #[derive(Clone, Default)]
 pub struct Batch {
     /// Shared with what was sent of it and with the answers to that.
@@ -68,6 +72,12 @@ impl Default for Commands {
 }
 
 impl Commands {
+    /// Adds the command that `encoded` now ends with, and returns its index.
+    fn add(&mut self, once: bool, kind: Kind) -> usize {
+        self.list.push(Command { end: self.encoded.len(), once, kind });
+        self.list.len() - 1
+    }
+
     /// Where a command begins in `encoded`, or would.
     fn begin(&self, index: usize) -> usize {
         index.checked_sub(1).map_or(wire::PARALLEL.len(), |before| self.list[before].end)
@@ -170,7 +180,7 @@ impl Batch {
 
     /// Lets the server run the commands at the same time, up to 1,024 of them, in no order.
     ///
-    /// Faster with a Redis engine, no faster in memory.
+    /// Faster with a Redis engine, no faster in memory. A batch that goes in several requests is parallel within each.
     #[must_use]
     pub fn parallel(mut self, parallel: bool) -> Self {
         self.parallel = parallel;
@@ -180,7 +190,7 @@ impl Batch {
     /// Gives every `publish` and `broadcast` that is [pushed](Self::push) from now on, and has no idempotency key, one of its
     /// own. Off unless set. Commands given as JSON stay as they are.
     ///
-    /// A batch that failed without an answer is repeated only if each of its commands may be carried out twice; with keys,
+    /// A request that failed without an answer is repeated only if each of its commands may be carried out twice; with keys,
     /// publications may. The keys stay those of the batch, so sending it twice publishes once, for 5 minutes.
     #[must_use]
     pub fn idempotency_keys(mut self, keys: bool) -> Self {
@@ -203,7 +213,8 @@ impl Batch {
         if let Some(key) = key {
             key.push(&mut commands.encoded);
         }
-        self.add(once, Some(method), Kind::Encoded { method, len, answers: request.answers() })
+        let index = commands.add(once, Kind::Encoded { method, len, answers: request.answers() });
+        Handle::new(index, Some(method))
     }
 
     /// Adds a command by its name, with its parameters in JSON, such as the schema of this version may not know.
@@ -220,7 +231,8 @@ impl Batch {
         let known = Method::from_name(method);
         self.check_command(known, || known.map_or(Ok(()), |known| known.check_json(params.get().as_bytes())));
         let once = !known.is_some_and(|known| known.is_repeatable_json(params.get().as_bytes()));
-        Ok(self.add(once, None, Kind::Json { method: method.into(), params }))
+        let index = Arc::make_mut(&mut self.commands).add(once, Kind::Json { method: method.into(), params });
+        Ok(Handle::new(index, None))
     }
 
     /// Remembers the first command that must not be sent.
@@ -230,12 +242,6 @@ impl Batch {
         {
             self.problem = Some((method, problem));
         }
-    }
-
-    fn add<T: ?Sized>(&mut self, once: bool, method: Option<Method>, kind: Kind) -> Handle<T> {
-        let Commands { encoded, list } = Arc::make_mut(&mut self.commands);
-        list.push(Command { end: encoded.len(), once, kind });
-        Handle::new(list.len() - 1, method)
     }
 
     /// How many commands there are.

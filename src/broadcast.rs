@@ -51,11 +51,10 @@ pub(crate) fn divide(request: &BroadcastRequest, error: Error) -> Result<Vec<Bro
 /// Adds what became of the next of these parts. If it failed, so did each of its channels.
 pub(crate) fn append(result: &mut BroadcastResult, part: &BroadcastRequest, answer: Result<BroadcastResult, Error>) {
     let failed = |error: Error| match error.api() {
-        Some(api) => api.clone(),
-        None if error.may_have_run() => unknown("it is unknown how the request with this channel ended", error),
-        None => {
-            ApiError::new(ApiError::INTERNAL, format!("the request with this channel was not carried out: {error}"))
-        }
+        // What it promises can be taken back by an attempt before.
+        Some(api) if !(api.is_refusal() && error.may_have_run()) => api.clone(),
+        _ if error.may_have_run() => unknown("it is unknown how the request with this channel ended", error),
+        _ => ApiError::new(ApiError::INTERNAL, format!("the request with this channel was not carried out: {error}")),
     };
     match answer {
         Ok(answer) => result.responses.extend(answer.responses),

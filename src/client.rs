@@ -275,15 +275,19 @@ impl Client {
         Ok(reply)
     }
 
-    /// Sends many commands in one request.
+    /// Sends many commands in one request, or in several if they are too large for one: over the limit of this client, or
+    /// refused for their length by the server or a proxy, which shows them in halves.
     ///
-    /// It is repeated as a whole, if it fails as a whole and no command of it may have been carried out, or all of them may be
-    /// twice: see [`Batch::idempotency_keys`], and [`Batch`] for an example. A command that fails is not repeated. See the
-    /// server's page on [batch](https://centrifugal.dev/docs/server/server_api#batch).
+    /// A request is repeated as a whole, if it fails as a whole and no command of it may have been carried out, or all of them
+    /// may be twice: see [`Batch::idempotency_keys`], and [`Batch`] for an example. A command that fails is not repeated. All
+    /// requests and repeats share the call's deadline. See the server's page on
+    /// [batch](https://centrifugal.dev/docs/server/server_api#batch).
     ///
     /// # Errors
     ///
-    /// Fails when the request as a whole does: then no reply is known. What became of a single command is in its reply.
+    /// Fails when no request was answered: then no reply is known. What became of a single command is in its reply. If one of
+    /// several requests fails, that is the error of each of its commands, and those behind it are not sent, unless the batch
+    /// is [parallel](Batch::parallel): theirs is [`ErrorKind::Unavailable`], with [`Outcome::NotSent`].
     pub async fn batch(&self, batch: &Batch) -> Result<BatchReplies, Error> {
         batch.check(self.pro).map_err(|error| self.at(error, Method::Batch.name()))?;
         let all = batch.all();

@@ -263,20 +263,22 @@ impl Problem {
 /// The protobuf form of the requests that are made most. prost appends a clone of `Bytes`, and the first clone of those that
 /// were a `Vec` is an allocation.
 mod write {
-    use bytes::Bytes;
-    use prost::encoding::{WireType, bool, btree_map, encode_key, encode_varint, string, uint64};
+    use prost::encoding::{bool, btree_map, string, uint64};
 
     use crate::message::{BroadcastRequest, PublishRequest};
+    use crate::wire::open_field;
 
     /// Appends fields in the order of their numbers, those without a value left out.
     macro_rules! write {
         ($out:ident $($number:literal $field:ident $kind:ident,)*) => { $(write!(@$kind $out $number $field);)* };
         (@string $out:ident $number:literal $field:ident) => {
             if !$field.is_empty() {
-                string::encode($number, $field, $out);
+                bytes($number, $field.as_bytes(), $out);
             }
         };
-        (@strings $out:ident $number:literal $field:ident) => { string::encode_repeated($number, $field, $out); };
+        (@strings $out:ident $number:literal $field:ident) => {
+            $field.iter().for_each(|value| bytes($number, value.as_bytes(), $out));
+        };
         (@bytes $out:ident $number:literal $field:ident) => {
             if !$field.is_empty() {
                 bytes($number, $field, $out);
@@ -300,9 +302,8 @@ mod write {
         };
     }
 
-    fn bytes(number: u32, bytes: &Bytes, out: &mut Vec<u8>) {
-        encode_key(number, WireType::LengthDelimited, out);
-        encode_varint(bytes.len() as u64, out);
+    fn bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+        open_field(number, bytes.len(), out);
         out.extend_from_slice(bytes);
     }
 
