@@ -15,7 +15,7 @@ use crate::idempotency::Key;
 use crate::request::Problem;
 use crate::split;
 use crate::transport::{Body, Form, Reply, ReplyBody};
-use crate::wire::{self, Answer, Malformed};
+use crate::wire::{self, Answer, Malformed, Places};
 use crate::{ApiError, AsRequest, Error, Message, Method, Outcome, Request};
 
 /// Commands of any kind that travel to the server in one request, or in as few as their length allows.
@@ -468,8 +468,8 @@ pub struct BatchReplies {
 pub(crate) struct Answers {
     form: Form,
     body: Bytes,
-    /// The place in `body` of the reply to each command.
-    replies: Vec<Range<usize>>,
+    /// Of the reply to each command, in `body`.
+    replies: Places,
     transport: &'static str,
     endpoint: Option<Arc<str>>,
     /// Whether an attempt before the one that was answered may have been carried out.

@@ -277,7 +277,9 @@ mod write {
             }
         };
         (@strings $out:ident $number:literal $field:ident) => {
-            $field.iter().for_each(|value| bytes($number, value.as_bytes(), $out));
+            for value in $field {
+                bytes($number, value.as_bytes(), $out);
+            }
         };
         (@bytes $out:ident $number:literal $field:ident) => {
             if !$field.is_empty() {

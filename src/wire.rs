@@ -134,8 +134,11 @@ pub(crate) fn open_field(tag: u32, len: usize, message: &mut Vec<u8>) {
     }
 }
 
+/// Where the replies of a batch stand in the answer.
+pub(crate) type Places = Vec<Range<usize>>;
+
 /// Finds the replies in the protobuf form of a batch's response.
-pub(crate) fn replies_from_protobuf(body: &[u8], expected: usize) -> Result<Vec<Range<usize>>, Malformed> {
+pub(crate) fn replies_from_protobuf(body: &[u8], expected: usize) -> Result<Places, Malformed> {
     let (mut replies, mut found) = (Vec::with_capacity(expected), 0);
     each_field(body, 0..body.len(), |tag, place| {
         if tag == REPLIES {
@@ -155,10 +158,7 @@ fn same_number(replies: usize, commands: usize) -> Result<(), Malformed> {
 }
 
 /// Finds the replies in the JSON form of a batch's response, which is returned as UTF-8, or an error in their place.
-pub(crate) fn replies_from_json(
-    mut body: Bytes,
-    expected: usize,
-) -> Result<Answer<(Bytes, Vec<Range<usize>>)>, Malformed> {
+pub(crate) fn replies_from_json(mut body: Bytes, expected: usize) -> Result<Answer<(Bytes, Places)>, Malformed> {
     #[derive(Deserialize)]
     struct Response<'a> {
         #[serde(borrow, default)]
