@@ -26,6 +26,8 @@ pub(crate) struct Attempts<'a> {
     /// Another sign to stop, besides the client's.
     stop: Option<&'a Cut>,
     started: Instant,
+    /// Whether an attempt was made, of any part.
+    begun: bool,
     deadline: Option<Instant>,
     /// The attempts that failed, and those of them that found a server.
     failed: u32,
@@ -85,6 +87,7 @@ impl<'a> Attempts<'a> {
             running: None,
             stop: None,
             started,
+            begun: false,
             deadline,
             failed: 0,
             counted: 0,
@@ -99,7 +102,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Says whether what is left of the call may be carried out twice.
-    pub(crate) fn are_repeatable(&mut self, repeatable: bool) {
+    pub(crate) fn set_repeatable(&mut self, repeatable: bool) {
         self.repeatable = repeatable;
     }
 
@@ -114,12 +117,6 @@ impl<'a> Attempts<'a> {
                 self.end(error.outcome());
                 Err(log(self.method, error))
             }
-        }
-    }
-
-    fn end(&mut self, outcome: Outcome) {
-        if let Some(running) = &mut self.running {
-            running.end(outcome);
         }
     }
 
@@ -142,6 +139,38 @@ impl<'a> Attempts<'a> {
     /// Whether an attempt that failed may have been carried out.
     pub(crate) fn may_have_run(&self) -> bool {
         self.may_have_run
+    }
+
+    /// Whether the call may be carried out twice.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.repeatable
+    }
+
+    /// How many attempts failed, and how many of them count.
+    pub(crate) fn tried(&self) -> (u32, u32) {
+        (self.failed, self.counted)
+    }
+
+    /// Goes on as after so many attempts at least, with what remains of a call whose parts had attempts of their own.
+    pub(crate) fn have_tried(&mut self, (failed, counted): (u32, u32)) {
+        (self.failed, self.counted) = (self.failed.max(failed), self.counted.max(counted));
+    }
+
+    /// Begins with a part of the call, which has attempts of its own in what is left of the call's time.
+    pub(crate) fn begin_part(&mut self, repeatable: bool) -> Result<(), Error> {
+        self.repeatable = repeatable;
+        if !self.begun {
+            return Ok(());
+        }
+        (self.failed, self.counted, self.may_have_run, self.avoided) = (0, 0, false, NOWHERE);
+        if self.client.shared.gate.is_cut() {
+            Err(Error::new(ErrorKind::Closed, "the client was closed before this part of the call"))
+        } else if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let late = Error::new(ErrorKind::Timeout, "the time was over before this part of the call");
+            Err(late.with_outcome(Outcome::NotSent))
+        } else {
+            Ok(())
+        }
     }
 
     /// Sends a request with its own types, and a key if it has none.
@@ -195,7 +224,7 @@ impl<'a> Attempts<'a> {
     /// Sends `body` once, for as long as the attempt may last.
     async fn send(&mut self, body: &dyn Body) -> Result<Reply, Error> {
         let shared = &self.client.shared;
-        let now = if self.failed == 0 { self.started } else { Instant::now() };
+        let now = if std::mem::replace(&mut self.begun, true) { Instant::now() } else { self.started };
         // A body handed over later would be carried out again, its key forgotten.
         let last = self.may_have_run.then(|| self.started + LAST_REPEAT);
         let end = self.deadline.into_iter().chain(last).min();
@@ -259,9 +288,11 @@ impl<'a> Attempts<'a> {
         Err(log(self.method, error.after_attempts(self.failed)))
     }
 
-    /// The call has ended well after all.
-    pub(crate) fn done(&mut self) {
-        self.end(Outcome::Done);
+    /// Says how the call as a whole has ended, if not as its last attempt.
+    pub(crate) fn end(&mut self, outcome: Outcome) {
+        if let Some(running) = &mut self.running {
+            running.end(outcome);
+        }
     }
 }
 

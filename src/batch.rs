@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,11 +13,12 @@ use serde_json::value::RawValue;
 
 use crate::idempotency::Key;
 use crate::request::Problem;
-use crate::transport::{Body, Reply, ReplyBody};
-use crate::wire::{self, Answer, Malformed};
-use crate::{AsRequest, Error, Message, Method, Request};
+use crate::split;
+use crate::transport::{Body, Form, Reply, ReplyBody};
+use crate::wire::{self, Answer, Malformed, Places};
+use crate::{AsRequest, Error, Message, Method, Outcome, Request};
 
-/// Commands of any kind that travel to the server in one request.
+/// Commands of any kind that travel to the server in one request, or in as few as their length allows.
 ///
 /// The server runs them in order, or with [`parallel`](Self::parallel) at the same time, and answers every one: a command
 /// that fails does not stop the others. A batch is a value like any request: it can be sent again, and over either
@@ -38,35 +40,95 @@ use crate::{AsRequest, Error, Message, Method, Request};
 /// # Ok(()) }
 /// ```
 ///
-/// A request over gRPC is at most 4 MiB unless the server is configured otherwise, so a batch is, too. See the server's
-/// page on [batching](https://centrifugal.dev/docs/server/server_api#batch).
+/// A batch may have any length. A request may not: over gRPC it has 4 MiB at most unless `Config::max_request_size` says
+/// otherwise, over HTTP as much as proxies let through. A batch that is over the limit goes in several requests, one after
+/// the other and in order, and its handles work as ever. Commands are not divided: one that is over the limit of this client
+/// all by itself is [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge), and then nothing of the batch is sent.
+///
+/// See the server's page on [batching](https://centrifugal.dev/docs/server/server_api#batch).
 #[derive(Clone, Default)]
 pub struct Batch {
-    /// The commands as the schema's `BatchRequest` holds them, ready to be sent over gRPC.
-    encoded: Vec<u8>,
-    commands: Vec<Command>,
+    /// Shared with what was sent of it and with the answers to that.
+    commands: Arc<Commands>,
     parallel: bool,
     /// Whether to give publications a key that have none.
     keys: bool,
-    /// Whether a command must not be carried out twice.
-    once: bool,
     /// The first request that must not be sent, with its method. Told when the batch is sent.
     problem: Option<(Method, Problem)>,
 }
 
 #[derive(Clone)]
-enum Command {
-    /// Of the schema: the body of the request ends here in `encoded`, is this long, and asks for so many answers.
-    Encoded { method: Method, end: usize, len: usize, answers: usize },
-    /// Given as JSON; over gRPC it is translated when it is sent.
+struct Commands {
+    /// The commands as the schema's `BatchRequest` holds them, ready to be sent over gRPC. Before them stands
+    /// `parallel`, which is left out where it is not wanted.
+    encoded: Vec<u8>,
+    list: Vec<Command>,
+}
+
+impl Default for Commands {
+    fn default() -> Self {
+        Self { encoded: wire::PARALLEL.to_vec(), list: Vec::new() }
+    }
+}
+
+impl Commands {
+    /// Adds the command that `encoded` now ends with, and returns its index.
+    fn add(&mut self, once: bool, kind: Kind) -> usize {
+        self.list.push(Command { end: self.encoded.len(), once, kind });
+        self.list.len() - 1
+    }
+
+    /// Where a command begins in `encoded`, or would.
+    fn begin(&self, index: usize) -> usize {
+        index.checked_sub(1).map_or(wire::PARALLEL.len(), |before| self.list[before].end)
+    }
+}
+
+#[derive(Clone)]
+struct Command {
+    /// Where it ends in `encoded`.
+    end: usize,
+    /// Whether it must not be carried out twice.
+    once: bool,
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    /// Of the schema: the body of the request is this long, and asks for so many answers.
+    Encoded { method: Method, len: usize, answers: usize },
+    /// Given as JSON, and not in `encoded`; over gRPC it is translated when it is sent.
     Json { method: Box<str>, params: Box<RawValue> },
 }
 
 impl Command {
     fn method(&self) -> &str {
-        match self {
-            Self::Encoded { method, .. } => method.name(),
-            Self::Json { method, .. } => method,
+        match &self.kind {
+            Kind::Encoded { method, .. } => method.name(),
+            Kind::Json { method, .. } => method,
+        }
+    }
+
+    /// Its method and the field of its result, if the schema has it.
+    fn known(&self) -> Option<(Method, u32)> {
+        let method = match &self.kind {
+            Kind::Encoded { method, .. } => Some(*method),
+            Kind::Json { method, .. } => Method::from_name(method),
+        }?;
+        Some((method, method.command_tag()?))
+    }
+
+    fn method_of_error(&self) -> Cow<'static, str> {
+        match &self.kind {
+            Kind::Encoded { method, .. } => method.name().into(),
+            Kind::Json { method, .. } => method.to_string().into(),
+        }
+    }
+
+    fn answers(&self) -> usize {
+        match self.kind {
+            Kind::Encoded { answers, .. } => answers,
+            Kind::Json { .. } => 1,
         }
     }
 }
@@ -75,7 +137,7 @@ impl Command {
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Batch")
-            .field("commands", &self.commands.iter().map(Command::method).collect::<Vec<_>>())
+            .field("commands", &self.commands.list.iter().map(Command::method).collect::<Vec<_>>())
             .field("parallel", &self.parallel)
             .finish_non_exhaustive()
     }
@@ -118,7 +180,7 @@ impl Batch {
 
     /// Lets the server run the commands at the same time, up to 1,024 of them, in no order.
     ///
-    /// Faster with a Redis engine, no faster in memory.
+    /// Faster with a Redis engine, no faster in memory. A batch that goes in several requests is parallel within each.
     #[must_use]
     pub fn parallel(mut self, parallel: bool) -> Self {
         self.parallel = parallel;
@@ -128,7 +190,7 @@ impl Batch {
     /// Gives every `publish` and `broadcast` that is [pushed](Self::push) from now on, and has no idempotency key, one of its
     /// own. Off unless set. Commands given as JSON stay as they are.
     ///
-    /// A batch that failed without an answer is repeated only if each of its commands may be carried out twice; with keys,
+    /// A request that failed without an answer is repeated only if each of its commands may be carried out twice; with keys,
     /// publications may. The keys stay those of the batch, so sending it twice publishes once, for 5 minutes.
     #[must_use]
     pub fn idempotency_keys(mut self, keys: bool) -> Self {
@@ -142,15 +204,17 @@ impl Batch {
         let (method, request) = (R::Request::METHOD, request.as_request());
         self.check_command(Some(method), || request.check());
         let key = if self.keys && request.takes_key() { Key::new() } else { None };
-        self.once |= key.is_none() && !request.is_repeatable();
+        let once = key.is_none() && !request.is_repeatable();
         let len = request.encoded_len() + key.map_or(0, |_| Key::ENCODED);
         // Only `Method::Batch` has no tag, and no request has that method.
         let tag = method.command_tag().unwrap_or_default();
-        wire::push_command(tag, len, request, &mut self.encoded);
+        let commands = Arc::make_mut(&mut self.commands);
+        wire::push_command(tag, len, request, &mut commands.encoded);
         if let Some(key) = key {
-            key.push(&mut self.encoded);
+            key.push(&mut commands.encoded);
         }
-        self.add(Command::Encoded { method, end: self.encoded.len(), len, answers: request.answers() })
+        let index = commands.add(once, Kind::Encoded { method, len, answers: request.answers() });
+        Handle::new(index, Some(method))
     }
 
     /// Adds a command by its name, with its parameters in JSON, such as the schema of this version may not know.
@@ -166,8 +230,9 @@ impl Batch {
             .map_err(|_| Error::invalid("the command's parameters cannot be written as JSON"))?;
         let known = Method::from_name(method);
         self.check_command(known, || known.map_or(Ok(()), |known| known.check_json(params.get().as_bytes())));
-        self.once |= !known.is_some_and(|known| known.is_repeatable_json(params.get().as_bytes()));
-        Ok(self.add(Command::Json { method: method.into(), params }))
+        let once = !known.is_some_and(|known| known.is_repeatable_json(params.get().as_bytes()));
+        let index = Arc::make_mut(&mut self.commands).add(once, Kind::Json { method: method.into(), params });
+        Ok(Handle::new(index, None))
     }
 
     /// Remembers the first command that must not be sent.
@@ -179,30 +244,20 @@ impl Batch {
         }
     }
 
-    fn add<T: ?Sized>(&mut self, command: Command) -> Handle<T> {
-        let method = match command {
-            Command::Encoded { method, .. } => Some(method),
-            Command::Json { .. } => None,
-        };
-        self.commands.push(command);
-        Handle::new(self.commands.len() - 1, method)
-    }
-
     /// How many commands there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.commands.len()
+        self.commands.list.len()
     }
 
     /// Whether there are none. The server accepts an empty batch.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.commands.is_empty()
+        self.commands.list.is_empty()
     }
 
-    /// Whether all of it may be carried out twice.
-    pub(crate) fn is_repeatable(&self) -> bool {
-        !self.once
+    pub(crate) fn is_parallel(&self) -> bool {
+        self.parallel
     }
 
     /// Why the batch must not be sent, if so.
@@ -213,31 +268,141 @@ impl Batch {
         }
     }
 
-    /// Reads the answer to this batch.
-    pub(crate) fn read(&self, reply: Reply) -> Result<BatchReplies, Error> {
-        let (format, replies) = match reply.body() {
-            ReplyBody::Protobuf(body) => (Format::Protobuf, wire::replies_from_protobuf(body, self.len())),
-            ReplyBody::Json(body) => match wire::replies_from_json(body, self.len()) {
-                Ok(Ok(replies)) => (Format::Json, Ok(replies)),
+    /// What goes in one request, if it is not too large for one.
+    pub(crate) fn all(&self) -> Part<'_> {
+        Part { batch: self, range: 0..self.len() }
+    }
+}
+
+/// Commands of a batch that go in one request.
+#[derive(Debug)]
+pub(crate) struct Part<'a> {
+    batch: &'a Batch,
+    range: Range<usize>,
+}
+
+impl Part<'_> {
+    fn commands(&self) -> &[Command] {
+        &self.batch.commands.list[self.range.clone()]
+    }
+
+    /// Whether all of it may be carried out twice.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        !self.commands().iter().any(|command| command.once)
+    }
+
+    /// The parts that it goes in after it has ended with this error, the last first; or the error, if that would not help.
+    pub(crate) fn divide(&self, error: Error) -> Result<Vec<Self>, Error> {
+        let first = self.range.start;
+        let parts = split::divide(error, self.range.len(), |form| self.sizes(form))?;
+        let part = |range: Range<usize>| Self { batch: self.batch, range: first + range.start..first + range.end };
+        Ok(parts.into_iter().map(part).collect())
+    }
+
+    /// How long each command is in a form of the request.
+    fn sizes(&self, form: Form) -> Result<Vec<usize>, Error> {
+        let mut one = Vec::new();
+        let size = |index| {
+            one.clear();
+            let part = Self { batch: self.batch, range: index..index + 1 };
+            match form {
+                Form::Protobuf => part.write_protobuf(&mut one)?,
+                // With the comma.
+                Form::Json => part.write_json(&mut one).map(|()| one.push(b','))?,
+            }
+            Ok(one.len())
+        };
+        self.range.clone().map(size).collect()
+    }
+
+    /// Reads the answer to it.
+    pub(crate) fn read(&self, reply: Reply) -> Result<Answers, Error> {
+        let (format, found) = match reply.body() {
+            ReplyBody::Protobuf(body) => {
+                let replies = wire::replies_from_protobuf(&body, self.range.len());
+                (Form::Protobuf, replies.map(|replies| (body, replies)))
+            }
+            ReplyBody::Json(body) => match wire::replies_from_json(body, self.range.len()) {
+                Ok(Ok(found)) => (Form::Json, Ok(found)),
                 Ok(Err(error)) => return Err(error.into()),
-                Err(malformed) => (Format::Json, Err(malformed)),
+                Err(malformed) => (Form::Json, Err(malformed)),
             },
         };
-        let replies = replies.map_err(Error::protocol)?;
-        let commands = self.commands.iter().map(|command| match command {
-            Command::Encoded { method, answers, .. } => {
-                Sent { method: Cow::Borrowed(method.name()), answers: *answers }
+        let (body, replies) = found.map_err(Error::protocol)?;
+        Ok(Answers { form: format, body, replies, transport: "", endpoint: None, in_doubt: false })
+    }
+
+    /// Appends the commands as a `BatchRequest` in protobuf holds them.
+    fn write_protobuf(&self, request: &mut Vec<u8>) -> Result<(), Error> {
+        let Commands { encoded, .. } = &*self.batch.commands;
+        let mut copied = self.batch.commands.begin(self.range.start);
+        for command in self.commands() {
+            if let Kind::Json { method, params } = &command.kind {
+                request.extend_from_slice(&encoded[copied..command.end]);
+                copied = command.end;
+                let (tag, body) = from_json(method, params.get())?;
+                wire::push_encoded_command(tag, &body, request);
             }
-            Command::Json { method, .. } => Sent { method: Cow::Owned(method.to_string()), answers: 1 },
-        });
-        Ok(BatchReplies {
-            format,
-            replies,
-            commands: commands.collect(),
-            transport: "",
-            endpoint: None,
-            in_doubt: false,
-        })
+        }
+        request.extend_from_slice(&encoded[copied..self.batch.commands.begin(self.range.end)]);
+        Ok(())
+    }
+
+    /// Appends the commands as the list in JSON holds them.
+    fn write_json(&self, json: &mut Vec<u8>) -> Result<(), Error> {
+        let encoded = self.batch.encoded();
+        for (index, command) in self.commands().iter().enumerate() {
+            json.extend_from_slice(if index == 0 { br#"{""# } else { br#",{""# });
+            json.extend_from_slice(command.method().as_bytes());
+            json.extend_from_slice(br#"":"#);
+            match &command.kind {
+                Kind::Encoded { method, len, .. } => method
+                    .request_to_json(encoded.slice(command.end - len..command.end), json)
+                    .map_err(|error| crate::transport::not_json(error).in_method(method.name()))?,
+                Kind::Json { params, .. } => json.extend_from_slice(params.get().as_bytes()),
+            }
+            json.push(b'}');
+        }
+        Ok(())
+    }
+}
+
+impl Batch {
+    /// The encoded commands, of which each is then a slice.
+    fn encoded(&self) -> Bytes {
+        struct Encoded(Arc<Commands>);
+
+        impl AsRef<[u8]> for Encoded {
+            fn as_ref(&self) -> &[u8] {
+                &self.0.encoded
+            }
+        }
+
+        Bytes::from_owner(Encoded(Arc::clone(&self.commands)))
+    }
+}
+
+impl Body for Part<'_> {
+    fn to_protobuf(&self) -> Result<Bytes, Error> {
+        let (commands, parallel) = (&self.batch.commands, self.batch.parallel);
+        let is_encoded = self.commands().iter().all(|command| matches!(command.kind, Kind::Encoded { .. }));
+        if is_encoded && (self.range.start == 0 || !parallel) {
+            let begin = if parallel { 0 } else { commands.begin(self.range.start) };
+            return Ok(self.batch.encoded().slice(begin..commands.begin(self.range.end)));
+        }
+        let mut request = if parallel { wire::PARALLEL.to_vec() } else { Vec::new() };
+        self.write_protobuf(&mut request)?;
+        Ok(request.into())
+    }
+
+    fn to_json(&self) -> Result<Bytes, Error> {
+        let commands = &self.batch.commands;
+        let encoded = commands.begin(self.range.end) - commands.begin(self.range.start);
+        let mut json = Vec::with_capacity(encoded * 2 + 64);
+        json.extend_from_slice(br#"{"commands":["#);
+        self.write_json(&mut json)?;
+        json.extend_from_slice(if self.batch.parallel { br#"],"parallel":true}"# } else { b"]}" });
+        Ok(json.into())
     }
 }
 
@@ -249,57 +414,6 @@ pub(crate) fn check_method_name(name: &str) -> Result<(), Error> {
         Ok(())
     } else {
         Err(Error::invalid("a method's name has lower-case letters, digits and underscores, at most 64"))
-    }
-}
-
-impl Body for Batch {
-    fn to_protobuf(&self) -> Result<Bytes, Error> {
-        let mut batch = Vec::with_capacity(self.encoded.len() + 2);
-        let mut copied = 0;
-        let mut end = 0;
-        for command in &self.commands {
-            match command {
-                Command::Encoded { end: next, .. } => end = *next,
-                Command::Json { method, params } => {
-                    batch.extend_from_slice(&self.encoded[copied..end]);
-                    copied = end;
-                    let (tag, request) = from_json(method, params.get())?;
-                    wire::push_encoded_command(tag, &request, &mut batch);
-                }
-            }
-        }
-        batch.extend_from_slice(&self.encoded[copied..]);
-        if self.parallel {
-            wire::push_parallel(&mut batch);
-        }
-        Ok(batch.into())
-    }
-
-    fn to_json(&self) -> Result<Bytes, Error> {
-        let mut json = Vec::with_capacity(self.encoded.len() * 2);
-        // One copy for all commands, of which each is then a slice.
-        let encoded = Bytes::copy_from_slice(&self.encoded);
-        json.extend_from_slice(br#"{"commands":["#);
-        for (index, command) in self.commands.iter().enumerate() {
-            json.extend_from_slice(if index == 0 { br#"{""# } else { br#",{""# });
-            match command {
-                Command::Encoded { method, end, len, .. } => {
-                    json.extend_from_slice(method.name().as_bytes());
-                    json.extend_from_slice(br#"":"#);
-                    method
-                        .request_to_json(encoded.slice(end - len..*end), &mut json)
-                        .map_err(|error| crate::transport::not_json(error).in_method(method.name()))?;
-                }
-                Command::Json { method, params } => {
-                    json.extend_from_slice(method.as_bytes());
-                    json.extend_from_slice(br#"":"#);
-                    json.extend_from_slice(params.get().as_bytes());
-                }
-            }
-            json.push(b'}');
-        }
-        json.extend_from_slice(if self.parallel { br#"],"parallel":true}"# } else { b"]}" });
-        Ok(json.into())
     }
 }
 
@@ -341,59 +455,103 @@ pub(crate) fn from_json(method: &str, params: &str) -> Result<(u32, Vec<u8>), Er
     Ok((tag, request))
 }
 
-/// What the server answered to every command of a batch.
+/// What became of every command of a batch.
 #[derive(Clone)]
 pub struct BatchReplies {
-    format: Format,
-    /// One for each command, as the server wrote it.
-    replies: Vec<Bytes>,
-    commands: Vec<Sent>,
+    commands: Arc<Commands>,
+    /// Of each request that it took, in order: behind which command it ends, and the answer.
+    parts: Vec<(usize, Result<Answers, Arc<Error>>)>,
+}
+
+/// The answer to one request.
+#[derive(Clone)]
+pub(crate) struct Answers {
+    form: Form,
+    body: Bytes,
+    /// Of the reply to each command, in `body`.
+    replies: Places,
     transport: &'static str,
     endpoint: Option<Arc<str>>,
     /// Whether an attempt before the one that was answered may have been carried out.
     in_doubt: bool,
 }
 
-/// What a reply is the reply to.
-#[derive(Clone)]
-struct Sent {
-    method: Cow<'static, str>,
-    answers: usize,
+impl Answers {
+    /// Says where it came from.
+    pub(crate) fn from(self, transport: &'static str, endpoint: Option<Arc<str>>) -> Self {
+        Self { transport, endpoint, ..self }
+    }
+
+    /// Says whether an earlier attempt may have been carried out.
+    pub(crate) fn after(self, in_doubt: bool) -> Self {
+        Self { in_doubt, ..self }
+    }
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Format {
-    Protobuf,
-    Json,
+impl Answers {
+    /// One reply in protobuf, down to the bytes of the result, and the method of the command that it answers.
+    fn reply(&self, command: &Command, place: Range<usize>) -> Result<(Method, Answer<Bytes>), Malformed> {
+        // Only known methods are sent in protobuf.
+        let (method, tag) = command.known().ok_or("the reply is to an unknown method")?;
+        Ok((method, wire::reply_from_protobuf(&self.body, place, tag)?))
+    }
 }
 
 impl BatchReplies {
+    /// No answers yet to a batch.
+    pub(crate) fn to(batch: &Batch) -> Self {
+        Self { commands: Arc::clone(&batch.commands), parts: Vec::new() }
+    }
+
+    /// Adds the answer to the next part.
+    pub(crate) fn add(&mut self, part: &Part<'_>, answer: Result<Answers, Error>) {
+        self.parts.push((part.range.end, answer.map_err(Arc::new)));
+    }
+
+    /// The error of the batch as a whole, if no part was answered: the first that leaves something unknown, or the first.
+    pub(crate) fn unless_all_failed(self) -> Result<Self, Error> {
+        if self.parts.iter().any(|(_, answer)| answer.is_ok()) {
+            return Ok(self);
+        }
+        let mut failed: Vec<_> = self.parts.into_iter().filter_map(|(_, answer)| answer.err()).collect();
+        let unknown = failed.iter().position(|error| error.may_have_run());
+        // A batch has at least one part. None is shared yet.
+        let error = failed.swap_remove(unknown.unwrap_or_default());
+        Err(Arc::try_unwrap(error).unwrap_or_else(|shared| shared.echo()))
+    }
+
+    /// How the call has ended that brought them.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let unknown = |answer: &Result<_, Arc<Error>>| answer.as_ref().is_err_and(|error| error.may_have_run());
+        if self.parts.iter().any(|(_, answer)| unknown(answer)) { Outcome::Unknown } else { Outcome::Done }
+    }
+
     /// The result of one command, or the error that the same call alone would have given.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Api`](crate::ErrorKind::Api) when the server refused the command, [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when it does not know it,
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the reply is not one to this command, [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the handle is of
-    /// another, longer batch.
+    /// another, longer batch; and, of a batch that took several requests, any error that its part ended with, or
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the part was not sent because one before it had failed.
     pub fn get<T: Message>(&self, handle: Handle<T>) -> Result<T, Error> {
-        let mut reply: T = self.read(handle, |method, reply| match self.format {
-            Format::Json => wire::reply_from_json(reply, method),
-            Format::Protobuf => match wire::reply_from_protobuf(reply.clone(), command_tag(method)?)? {
-                Ok(result) => wire::message_from_protobuf(result).map(Ok),
-                Err(error) => Ok(Err(error)),
+        self.read(
+            handle,
+            |command, answers, reply| match answers.form {
+                Form::Json => wire::reply_from_json(&answers.body[reply], command.method()),
+                Form::Protobuf => match answers.reply(command, reply)?.1 {
+                    Ok(result) => wire::message_from_protobuf(result).map(Ok),
+                    Err(error) => Ok(Err(error)),
+                },
             },
-        })?;
-        // `read` has found the command.
-        let sent = &self.commands[handle.index];
-        match check_answers(sent.answers, &reply) {
-            Ok(()) => {
-                if self.in_doubt {
+            |asked, in_doubt, mut reply: T| {
+                check_answers(asked, &reply)?;
+                if in_doubt {
                     reply.doubt();
                 }
                 Ok(reply)
-            }
-            Err(error) => Err(error.at(sent.method.clone(), self.transport, self.endpoint.clone())),
-        }
+            },
+        )
     }
 
     /// The result of a command that was given as JSON, decoded from JSON.
@@ -402,42 +560,57 @@ impl BatchReplies {
     ///
     /// Those of [`get`](Self::get).
     pub fn get_json<T: DeserializeOwned>(&self, handle: Handle<RawValue>) -> Result<T, Error> {
-        self.read(handle, |method, reply| match self.format {
-            Format::Json => wire::reply_from_json(reply, method),
-            Format::Protobuf => match wire::reply_from_protobuf(reply.clone(), command_tag(method)?)? {
-                Ok(result) => result_from_protobuf(method, result).map(Ok),
-                Err(error) => Ok(Err(error)),
+        self.read(
+            handle,
+            |command, answers, reply| match answers.form {
+                Form::Json => wire::reply_from_json(&answers.body[reply], command.method()),
+                Form::Protobuf => match answers.reply(command, reply)? {
+                    (method, Ok(result)) => result_from_protobuf(method.name(), result).map(Ok),
+                    (_, Err(error)) => Ok(Err(error)),
+                },
             },
-        })
+            |_, _, reply| Ok(reply),
+        )
     }
 
     fn read<H: ?Sized, T>(
         &self,
         handle: Handle<H>,
-        read: impl FnOnce(&str, &Bytes) -> Result<Answer<T>, Malformed>,
+        read: impl FnOnce(&Command, &Answers, Range<usize>) -> Result<Answer<T>, Malformed>,
+        check: impl FnOnce(usize, bool, T) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let found = (self.replies.get(handle.index), self.commands.get(handle.index));
-        let (Some(reply), Some(Sent { method, .. })) = found else {
+        let Some(command) = self.commands.list.get(handle.index) else {
             return Err(Error::invalid("the handle is of another batch"));
         };
-        if handle.method.is_some_and(|expected| expected.name() != method) {
+        let is_other = |expected| !matches!(command.kind, Kind::Encoded { method, .. } if method == expected);
+        if handle.method.is_some_and(is_other) {
             return Err(Error::invalid("the handle is of another batch, or of another command"));
         }
-        let error = match read(method, reply) {
-            Ok(Ok(result)) => return Ok(result),
-            Ok(Err(api)) => Error::of_command(method, api),
+        // Every command is in a part, and every answer has a reply to each command of its part.
+        let part = self.parts.partition_point(|(end, _)| *end <= handle.index);
+        let begin = part.checked_sub(1).map_or(0, |before| self.parts[before].0);
+        let answers = match &self.parts[part].1 {
+            Ok(answers) => answers,
+            Err(error) => return Err(error.echo().in_method(command.method())),
+        };
+        let error = match read(command, answers, answers.replies[handle.index - begin].clone()) {
+            Ok(Ok(result)) => match check(command.answers(), answers.in_doubt, result) {
+                Ok(result) => return Ok(result),
+                Err(error) => error,
+            },
+            Ok(Err(api)) => Error::of_command(command.method(), api),
             Err(malformed) => Error::protocol(malformed),
         };
-        let error = if self.in_doubt && !error.may_have_run() { error.in_doubt() } else { error };
-        Err(error.at(method.clone(), self.transport, self.endpoint.clone()))
+        let error = if answers.in_doubt && !error.may_have_run() { error.in_doubt() } else { error };
+        Err(error.at(command.method_of_error(), answers.transport, answers.endpoint.clone()))
     }
 
     /// The replies, each as the JSON of its envelope.
     pub(crate) fn to_json(&self) -> Result<Vec<Box<RawValue>>, Error> {
-        let mut all = Vec::with_capacity(self.replies.len());
-        for (index, Sent { method, .. }) in self.commands.iter().enumerate() {
+        let mut all = Vec::with_capacity(self.len());
+        for (index, command) in self.commands.list.iter().enumerate() {
             let envelope = match self.get_json::<Box<RawValue>>(Handle::new(index, None)) {
-                Ok(result) => serde_json::value::to_raw_value(&BTreeMap::from([(method, result)])),
+                Ok(result) => serde_json::value::to_raw_value(&BTreeMap::from([(command.method(), result)])),
                 Err(error) => match error.api() {
                     Some(api) => serde_json::value::to_raw_value(&BTreeMap::from([("error", api)])),
                     None => return Err(error),
@@ -448,33 +621,26 @@ impl BatchReplies {
         Ok(all)
     }
 
-    pub(crate) fn at(mut self, transport: &'static str, endpoint: Option<Arc<str>>) -> Self {
-        (self.transport, self.endpoint) = (transport, endpoint);
-        self
-    }
-
-    /// Says whether an earlier attempt may have been carried out.
-    pub(crate) fn after(self, in_doubt: bool) -> Self {
-        Self { in_doubt, ..self }
-    }
-
     /// How many replies there are: as many as the batch has commands.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.replies.len()
+        self.commands.list.len()
     }
 
     /// Whether the batch was empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.replies.is_empty()
+        self.commands.list.is_empty()
     }
 }
 
 /// Shows how many replies there are and no payload.
 impl std::fmt::Debug for BatchReplies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BatchReplies").field("len", &self.len()).field("format", &self.format).finish_non_exhaustive()
+        f.debug_struct("BatchReplies")
+            .field("len", &self.len())
+            .field("requests", &self.parts.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -485,11 +651,6 @@ pub(crate) fn check_answers<T: Message>(asked: usize, reply: &T) -> Result<(), E
         Some(answers) => Err(Error::protocol(format!("the answer has {answers} results where {asked} were asked for"))),
         None => Err(Error::protocol("a part of the answer has neither a result nor an error")),
     }
-}
-
-fn command_tag(method: &str) -> Result<u32, Malformed> {
-    // Only known methods are sent in protobuf.
-    Method::from_name(method).and_then(Method::command_tag).ok_or_else(|| "the reply is to an unknown method".into())
 }
 
 /// Reads a result, given as protobuf, by way of JSON.

@@ -2,9 +2,15 @@
 
 use std::collections::HashSet;
 use std::fmt::Display;
+use std::ops::Range;
 
 use crate::request::Part;
+use crate::split;
+use crate::transport::Form;
 use crate::{ApiError, BroadcastRequest, BroadcastResult, Error, Outcome, PublishResponse};
+
+/// The number of the field `channels`.
+const CHANNELS: u32 = 1;
 
 /// Whether a channel is named more than once.
 pub(crate) fn repeats_a_channel(request: &BroadcastRequest) -> bool {
@@ -26,6 +32,37 @@ pub(crate) fn failed_part(
     let channels = places.iter().filter_map(|place| request.channels.get(*place)).cloned().collect();
     let error = (*error).clone();
     Some(Part { request: BroadcastRequest { channels, ..request.clone() }, places, error })
+}
+
+/// The broadcasts to some of the channels each that it goes in, the last first.
+pub(crate) fn divide(request: &BroadcastRequest, error: Error) -> Result<Vec<BroadcastRequest>, Error> {
+    let size = |form, channel: &String| match form {
+        Form::Protobuf => prost::encoding::string::encoded_len(CHANNELS, channel),
+        // Text has a JSON form, and here a comma.
+        Form::Json => serde_json::to_string(channel).map_or(0, |json| json.len() + 1),
+    };
+    let sizes = |form| Ok(request.channels.iter().map(|channel| size(form, channel)).collect());
+    let parts = split::divide(error, request.channels.len(), sizes)?;
+    let without = BroadcastRequest { channels: Vec::new(), ..request.clone() };
+    let to = |part: Range<usize>| BroadcastRequest { channels: request.channels[part].to_vec(), ..without.clone() };
+    Ok(parts.into_iter().map(to).collect())
+}
+
+/// Adds what became of the next of these parts. If it failed, so did each of its channels.
+pub(crate) fn append(result: &mut BroadcastResult, part: &BroadcastRequest, answer: Result<BroadcastResult, Error>) {
+    let failed = |error: Error| match error.api() {
+        // What it promises can be taken back by an attempt before.
+        Some(api) if !(api.is_refusal() && error.may_have_run()) => api.clone(),
+        _ if error.may_have_run() => unknown("it is unknown how the request with this channel ended", error),
+        _ => ApiError::new(ApiError::INTERNAL, format!("the request with this channel was not carried out: {error}")),
+    };
+    match answer {
+        Ok(answer) => result.responses.extend(answer.responses),
+        Err(error) => {
+            let response = PublishResponse { error: Some(failed(error)), result: None };
+            result.responses.extend(part.channels.iter().map(|_| response.clone()));
+        }
+    }
 }
 
 /// What can be said of a channel of which nobody knows whether it was published to.

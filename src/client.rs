@@ -25,7 +25,7 @@ use crate::retry::{Budget, Retry};
 use crate::transport::{Body, Call, Reply, ReplyBody, Transport};
 #[cfg(any(feature = "grpc", feature = "http"))]
 use crate::transport::{balancer::Balancer, balancer::EndpointStatus, breaker::BreakerState, fallback::Route};
-use crate::{ApiError, Error, Method, message, transport, wire};
+use crate::{ApiError, Error, Method, Outcome, message, transport, wire};
 
 /// A client of the server API, over gRPC or over HTTP.
 ///
@@ -298,10 +298,7 @@ impl Client {
         let key = if self.retry.makes_keys() && request.takes_key() { Key::new() } else { None };
         let repeatable = key.is_some() || request.is_repeatable();
         let mut attempts = Attempts::new(self, method.name(), Some(method), repeatable)?;
-        let sent = match &self.batching {
-            Some(batching) => batching.call(self, request, key, &mut attempts).await,
-            None => attempts.run_typed(request, key).await,
-        };
+        let sent = send(self, &mut attempts, request, key).await;
         let mut reply = sent.map_err(|error| match &key {
             Some(key) => error.with_idempotency_key(key.as_str()),
             None => error,
@@ -311,33 +308,64 @@ impl Client {
             if attempts.again(part.error.into()).await.is_err() {
                 break;
             }
-            let answer = attempts.run_typed(&part.request, key).await;
+            let answer = send(self, &mut attempts, &part.request, key).await;
             let failed = answer.is_err();
             R::Request::join(&mut reply, &part.places, answer);
             if failed {
                 break;
             }
         }
-        attempts.done();
+        attempts.end(Outcome::Done);
         Ok(reply)
     }
 
-    /// Sends many commands in one request.
+    /// Sends many commands in one request, or in several if they are too large for one: over the limit of this client, or
+    /// refused for their length by the server or a proxy, which shows them in halves.
     ///
-    /// It is repeated as a whole, if it fails as a whole and no command of it may have been carried out, or all of them may be
-    /// twice: see [`Batch::idempotency_keys`], and [`Batch`] for an example. A command that fails is not repeated. See the
-    /// server's page on [batch](https://centrifugal.dev/docs/server/server_api#batch).
+    /// A request is repeated as a whole, if it fails as a whole and no command of it may have been carried out, or all of them
+    /// may be twice: see [`Batch::idempotency_keys`], and [`Batch`] for an example. A command that fails is not repeated. All
+    /// requests and repeats share the call's deadline. See the server's page on
+    /// [batch](https://centrifugal.dev/docs/server/server_api#batch).
     ///
     /// # Errors
     ///
-    /// Fails when the request as a whole does: then no reply is known. What became of a single command is in its reply.
+    /// Fails when no request was answered: then no reply is known. What became of a single command is in its reply. If one of
+    /// several requests fails, that is the error of each of its commands, and those behind it are not sent, unless the batch
+    /// is [parallel](Batch::parallel): theirs is [`ErrorKind::Unavailable`], with [`Outcome::NotSent`].
     pub async fn batch(&self, batch: &Batch) -> Result<BatchReplies, Error> {
         batch.check(self.pro).map_err(|error| self.at(error, Method::Batch.name()))?;
-        let (name, method) = (Method::Batch.name(), Some(Method::Batch));
-        let mut attempts = Attempts::new(self, name, method, batch.is_repeatable())?;
-        let replies = attempts.run(batch, |reply| batch.read(reply)).await?;
-        let from = attempts.from();
-        Ok(replies.at(from.name(), from.endpoint()).after(attempts.may_have_run()))
+        let all = batch.all();
+        let mut attempts = Attempts::new(self, Method::Batch.name(), Some(Method::Batch), all.is_repeatable())?;
+        let mut replies = BatchReplies::to(batch);
+        let mut waiting = vec![all];
+        while let Some(part) = waiting.pop() {
+            let sent = match attempts.begin_part(part.is_repeatable()) {
+                Ok(()) => attempts.run(&part, |reply| part.read(reply)).await,
+                Err(error) => Err(error),
+            };
+            let error = match sent {
+                Ok(answers) => {
+                    let from = attempts.from();
+                    let answers = answers.from(from.name(), from.endpoint()).after(attempts.may_have_run());
+                    replies.add(&part, Ok(answers));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match part.divide(error) {
+                Ok(parts) => waiting.extend(parts),
+                Err(error) => {
+                    let skipped = Error::after_failed_part(&error);
+                    replies.add(&part, Err(error));
+                    if !batch.is_parallel() {
+                        waiting.drain(..).rev().for_each(|part| replies.add(&part, Err(skipped.echo())));
+                    }
+                }
+            }
+        }
+        let replies = replies.unless_all_failed()?;
+        attempts.end(replies.outcome());
+        Ok(replies)
     }
 
     /// Calls a method by its name, with JSON in and JSON out.
@@ -378,7 +406,7 @@ impl Client {
 
     /// Refuses a request that is too long for gRPC.
     pub(crate) fn check_len(&self, len: usize) -> Result<(), Error> {
-        self.shared.max_request_size.map_or(Ok(()), |limit| transport::check_len(len, limit))
+        self.shared.max_request_size.map_or(Ok(()), |limit| transport::check_len(transport::Form::Protobuf, len, limit))
     }
 
     /// When a call that begins now has no more time. A deadline beyond what the clock can say is none.
@@ -403,6 +431,60 @@ impl fmt::Debug for Client {
     }
 }
 
+/// Sends a request, in several if it is too large for one and can be divided.
+async fn send<R: Request>(
+    client: &Client,
+    attempts: &mut Attempts<'_>,
+    request: &R,
+    key: Option<Key>,
+) -> Result<R::Reply, Error> {
+    let sent = match &client.batching {
+        Some(batching) => batching.call(client, request, key, attempts).await,
+        None => attempts.run_typed(request, key).await,
+    };
+    match sent {
+        Ok(reply) => Ok(reply),
+        Err(error) => {
+            let (parts, tried) = (request.divide(error)?, attempts.tried());
+            // Apart, so that the futures of other calls have no room for it.
+            let sent = Box::pin(send_parts(attempts, parts, key)).await;
+            attempts.have_tried(tried);
+            sent
+        }
+    }
+}
+
+/// Sends the parts of a request, the last of them first, each with attempts of its own.
+async fn send_parts<R: Request>(
+    attempts: &mut Attempts<'_>,
+    mut waiting: Vec<R>,
+    key: Option<Key>,
+) -> Result<R::Reply, Error> {
+    let (mut whole, repeatable) = (None, attempts.is_repeatable());
+    while let Some(part) = waiting.pop() {
+        let sent = match attempts.begin_part(repeatable) {
+            Ok(()) => attempts.run_typed(&part, key).await,
+            Err(error) => Err(error),
+        };
+        let answer = match sent {
+            Ok(reply) => Ok(reply),
+            Err(error) => match part.divide(error) {
+                Ok(parts) => {
+                    waiting.extend(parts);
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+        };
+        match &mut whole {
+            // The call fails as its first part does.
+            None => whole = Some(answer?),
+            Some(whole) => R::append(whole, &part, answer),
+        }
+    }
+    Ok(whole.unwrap_or_default())
+}
+
 /// A call given as JSON.
 struct RawBody<'a> {
     method: &'a str,
@@ -422,7 +504,7 @@ impl RawBody<'_> {
     /// Whether it may be carried out twice: if so says what a call with its own types would, and only if it is read in full.
     fn is_repeatable(&self) -> bool {
         match Method::from_name(self.method) {
-            Some(Method::Batch) => self.to_batch().is_ok_and(|batch| batch.is_repeatable()),
+            Some(Method::Batch) => self.to_batch().is_ok_and(|batch| batch.all().is_repeatable()),
             Some(method) => method.is_repeatable_json(self.params.get().as_bytes()),
             None => false,
         }
@@ -463,13 +545,17 @@ impl RawBody<'_> {
                 }
             }
             ReplyBody::Protobuf(body) if is_batch => {
-                let replies = self.to_batch()?.read(Reply::protobuf(body))?.to_json()?;
+                let batch = self.to_batch()?;
+                let all = batch.all();
+                let mut replies = BatchReplies::to(&batch);
+                replies.add(&all, Ok(all.read(Reply::protobuf(body))?));
+                let replies = replies.to_json()?;
                 // As text, in which numbers keep their digits. Left out when there is none, as the server does.
                 let replies: Vec<&str> = replies.iter().map(|reply| reply.get()).collect();
                 let list = format!(r#"{{"replies":[{}]}}"#, replies.join(","));
                 wire::from_json(if replies.is_empty() { b"{}" } else { list.as_bytes() })
             }
-            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(body) {
+            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(&body) {
                 Ok(Ok(result)) => batch::result_from_protobuf(self.method, result),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(malformed) => Err(malformed),
@@ -482,7 +568,7 @@ impl RawBody<'_> {
 impl Body for RawBody<'_> {
     fn to_protobuf(&self) -> Result<Bytes, Error> {
         if self.method == Method::Batch.name() {
-            return self.to_batch()?.to_protobuf();
+            return self.to_batch()?.all().to_protobuf();
         }
         batch::from_json(self.method, self.params.get()).map(|(_, request)| request.into())
     }

@@ -118,6 +118,7 @@ impl Gate {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether running calls are to be cut off.
     pub(crate) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::SeqCst)
     }

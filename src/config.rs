@@ -271,7 +271,8 @@ impl Config {
         self
     }
 
-    /// Refuses a request with a longer body, in bytes, before it is sent.
+    /// Refuses a request with a longer body, in bytes, before it is sent. A batch or a broadcast goes in several requests
+    /// then.
     ///
     /// Over gRPC 4 MiB unless set, which is what a server accepts unless its `grpc_api.max_receive_message_size` says
     /// otherwise. Over HTTP there is no limit unless set: the server has none, though proxies do.

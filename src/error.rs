@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Method;
+use crate::transport::Form;
 
 /// Any error that can be a cause.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -52,6 +53,7 @@ struct Inner {
     outcome: Outcome,
     verdict: Verdict,
     retry_after: Option<RetryAfter>,
+    excess: Option<Excess>,
     attempts: u32,
     idempotency_key: Option<Box<str>>,
     api: Option<ApiError>,
@@ -113,6 +115,16 @@ pub(crate) enum RetryAfter {
     Wait(Duration),
     /// Not at all.
     Never,
+}
+
+/// By how much a request is over a limit of this client.
+#[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "only our transports have limits"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Excess {
+    /// The form in which it has the length.
+    pub(crate) form: Form,
+    pub(crate) bytes: usize,
+    pub(crate) limit: usize,
 }
 
 #[doc = include_str!("../docs/errors.md")]
@@ -203,6 +215,7 @@ impl Error {
             outcome: kind.outcome(),
             verdict: Verdict::None,
             retry_after: None,
+            excess: None,
             attempts: 1,
             idempotency_key: None,
             api: None,
@@ -281,6 +294,32 @@ impl Error {
 
     pub(crate) fn hint(&self) -> Option<RetryAfter> {
         self.0.retry_after
+    }
+
+    /// What a request over a limit of this client ends with.
+    #[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "for our transports"))]
+    pub(crate) fn over_limit(excess: Excess) -> Self {
+        let Excess { bytes, limit, .. } = excess;
+        let mut error =
+            Self::new(ErrorKind::TooLarge, format!("the request has {bytes} bytes, over the limit of {limit}"));
+        error.0.excess = Some(excess);
+        error
+    }
+
+    /// Whether a smaller request might not have had this error, and this one certainly did nothing.
+    pub(crate) fn is_of_size(&self) -> bool {
+        self.0.kind == ErrorKind::TooLarge && !self.may_have_run()
+    }
+
+    /// By how much the request was over the limit, if the limit is this client's.
+    pub(crate) fn excess(&self) -> Option<Excess> {
+        self.0.excess
+    }
+
+    /// Why a part of a call is not sent after another one has failed.
+    pub(crate) fn after_failed_part(failed: &Self) -> Self {
+        let why = format!("a part of the batch before this one failed: {}", failed.message());
+        Self::new(ErrorKind::Unavailable, why).with_outcome(Outcome::NotSent)
     }
 
     /// The same error for another call: what happened and where, with the first cause in words only.
@@ -394,11 +433,6 @@ impl Error {
     #[must_use]
     pub fn may_have_run(&self) -> bool {
         matches!(self.0.outcome, Outcome::Unknown | Outcome::Done)
-    }
-
-    /// Whether less at once may succeed: the request is too large, or one part of it makes all of it unfit to be sent.
-    pub(crate) fn is_of_the_whole(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::TooLarge | ErrorKind::Invalid) && !self.may_have_run()
     }
 
     /// Whether the same call may succeed a little later.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
-use crate::transport::Body;
+use crate::transport::{Body, message_to_json};
 use crate::{Error, Request};
 
 /// 128 random bits, in hexadecimal: as long for everybody, and of characters that no broker gives a meaning to.
@@ -55,13 +55,13 @@ pub(crate) struct Keyed<'a, R> {
 impl<R: Request> Body for Keyed<'_, R> {
     fn to_protobuf(&self) -> Result<Bytes, Error> {
         let mut request = Vec::with_capacity(self.request.encoded_len() + Key::ENCODED);
-        self.request.encode_raw(&mut request);
+        self.request.write(&mut request);
         self.key.push(&mut request);
         Ok(request.into())
     }
 
     fn to_json(&self) -> Result<Bytes, Error> {
-        let mut json = Vec::from(Body::to_json(self.request)?);
+        let mut json = message_to_json(self.request)?;
         // An object, whose last character makes room for one more member.
         json.pop();
         json.extend_from_slice(if json.len() == 1 { br#""idempotency_key":""# } else { br#","idempotency_key":""# });

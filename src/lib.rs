@@ -97,6 +97,7 @@ mod property;
 mod publisher;
 mod request;
 mod retry;
+mod split;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;

@@ -23,6 +23,10 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
         /// [`BroadcastResult::iter`](crate::BroadcastResult::iter) or
         /// [`BroadcastResult::failed`](crate::BroadcastResult::failed). Unlike `publish`, the server does not check
         /// here that a channel's namespace is of the stream kind.
+        ///
+        /// Any number of channels may be named: if the request is over the limit of this client, or refused for its
+        /// length, it goes in several, each to some of the channels and with the same idempotency key. If one of them
+        /// fails after another was answered, its channels have an error each, of code 100 unless the server gave one.
         Broadcast => broadcast(BroadcastRequest { channels: Strings, data: Payload }) -> BroadcastResult, repeat keyed idempotency_key;
     }
 

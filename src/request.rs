@@ -30,6 +30,12 @@ pub trait Request: Message {
     #[doc(hidden)]
     fn check(&self) -> Result<(), Problem>;
 
+    /// Appends its protobuf form, as `encode_raw` does.
+    #[doc(hidden)]
+    fn write(&self, out: &mut Vec<u8>) {
+        self.encode_raw(out);
+    }
+
     /// How many answers it asks for: one for each channel of a broadcast.
     #[doc(hidden)]
     fn answers(&self) -> usize;
@@ -43,6 +49,17 @@ pub trait Request: Message {
     fn takes_key(&self) -> bool {
         Self::KEYED && !self.is_repeatable()
     }
+
+    /// The requests that it goes in after it has ended with this error, the last first; or the error, if it cannot be
+    /// divided or that would not help.
+    #[doc(hidden)]
+    fn divide(&self, error: Error) -> Result<Vec<Self>, Error> {
+        Err(error)
+    }
+
+    /// Adds what became of such a part to what became of those before it.
+    #[doc(hidden)]
+    fn append(_reply: &mut Self::Reply, _part: &Self, _answer: Result<Self::Reply, Error>) {}
 
     /// What of the request failed and may be tried again, if the rest did not fail.
     #[doc(hidden)]
@@ -165,10 +182,27 @@ macro_rules! requests {
     (@channels $self:ident channels $($rest:ident)*) => { &$self.channels };
     (@channels $self:ident $($rest:ident)*) => { &[] };
 
+    (@parts PublishRequest) => {
+        fn write(&self, out: &mut Vec<u8>) {
+            write::publish(self, out);
+        }
+    };
     (@parts BroadcastRequest) => {
+        fn write(&self, out: &mut Vec<u8>) {
+            write::broadcast(self, out);
+        }
+
         fn takes_key(&self) -> bool {
             // The server publishes once for a key and a channel, and a channel may be meant more than once.
             Self::KEYED && !self.is_repeatable() && !broadcast::repeats_a_channel(self)
+        }
+
+        fn divide(&self, error: Error) -> Result<Vec<Self>, Error> {
+            broadcast::divide(self, error)
+        }
+
+        fn append(reply: &mut Self::Reply, part: &Self, answer: Result<Self::Reply, Error>) {
+            broadcast::append(reply, part, answer);
         }
 
         fn failed_part(&self, reply: &Self::Reply, repeatable: bool) -> Option<Part<Self>> {
@@ -234,6 +268,117 @@ impl Problem {
                 "`{field}` is for Centrifugo PRO: an open-source server ignores it and acts on all connections of the \
                  user; if the server is PRO, say so with `Config::pro`"
             ))),
+        }
+    }
+}
+
+/// The protobuf form of the requests that are made most. prost appends a clone of `Bytes`, and the first clone of those that
+/// were a `Vec` is an allocation.
+mod write {
+    use prost::encoding::{bool, btree_map, string, uint64};
+
+    use crate::message::{BroadcastRequest, PublishRequest};
+    use crate::wire::open_field;
+
+    /// Appends fields in the order of their numbers, those without a value left out.
+    macro_rules! write {
+        ($out:ident $($number:literal $field:ident $kind:ident,)*) => { $(write!(@$kind $out $number $field);)* };
+        (@string $out:ident $number:literal $field:ident) => {
+            if !$field.is_empty() {
+                bytes($number, $field.as_bytes(), $out);
+            }
+        };
+        (@strings $out:ident $number:literal $field:ident) => {
+            for value in $field {
+                bytes($number, value.as_bytes(), $out);
+            }
+        };
+        (@bytes $out:ident $number:literal $field:ident) => {
+            if !$field.is_empty() {
+                bytes($number, $field, $out);
+            }
+        };
+        (@bool $out:ident $number:literal $field:ident) => {
+            if *$field {
+                bool::encode($number, $field, $out);
+            }
+        };
+        (@uint64 $out:ident $number:literal $field:ident) => {
+            if *$field != 0 {
+                uint64::encode($number, $field, $out);
+            }
+        };
+        (@map $out:ident $number:literal $field:ident) => {
+            if !$field.is_empty() {
+                let (encode, len) = (string::encode, string::encoded_len);
+                btree_map::encode(encode, len, encode, len, $number, $field, $out);
+            }
+        };
+    }
+
+    fn bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+        open_field(number, bytes.len(), out);
+        out.extend_from_slice(bytes);
+    }
+
+    pub(super) fn publish(request: &PublishRequest, out: &mut Vec<u8>) {
+        // Every field, so that a new one is not forgotten.
+        let PublishRequest {
+            channel,
+            data,
+            b64data,
+            skip_history,
+            tags,
+            idempotency_key,
+            delta,
+            version,
+            version_epoch,
+        } = request;
+        write! { out
+            1 channel string, 2 data bytes, 3 b64data string, 4 skip_history bool, 5 tags map, 6 idempotency_key string,
+            7 delta bool, 8 version uint64, 9 version_epoch string,
+        }
+    }
+
+    pub(super) fn broadcast(request: &BroadcastRequest, out: &mut Vec<u8>) {
+        let BroadcastRequest {
+            channels,
+            data,
+            b64data,
+            skip_history,
+            tags,
+            idempotency_key,
+            delta,
+            version,
+            version_epoch,
+        } = request;
+        write! { out
+            1 channels strings, 2 data bytes, 3 b64data string, 4 skip_history bool, 5 tags map, 6 idempotency_key string,
+            7 delta bool, 8 version uint64, 9 version_epoch string,
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use crate::{Payload, Request};
+
+        #[test]
+        fn what_is_written_is_what_prost_writes() {
+            fn check<R: Request>(request: &R) {
+                let mut written = Vec::new();
+                request.write(&mut written);
+                assert_eq!(written, request.encode_to_vec());
+            }
+            let data = || Payload::binary(vec![b'1'; 300]);
+            let publish = PublishRequest::new("a", data()).b64data("b").tags([("c", "d"), ("", "")]);
+            let publish = publish.skip_history(true).idempotency_key("e").delta(true).version(300).version_epoch("f");
+            check(&publish);
+            check(&PublishRequest::default());
+            let broadcast = BroadcastRequest::new(["a", "", "b"], data()).b64data("b").tags([("c", "d"), ("", "")]);
+            let broadcast = broadcast.skip_history(true).idempotency_key("e").delta(true).version(300);
+            check(&broadcast.version_epoch("f"));
+            check(&BroadcastRequest::default());
         }
     }
 }

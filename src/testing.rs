@@ -224,6 +224,7 @@ pub struct Builder {
     namespaces: Vec<Namespace>,
     transport_errors: bool,
     max_grpc_message: usize,
+    max_http_body: usize,
     node_name: String,
     record: bool,
     #[cfg(feature = "tls")]
@@ -243,6 +244,7 @@ impl Builder {
             transport_errors: false,
             // grpc-go's default, which the server leaves.
             max_grpc_message: 4 << 20,
+            max_http_body: usize::MAX,
             node_name: "stand-in".into(),
             record: true,
             #[cfg(feature = "tls")]
@@ -312,6 +314,13 @@ impl Builder {
         self
     }
 
+    /// The largest body that is accepted over HTTP, in bytes, as a proxy in front of the server would have it: longer ones
+    /// are answered with 413. The server itself accepts any.
+    pub fn max_http_body(mut self, bytes: usize) -> Self {
+        self.max_http_body = bytes;
+        self
+    }
+
     /// The name of the node, as `info` tells it.
     pub fn node_name(mut self, name: impl Into<String>) -> Self {
         self.node_name = name.into();
@@ -354,6 +363,7 @@ impl Builder {
             keys: Keys { http: self.http_key, grpc: self.grpc_key },
             transport_errors: self.transport_errors,
             max_grpc_message: self.max_grpc_message,
+            max_http_body: self.max_http_body,
         });
         let stop = Stop::new();
         let plain = || Arc::new(Plain) as Arc<dyn Handshake>;
@@ -394,6 +404,7 @@ impl fmt::Debug for Builder {
             .field("namespaces", &self.namespaces)
             .field("transport_errors", &self.transport_errors)
             .field("max_grpc_message", &self.max_grpc_message)
+            .field("max_http_body", &self.max_http_body)
             .field("node_name", &self.node_name)
             .field("record", &self.record)
             .finish_non_exhaustive()

@@ -31,7 +31,10 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::{ApiError, Error, ErrorKind, Message, Method, Outcome, wire};
+#[cfg(any(feature = "grpc", feature = "http"))]
+use crate::ErrorKind;
+use crate::error::Excess;
+use crate::{ApiError, Error, Message, Method, Outcome, Request, wire};
 
 /// A boxed future, as [`Transport`] returns them.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -263,17 +266,32 @@ pub(crate) trait Body: Send + Sync {
     fn to_json(&self) -> Result<Bytes, Error>;
 }
 
-impl<T: Message + Send + Sync> Body for T {
+impl<T: Request> Body for T {
     fn to_protobuf(&self) -> Result<Bytes, Error> {
-        Ok(self.encode_to_vec().into())
+        let mut request = Vec::with_capacity(self.encoded_len());
+        self.write(&mut request);
+        Ok(request.into())
     }
 
     fn to_json(&self) -> Result<Bytes, Error> {
-        // Most requests are little more than their protobuf form and the names of their fields.
-        let mut json = Vec::with_capacity(self.encoded_len() + 64);
-        serde_json::to_writer(&mut json, self).map_err(not_json)?;
-        Ok(json.into())
+        message_to_json(self).map(Bytes::from)
     }
+}
+
+/// The JSON form of a message.
+pub(crate) fn message_to_json<T: Message>(message: &T) -> Result<Vec<u8>, Error> {
+    // Most requests are little more than their protobuf form and the names of their fields.
+    let mut json = Vec::with_capacity(message.encoded_len() + 64);
+    serde_json::to_writer(&mut json, message).map_err(not_json)?;
+    Ok(json)
+}
+
+/// The two forms of a request.
+#[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "said by transports"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Protobuf,
+    Json,
 }
 
 /// The error of a request that has no JSON form. (`Serialize` of a message fails for no other reason.)
@@ -292,6 +310,11 @@ pub(crate) enum ReplyBody {
 }
 
 impl ReplyBody {
+    /// A result in JSON.
+    pub(crate) fn raw_json(result: Box<RawValue>) -> Self {
+        Self::Json(Box::<str>::from(result).into_string().into())
+    }
+
     /// Reads a result that stands alone.
     pub(crate) fn read_result<T: Message>(self) -> Result<T, Error> {
         let read = match self {
@@ -347,11 +370,10 @@ impl Reply {
     pub(crate) fn result_body(self) -> Result<ReplyBody, Error> {
         match self.0 {
             ReplyBody::Json(body) => {
-                let result = wire::answer_from_json::<Box<RawValue>>(&body).map_err(Error::protocol)??;
-                Ok(ReplyBody::Json(Box::<str>::from(result).into_string().into()))
+                Ok(ReplyBody::raw_json(wire::answer_from_json::<Box<RawValue>>(&body).map_err(Error::protocol)??))
             }
             ReplyBody::Protobuf(body) => {
-                Ok(ReplyBody::Protobuf(wire::answer_from_protobuf(body).map_err(Error::protocol)??))
+                Ok(ReplyBody::Protobuf(wire::answer_from_protobuf(&body).map_err(Error::protocol)??))
             }
         }
     }
@@ -368,7 +390,7 @@ impl Reply {
                 let was_done = matches!(wire::answer_from_json::<Box<RawValue>>(&body), Ok(Ok(_)));
                 unreadable(malformed, was_done)
             }),
-            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(body) {
+            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(&body) {
                 Ok(Ok(result)) => {
                     wire::message_from_protobuf(result).map(Ok).map_err(|malformed| unreadable(malformed, true))
                 }
@@ -388,11 +410,8 @@ impl fmt::Debug for Reply {
 }
 
 /// Refuses a request that is over the limit, before it is sent.
-pub(crate) fn check_len(len: usize, limit: usize) -> Result<(), Error> {
-    if len <= limit {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::TooLarge, format!("the request has {len} bytes, over the limit of {limit}")))
+pub(crate) fn check_len(form: Form, bytes: usize, limit: usize) -> Result<(), Error> {
+    if bytes <= limit { Ok(()) } else { Err(Error::over_limit(Excess { form, bytes, limit })) }
 }
 
 /// What an HTTP status other than 200 means, over either transport. The table in `docs/errors.md` says the same.

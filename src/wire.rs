@@ -7,26 +7,25 @@ pub(crate) mod json;
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Range;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use prost::encoding::{
-    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint, key_len,
-    skip_field,
+    DecodeContext, WireType, decode_key, decode_varint, encode_varint, encoded_len_varint, key_len, skip_field,
 };
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::ApiError;
+use crate::{ApiError, Request};
 
 /// The number of the field `error` in the response of a method, and of `result`.
 const ERROR: u32 = 1;
 const RESULT: u32 = 2;
 /// The number of the field `error` in a reply of a batch.
 const REPLY_ERROR: u32 = 2;
-/// The number of the field `commands` in a batch request, of `parallel`, and of `replies` in the response.
+/// The number of the field `commands` in a batch request, and of `replies` in the response.
 const COMMANDS: u32 = 1;
-const PARALLEL: u32 = 2;
 const REPLIES: u32 = 1;
 
 /// What the server says of one call or command: the result, or its own error.
@@ -41,27 +40,32 @@ fn refusal<T>(error: ApiError) -> Result<Answer<T>, Malformed> {
 pub(crate) type Malformed = String;
 
 /// Reads a method's response from protobuf, down to the bytes of the result.
-pub(crate) fn answer_from_protobuf(body: Bytes) -> Result<Answer<Bytes>, Malformed> {
-    error_or_result(body, ERROR, RESULT)
+pub(crate) fn answer_from_protobuf(body: &Bytes) -> Result<Answer<Bytes>, Malformed> {
+    error_or_result(body, 0..body.len(), ERROR, RESULT)
 }
 
-/// Reads one reply of a batch, whose result stands in the field `tag`.
-pub(crate) fn reply_from_protobuf(reply: Bytes, tag: u32) -> Result<Answer<Bytes>, Malformed> {
-    error_or_result(reply, REPLY_ERROR, tag)
+/// Reads one reply of a batch, which stands there in the answer, and whose result stands in the field `tag`.
+pub(crate) fn reply_from_protobuf(body: &Bytes, reply: Range<usize>, tag: u32) -> Result<Answer<Bytes>, Malformed> {
+    error_or_result(body, reply, REPLY_ERROR, tag)
 }
 
-fn error_or_result(envelope: Bytes, error_tag: u32, result_tag: u32) -> Result<Answer<Bytes>, Malformed> {
+fn error_or_result(
+    body: &Bytes,
+    envelope: Range<usize>,
+    error_tag: u32,
+    result_tag: u32,
+) -> Result<Answer<Bytes>, Malformed> {
     let (mut error, mut result) = (None, None);
-    each_field(envelope, |tag, bytes| {
+    each_field(body, envelope, |tag, place| {
         if tag == error_tag {
-            error = Some(bytes);
+            error = Some(place);
         } else if tag == result_tag {
-            result = Some(bytes);
+            result = Some(place);
         }
     })?;
     match (error, result) {
-        (Some(error), _) => refusal(message_from_protobuf(error)?),
-        (None, Some(result)) => Ok(Ok(result)),
+        (Some(error), _) => refusal(message_from_protobuf(body.slice(error))?),
+        (None, Some(result)) => Ok(Ok(body.slice(result))),
         (None, None) => Err(NOTHING.into()),
     }
 }
@@ -95,12 +99,15 @@ pub(crate) fn batch_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<Answer
     }
 }
 
+/// The field of a batch whose commands may run at the same time. It may stand before the commands.
+pub(crate) const PARALLEL: [u8; 2] = [2 << 3, 1];
+
 /// Appends a command to the protobuf form of a batch: tag, length, body, twice, without a copy of the body.
 ///
 /// `len` is the request's `encoded_len`, which costs a walk over it.
-pub(crate) fn push_command<T: prost::Message>(tag: u32, len: usize, request: &T, batch: &mut Vec<u8>) {
+pub(crate) fn push_command(tag: u32, len: usize, request: &impl Request, batch: &mut Vec<u8>) {
     open_command(tag, len, batch);
-    request.encode_raw(batch);
+    request.write(batch);
 }
 
 /// The same for a request that is encoded already.
@@ -118,30 +125,34 @@ pub(crate) fn command_len(tag: u32, body: usize) -> usize {
 /// Begins a command whose request, of this length, is to follow.
 pub(crate) fn open_command(tag: u32, body: usize, batch: &mut Vec<u8>) {
     let command = key_len(tag) + encoded_len_varint(body as u64) + body;
-    encode_key(COMMANDS, WireType::LengthDelimited, batch);
-    encode_varint(command as u64, batch);
-    encode_key(tag, WireType::LengthDelimited, batch);
-    encode_varint(body as u64, batch);
+    // As long as the numbers and lengths can be.
+    batch.reserve(32 + body);
+    open_field(COMMANDS, command, batch);
+    open_field(tag, body, batch);
 }
 
-/// The length of what [`push_parallel`] adds.
-pub(crate) const PARALLEL_LEN: usize = 2;
-
-/// Ends the protobuf form of a batch whose commands may run at the same time.
-pub(crate) fn push_parallel(batch: &mut Vec<u8>) {
-    encode_key(PARALLEL, WireType::Varint, batch);
-    encode_varint(1, batch);
+/// Appends the number and the length of a field whose bytes follow. As prost does, but short ones without a loop.
+pub(crate) fn open_field(tag: u32, len: usize, message: &mut Vec<u8>) {
+    for number in [u64::from(tag) << 3 | WireType::LengthDelimited as u64, len as u64] {
+        match u8::try_from(number) {
+            Ok(byte @ ..0x80) => message.push(byte),
+            _ => encode_varint(number, message),
+        }
+    }
 }
 
-/// Splits the protobuf form of a batch's response into its replies.
-pub(crate) fn replies_from_protobuf(body: Bytes, expected: usize) -> Result<Vec<Bytes>, Malformed> {
+/// Where the replies of a batch stand in the answer.
+pub(crate) type Places = Vec<Range<usize>>;
+
+/// Finds the replies in the protobuf form of a batch's response.
+pub(crate) fn replies_from_protobuf(body: &[u8], expected: usize) -> Result<Places, Malformed> {
     let (mut replies, mut found) = (Vec::with_capacity(expected), 0);
-    each_field(body, |tag, bytes| {
+    each_field(body, 0..body.len(), |tag, place| {
         if tag == REPLIES {
             found += 1;
             // More than that are only counted: empty ones take two bytes in the answer, and many times that here.
             if found <= expected {
-                replies.push(bytes);
+                replies.push(place);
             }
         }
     })?;
@@ -153,8 +164,8 @@ fn same_number(replies: usize, commands: usize) -> Result<(), Malformed> {
     if replies == commands { Ok(()) } else { Err(format!("the answer has {replies} replies to {commands} commands")) }
 }
 
-/// Splits the JSON form of a batch's response into its replies, or finds an error in their place.
-pub(crate) fn replies_from_json(mut body: Bytes, expected: usize) -> Result<Answer<Vec<Bytes>>, Malformed> {
+/// Finds the replies in the JSON form of a batch's response, which is returned as UTF-8, or an error in their place.
+pub(crate) fn replies_from_json(mut body: Bytes, expected: usize) -> Result<Answer<(Bytes, Places)>, Malformed> {
     #[derive(Deserialize)]
     struct Response<'a> {
         #[serde(borrow, default)]
@@ -164,13 +175,20 @@ pub(crate) fn replies_from_json(mut body: Bytes, expected: usize) -> Result<Answ
     if std::str::from_utf8(&body).is_err() {
         body = String::from_utf8_lossy(&body).into_owned().into();
     }
-    let response = serde_json::from_slice::<Response<'_>>(&body).map_err(|error| not_json(&error))?;
+    let text = std::str::from_utf8(&body).unwrap_or_default();
+    let response = serde_json::from_str::<Response<'_>>(text).map_err(|error| not_json(&error))?;
     if let Some(error) = response.error {
         return refusal(error);
     }
     let replies = response.replies.unwrap_or_default();
     same_number(replies.len(), expected)?;
-    Ok(Ok(replies.iter().map(|raw| body.slice_ref(raw.get().as_bytes())).collect()))
+    let place = |reply: &RawValue| {
+        // Each is a part of the text.
+        let begin = reply.get().as_ptr() as usize - text.as_ptr() as usize;
+        begin..begin + reply.get().len()
+    };
+    let places = replies.iter().map(|reply| place(reply)).collect();
+    Ok(Ok((body, places)))
 }
 
 /// Reads one reply of a batch, whose result stands under the name of the method.
@@ -231,19 +249,29 @@ fn not_json(error: &serde_json::Error) -> Malformed {
     format!("the answer is not JSON of the API (line {}, column {})", error.line(), error.column())
 }
 
-/// Hands every length-delimited field to `found`, as a slice of the same memory; skips the others.
-fn each_field(mut body: Bytes, mut found: impl FnMut(u32, Bytes)) -> Result<(), Malformed> {
+/// Hands the place of every length-delimited field of the message in `place` to `found`; skips the others.
+fn each_field(body: &[u8], place: Range<usize>, mut found: impl FnMut(u32, Range<usize>)) -> Result<(), Malformed> {
     let malformed = |_| Malformed::from("the answer is not a protobuf message of the API");
-    while body.has_remaining() {
-        let (tag, wire) = decode_key(&mut body).map_err(malformed)?;
+    let mut rest = &body[..place.end][place.start..];
+    while !rest.is_empty() {
+        let (tag, wire) = decode_key(&mut rest).map_err(malformed)?;
         if wire == WireType::LengthDelimited {
-            let length = usize::try_from(decode_varint(&mut body).map_err(malformed)?).unwrap_or(usize::MAX);
-            if length > body.remaining() {
+            // Most are short.
+            let length = match rest {
+                [length @ ..0x80, after @ ..] => {
+                    rest = after;
+                    usize::from(*length)
+                }
+                _ => usize::try_from(decode_varint(&mut rest).map_err(malformed)?).unwrap_or(usize::MAX),
+            };
+            if length > rest.len() {
                 return Err("the answer ends in the middle of a protobuf message".into());
             }
-            found(tag, body.split_to(length));
+            let begin = place.end - rest.len();
+            rest = &rest[length..];
+            found(tag, begin..begin + length);
         } else {
-            skip_field(wire, tag, &mut body, DecodeContext::default()).map_err(malformed)?;
+            skip_field(wire, tag, &mut rest, DecodeContext::default()).map_err(malformed)?;
         }
     }
     Ok(())
@@ -256,7 +284,7 @@ mod tests {
 
     #[test]
     fn an_answer_without_a_result_and_without_an_error_is_malformed() {
-        assert!(answer_from_protobuf(Bytes::new()).is_err());
+        assert!(answer_from_protobuf(&Bytes::new()).is_err());
         assert!(answer_from_json::<PublishResult>(b"{}").is_err());
         assert!(answer_from_json::<PublishResult>(br#"{"result":null}"#).is_err());
         assert!(answer_from_json::<PublishResult>(b"<html>").is_err());
@@ -264,17 +292,14 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_end_is_malformed() {
-        assert!(answer_from_protobuf(Bytes::from_static(&[0x12, 0x7f, 1])).is_err());
-        assert!(answer_from_protobuf(Bytes::from_static(&[0x12])).is_err());
-        assert!(
-            replies_from_protobuf(Bytes::from_static(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]), 1)
-                .is_err()
-        );
+        assert!(answer_from_protobuf(&Bytes::from_static(&[0x12, 0x7f, 1])).is_err());
+        assert!(answer_from_protobuf(&Bytes::from_static(&[0x12])).is_err());
+        assert!(replies_from_protobuf(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], 1).is_err());
     }
 
     #[test]
     fn an_unknown_field_is_skipped() {
-        let answer = answer_from_protobuf(Bytes::from_static(&[0x78, 1, 0x12, 2, 0x08, 5])).unwrap().unwrap();
+        let answer = answer_from_protobuf(&Bytes::from_static(&[0x78, 1, 0x12, 2, 0x08, 5])).unwrap().unwrap();
         assert_eq!(message_from_protobuf::<PublishResult>(answer).unwrap().offset, 5);
         let answer = answer_from_json::<PublishResult>(br#"{"result":{"offset":5,"new":[1]},"new":2}"#);
         assert_eq!(answer.unwrap().unwrap().offset, 5);

@@ -206,7 +206,7 @@ impl Engine {
         let (reply, settled) = oneshot::channel();
         let len = encoded_len(request, key.as_ref());
         let encode = |encoded: &mut Vec<u8>| {
-            request.encode_raw(encoded);
+            request.write(encoded);
             if let Some(key) = key {
                 key.push(encoded);
             }
@@ -480,6 +480,12 @@ async fn deliver(carried: Carried) {
     }
 }
 
+/// Whether the request certainly did nothing for a reason that a part of it may not have: it is too large, or one command makes
+/// it unfit to be sent.
+fn may_be_of_a_part(error: &Error) -> bool {
+    error.is_of_size() || (error.kind() == ErrorKind::Invalid && !error.may_have_run())
+}
+
 /// A parcel on its way. Whatever happens, each of its commands ends.
 struct Carried {
     engine: Arc<Engine>,
@@ -520,7 +526,7 @@ impl Carried {
             let error = match attempts.attempt(parcel, |reply| parcel.read(reply)).await {
                 Ok(answers) => self.settle(answers, &attempts)?,
                 Err(error) => {
-                    if parcel.members().len() > 1 && error.is_of_the_whole() {
+                    if parcel.members().len() > 1 && may_be_of_a_part(&error) {
                         let rest = self.parcel.split();
                         return Some(Self::new(&engine, rest));
                     }
@@ -533,7 +539,7 @@ impl Carried {
             if self.parcel.is_empty() {
                 return None;
             }
-            attempts.are_repeatable(self.parcel.is_repeatable());
+            attempts.set_repeatable(self.parcel.is_repeatable());
             if let Err(error) = attempts.again(error).await {
                 self.fail(error);
                 return None;

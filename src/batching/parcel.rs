@@ -1,11 +1,13 @@
 //! Commands that travel to the server in one request, and what it answers to each.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::queue::{Command, Ticket};
-use crate::transport::{Body, Reply, ReplyBody, not_json};
+use crate::transport::{Body, Form, Reply, ReplyBody, not_json};
 use crate::{Error, Method, wire};
 
 /// A command in a parcel.
@@ -40,11 +42,17 @@ impl Member {
 }
 
 /// A parcel that is still put together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Draft {
-    /// The commands as the schema's `BatchRequest` holds them.
+    /// The commands as the schema's `BatchRequest` holds them, behind `parallel`, which is left out where it is not wanted.
     encoded: Vec<u8>,
     members: Vec<Member>,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self { encoded: wire::PARALLEL.to_vec(), members: Vec::new() }
+    }
 }
 
 impl Draft {
@@ -80,17 +88,12 @@ impl Draft {
 
     /// Takes what there is, and leaves room for as much.
     pub(super) fn take(&mut self) -> Self {
-        let next = Self {
-            encoded: Vec::with_capacity(self.encoded.len() + wire::PARALLEL_LEN),
-            members: Vec::with_capacity(self.members.len()),
-        };
-        std::mem::replace(self, next)
+        let mut encoded = Vec::with_capacity(self.encoded.len());
+        encoded.extend(wire::PARALLEL);
+        std::mem::replace(self, Self { encoded, members: Vec::with_capacity(self.members.len()) })
     }
 
-    pub(super) fn seal(mut self, parallel: bool) -> Parcel {
-        if parallel {
-            wire::push_parallel(&mut self.encoded);
-        }
+    pub(super) fn seal(self, parallel: bool) -> Parcel {
         Parcel { encoded: self.encoded.into(), members: self.members, parallel }
     }
 }
@@ -98,7 +101,8 @@ impl Draft {
 /// Keeps some of the commands. Returns them as they are encoded.
 fn retain(members: &mut Vec<Member>, encoded: &[u8], mut keep: impl FnMut(&Member) -> bool) -> Vec<u8> {
     let mut kept = Vec::with_capacity(encoded.len());
-    let mut start = 0;
+    kept.extend(wire::PARALLEL);
+    let mut start = wire::PARALLEL.len();
     members.retain_mut(|member| {
         let command = start..member.end;
         start = member.end;
@@ -154,12 +158,14 @@ impl Parcel {
     }
 
     /// Keeps some of the commands.
-    pub(super) fn retain(&mut self, keep: impl FnMut(&Member) -> bool) {
-        let mut encoded = retain(&mut self.members, &self.encoded, keep);
-        if self.parallel {
-            wire::push_parallel(&mut encoded);
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Member) -> bool) {
+        if let [member] = &self.members[..] {
+            if !keep(member) {
+                self.members.clear();
+            }
+            return;
         }
-        self.encoded = encoded.into();
+        self.encoded = retain(&mut self.members, &self.encoded, keep).into();
     }
 
     /// Leaves the first half of the commands and returns the rest.
@@ -185,16 +191,20 @@ impl Parcel {
             return Ok(vec![Ok(reply.result_body()?)]);
         }
         let number = self.members.len();
-        let (is_json, replies) = match reply.body() {
-            ReplyBody::Protobuf(body) => (false, wire::replies_from_protobuf(body, number).map_err(Error::protocol)?),
-            ReplyBody::Json(body) => (true, wire::replies_from_json(body, number).map_err(Error::protocol)??),
+        let (form, (body, replies)) = match reply.body() {
+            ReplyBody::Protobuf(body) => {
+                let replies = wire::replies_from_protobuf(&body, number).map_err(Error::protocol)?;
+                (Form::Protobuf, (body, replies))
+            }
+            ReplyBody::Json(body) => (Form::Json, wire::replies_from_json(body, number).map_err(Error::protocol)??),
         };
-        let read = |(reply, member): (Bytes, &Member)| {
-            let answer = if is_json {
-                wire::reply_from_json::<Box<RawValue>>(&reply, member.method.name())
-                    .map(|answer| answer.map(|result| ReplyBody::Json(Box::<str>::from(result).into_string().into())))
-            } else {
-                wire::reply_from_protobuf(reply, member.tag()).map(|answer| answer.map(ReplyBody::Protobuf))
+        let read = |(reply, member): (Range<usize>, &Member)| {
+            let answer = match form {
+                Form::Protobuf => {
+                    wire::reply_from_protobuf(&body, reply, member.tag()).map(|answer| answer.map(ReplyBody::Protobuf))
+                }
+                Form::Json => wire::reply_from_json::<Box<RawValue>>(&body[reply], member.method.name())
+                    .map(|answer| answer.map(ReplyBody::raw_json)),
             };
             answer.map_err(Error::protocol)?.map_err(|api| Error::of_command(member.method.name(), api))
         };
@@ -206,7 +216,8 @@ impl Body for Parcel {
     fn to_protobuf(&self) -> Result<Bytes, Error> {
         Ok(match &self.members[..] {
             [member] => self.encoded.slice(member.end - member.len..member.end),
-            _ => self.encoded.clone(),
+            _ if self.parallel => self.encoded.clone(),
+            _ => self.encoded.slice(wire::PARALLEL.len()..),
         })
     }
 

@@ -63,6 +63,9 @@ async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Page {
     let (head, body) = request.into_parts();
     let Ok(body) = body.collect().await else { return internal_error() };
     let body = body.to_bytes();
+    if body.len() > node.max_http_body {
+        return page(StatusCode::PAYLOAD_TOO_LARGE, None, "");
+    }
     let Some(method) = method else { return legacy::answer(node, &head.headers, &body, line).await };
 
     let Ok(call) = Call::read(&Json, method, &body) else { return bad_request() };

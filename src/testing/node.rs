@@ -20,6 +20,7 @@ pub(super) struct Node {
     /// Whether errors are always answered as the transport's own.
     pub(super) transport_errors: bool,
     pub(super) max_grpc_message: usize,
+    pub(super) max_http_body: usize,
 }
 
 /// The keys that callers have to show.

@@ -86,7 +86,7 @@ impl Grpc {
             )));
         };
         let body = call.to_protobuf()?;
-        super::check_len(body.len(), self.max_request_size)?;
+        super::check_len(super::Form::Protobuf, body.len(), self.max_request_size)?;
         let token = match &self.token {
             Some(Token(source)) => Some(config::bearer(source).await?),
             None => None,

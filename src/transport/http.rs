@@ -15,7 +15,7 @@ use url::Url;
 
 use super::names::Names;
 use super::per_runtime::PerRuntime;
-use super::{BoxFuture, Call, Handover, Reply, Transport};
+use super::{BoxFuture, Call, Form, Handover, Reply, Transport};
 use crate::attempts::unless;
 use crate::config::{self, Config, HttpSettings, TokenSource};
 use crate::error::causes;
@@ -103,7 +103,7 @@ impl Http {
         // From here on a deadline that passes finds out whether the body has left.
         let handover = call.handover().track();
         let body = call.to_json()?;
-        super::check_len(body.len(), self.max_request_size)?;
+        super::check_len(Form::Json, body.len(), self.max_request_size)?;
         let mut request = reqwest::Request::new(http::Method::POST, self.url(call)?);
         *request.headers_mut() = self.headers.clone();
         if let Some(source) = &self.token {

@@ -28,6 +28,7 @@ mod runtime;
 mod scripted;
 mod servers;
 mod soak;
+mod split;
 mod standin;
 mod suite;
 mod tls;

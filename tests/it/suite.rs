@@ -726,6 +726,62 @@ fn request_of(size: usize, here: &Here) -> PublishRequest {
 /// What the server accepts over gRPC.
 const MAX: usize = 4 * 1024 * 1024;
 
+async fn a_batch_of_5_mib_is_answered_in_order(client: &Client, here: &Here) {
+    let channels: Vec<_> = (0..20).map(|_| here.channel("")).collect();
+    for parallel in [false, true] {
+        let mut batch = Batch::new().parallel(parallel);
+        let mut handles = Vec::new();
+        // Each channel's next publication is longer by a letter.
+        for n in 0..4 {
+            for channel in &channels {
+                handles.push(batch.push(PublishRequest::new(channel, json!("x".repeat(64 * 1024 + n)))));
+            }
+        }
+        let replies = client.batch(&batch).await.unwrap();
+        let mut found: Vec<_> = handles.iter().map(|handle| replies.get(*handle).unwrap().offset).collect();
+        let first = if parallel { 5 } else { 1 };
+        if parallel {
+            found.sort_unstable();
+        }
+        let expected: Vec<_> = (first..first + 4).flat_map(|offset| [offset; 20]).collect();
+        assert_eq!(found, expected);
+    }
+    for channel in &channels {
+        let history = kept(client, channel).await;
+        assert_eq!(offsets(&history), [1, 2, 3, 4, 5, 6, 7, 8]);
+        let lengths: Vec<_> = history.publications[..4].iter().map(|it| it.data.len() - 64 * 1024 - 2).collect();
+        assert_eq!(lengths, [0, 1, 2, 3]);
+    }
+}
+
+async fn a_broadcast_to_100_000_channels_is_answered_in_order(client: &Client, here: &Here) {
+    let (prefix, kept_in) = (here.channel("plain"), here.channel(""));
+    let mut channels: Vec<_> =
+        (0..100_000).map(|n| format!("{prefix}{n:0>width$}", width = 60 - prefix.len())).collect();
+    assert!(channels.iter().all(|channel| channel.len() == 60));
+    // Some that can be told apart by their answers, and some that fail.
+    for place in (0..100_000).step_by(10_000) {
+        channels[place].clone_from(&kept_in);
+        channels[place + 1] = here.channel("nope");
+    }
+    let client = client.with_timeout(Duration::from_secs(60)).with_retry(Retry::off());
+    let result = client.broadcast(BroadcastRequest::new(&channels, json!({"n": 1}))).await.unwrap();
+    assert_eq!(result.responses.len(), channels.len());
+    let mut offsets_told = Vec::new();
+    for (place, outcome) in result.iter().enumerate() {
+        match (place % 10_000, outcome) {
+            (0, Ok(position)) => offsets_told.push(position.offset),
+            (1, Err(error)) => assert_eq!(error.code, ApiError::UNKNOWN_CHANNEL),
+            (_, Ok(position)) => assert_eq!(position.offset, 0),
+            (_, Err(error)) => panic!("{place}: {error}"),
+        }
+    }
+    // The server publishes into the channels of one request in any order.
+    offsets_told.sort_unstable();
+    assert_eq!(offsets_told, (1..=10).collect::<Vec<_>>());
+    assert_eq!(offsets(&kept(&client, &kept_in).await), offsets_told);
+}
+
 async fn a_request_may_have_4_mib_over_grpc_and_more_over_http(client: &Client, here: &Here) {
     // An idempotency key would take its place in the request.
     let client = client.with_retry(Retry::off());
@@ -986,6 +1042,8 @@ suite! {
         a_batch_by_name_gives_the_same_json_over_both_transports
         binary_results_have_no_json_by_name
         a_wrong_key_is_unauthenticated
+        a_batch_of_5_mib_is_answered_in_order
+        a_broadcast_to_100_000_channels_is_answered_in_order
         a_request_may_have_4_mib_over_grpc_and_more_over_http
         the_servers_own_limit_is_told_as_the_clients_is
         a_limit_of_ones_own_is_kept_over_both
