@@ -124,19 +124,23 @@ async fn run(mut options: Options) -> Result<(), Failure> {
     if contests.is_empty() {
         return Err("no peer goes such a way".into());
     }
-    let origin = Origin { options, server: server(options).await };
-
-    // A fifth of a round makes the connections and fills the caches.
-    for contest in &contests {
-        contest.subject.run(contest.way, contest.messages(options) / 5).await?;
-    }
     if options.memory {
+        // Without a warm-up, which would leave memory behind that the peak is then compared with.
         let mut grown = Vec::new();
         for contest in &contests {
             grown.push(memory::measure(contest, options.messages.unwrap_or(memory::MESSAGES)).await?);
         }
-        report::memory(&origin, &contests, &grown);
-    } else if options.allocations {
+        let server = "the stand-in, 100 ms a request".into();
+        report::memory(&Origin { options, server }, &contests, &grown);
+        return Ok(());
+    }
+
+    let origin = Origin { options, server: server(options).await };
+    // A fifth of a round makes the connections and fills the caches.
+    for contest in &contests {
+        contest.subject.run(contest.way, contest.messages(options) / 5).await?;
+    }
+    if options.allocations {
         let mut counted = Vec::new();
         for contest in &contests {
             allocations::start();
@@ -159,7 +163,7 @@ async fn measure(options: &Options, round: usize, contests: &mut [Contest<'_>]) 
         let mut totals = vec![Usage::default(); group.len()];
         for turn in 0..TURNS {
             for index in 0..group.len() {
-                let index = if (round + turn) % 2 == 0 { index } else { group.len() - 1 - index };
+                let index = if (round + turn).is_multiple_of(2) { index } else { group.len() - 1 - index };
                 let Contest { subject, way, .. } = group[index];
                 let messages = group[index].messages(options) / TURNS;
                 totals[index] += subject.measure(way, messages, options.server).await?;
