@@ -1,4 +1,6 @@
-//! How many messages a second do 1 to 4,096 callers publish, each of which waits for its result before the next?
+//! How many messages a second do 1 to 2,048 callers publish, each of which waits for its result before the next?
+//!
+//! With 3,000 and more the stand-in ends a gRPC connection that is in use; a real server takes 4,096.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +17,7 @@ const MESSAGES: usize = 512;
 pub(super) fn bench(criterion: &mut Criterion, Clients { runtime, clients }: &Clients) {
     let mut group = group(criterion, "publish, by callers");
     let channels: Arc<[String]> = channels(1_000).into();
-    for callers in [1, 16, 64, 512, 4_096] {
+    for callers in [1, 16, 64, 512, 2_048] {
         let messages = callers.max(MESSAGES);
         group.throughput(Throughput::Elements(messages as u64));
         for (transport, client) in clients {
