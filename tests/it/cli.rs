@@ -490,6 +490,18 @@ fn a_bench_prints_a_table_for_one_transport_or_both() {
     assert_eq!(lines[6..10].iter().filter(|line| line.contains(" http ") && line.ends_with(" µs")).count(), 4);
 }
 
+#[test]
+fn a_bench_on_both_runtimes_has_a_row_for_each() {
+    let arguments = [&SMALL[..], &["--transport", "http", "--runtime", "both"]].concat();
+    let data = run(command(&arguments).arg("--json")).result();
+    let found = data["ways"].as_array().unwrap().iter().map(|way| way["runtime"].as_str().unwrap());
+    assert_eq!(found.collect::<Vec<_>>(), ["multi", "current"].repeat(4));
+    let table = run(&mut command(&arguments)).stdout;
+    for runtime in [" multi ", " current "] {
+        assert_eq!(table.lines().skip(6).filter(|line| line.contains(runtime)).count(), 4, "{table}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publication_that_fails_ends_the_bench_with_its_error() {
     for (transport, method) in [("grpc", "publish"), ("http", "batch"), ("grpc", "broadcast")] {

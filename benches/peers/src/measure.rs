@@ -1,4 +1,4 @@
-//! What is measured: the same number of messages, sent in one of several ways.
+//! What is measured: a number of messages, sent in one of several ways.
 
 use std::fmt;
 use std::future::Future;
@@ -12,28 +12,28 @@ use crate::peers::{Failure, Peer};
 
 /// JSON of 26 bytes.
 pub const PAYLOAD: &str = r#"{"text":"hello everybody"}"#;
-/// How many channels messages are spread over, and how many a batch or a broadcast goes to.
+/// How many channels messages are spread over, and how many a broadcast goes to.
 pub const CHANNELS: usize = 1_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// One by one, by this many tasks at once.
+    /// One by one, by this many tasks at once, each of which waits for its own result.
     Publish(usize),
-    /// A batch of 1,000 after the other.
-    Batch,
+    /// Batches of `size` that the server runs in order, by `in_flight` tasks at once.
+    Batch { size: usize, in_flight: usize },
     /// A broadcast to 1,000 channels after the other.
     Broadcast,
+    /// By one task that waits for the results at the end only.
+    Enqueue,
 }
 
 impl Way {
-    pub const ALL: [Self; 5] = [Self::Publish(1), Self::Publish(64), Self::Publish(512), Self::Batch, Self::Broadcast];
-
     /// Enough messages for a round of some tenths of a second.
-    pub fn messages(self) -> usize {
+    pub fn messages(self, share: bool) -> usize {
         match self {
             Self::Publish(1) => 3_000,
-            Self::Publish(_) => 20_000,
-            Self::Batch | Self::Broadcast => 100_000,
+            Self::Publish(_) if !share => 20_000,
+            _ => 100_000,
         }
     }
 }
@@ -42,18 +42,22 @@ impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Publish(callers) => write!(f, "publish/{callers}"),
-            Self::Batch => f.write_str("batch/1000"),
+            Self::Batch { size, in_flight: 1 } => write!(f, "batch/{size}"),
+            Self::Batch { size, in_flight } => write!(f, "batches/{size}x{in_flight}"),
             Self::Broadcast => f.write_str("broadcast/1000"),
+            Self::Enqueue => f.write_str("enqueue"),
         }
     }
 }
 
-type Round = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+pub type Round = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
 
 /// A peer whose type is forgotten: only whole rounds are called through it.
 pub struct Subject {
     pub transport: &'static str,
     pub name: &'static str,
+    /// Whether messages of several callers share a request, so that a round needs more of them.
+    pub share: bool,
     round: Box<dyn Fn(Way, usize) -> Round>,
 }
 
@@ -61,23 +65,35 @@ impl Subject {
     pub fn new<P: Peer>(transport: &'static str, name: &'static str, peer: P, channels: &Arc<[String]>) -> Self {
         let channels = Arc::clone(channels);
         let round = move |way, messages| -> Round {
+            let (peer, channels) = (peer.clone(), Arc::clone(&channels));
             match way {
-                Way::Publish(callers) => Box::pin(publish(peer.clone(), Arc::clone(&channels), callers, messages)),
-                Way::Batch | Way::Broadcast => {
-                    Box::pin(bulk(peer.clone(), Arc::clone(&channels), way, messages.div_ceil(CHANNELS)))
-                }
+                Way::Publish(callers) => Box::pin(publish(peer, channels, callers, messages)),
+                Way::Batch { size, in_flight } => Box::pin(batches(peer, channels, size, in_flight, messages)),
+                Way::Broadcast => Box::pin(broadcasts(peer, channels, messages)),
+                Way::Enqueue => Box::pin(enqueue(peer, channels, messages)),
             }
         };
-        Self { transport, name, round: Box::new(round) }
+        Self::of_rounds(transport, name, round)
+    }
+
+    /// A peer that runs rounds of its own.
+    pub fn of_rounds(
+        transport: &'static str,
+        name: &'static str,
+        round: impl Fn(Way, usize) -> Round + 'static,
+    ) -> Self {
+        Self { transport, name, share: false, round: Box::new(round) }
+    }
+
+    pub fn that_shares(self) -> Self {
+        Self { share: true, ..self }
     }
 
     pub async fn run(&self, way: Way, messages: usize) -> Result<(), Failure> {
-        (self.round)(way, messages)
-            .await
-            .map_err(|error| format!("{} {}, {way}: {error}", self.transport, self.name).into())
+        let named = |error| format!("{} {} {way}: {error}", self.transport, self.name).into();
+        (self.round)(way, messages).await.map_err(named)
     }
 
-    /// What it takes to send so many messages.
     pub async fn measure(&self, way: Way, messages: usize, server: Option<u32>) -> Result<Usage, Failure> {
         let (start, cpu, server_cpu) = (Instant::now(), cpu_time(), server.map(cpu_time_of));
         self.run(way, messages).await?;
@@ -120,39 +136,84 @@ pub struct Sample {
     pub server_us: f64,
 }
 
-/// The callers take the next message each, so that all end at the same time.
+/// What the callers of a round take from: the next `size` messages each, so that all end at the same time.
+#[derive(Clone)]
+pub struct Turns {
+    next: Arc<AtomicUsize>,
+    size: usize,
+    messages: usize,
+}
+
+impl Turns {
+    pub fn new(size: usize, messages: usize) -> Self {
+        Self { next: Arc::default(), size, messages }
+    }
+
+    /// The number of the next message, of which `size` follow each other.
+    pub fn next(&self) -> Option<usize> {
+        Some(self.next.fetch_add(self.size, Ordering::Relaxed)).filter(|message| *message < self.messages)
+    }
+}
+
 async fn publish<P: Peer>(peer: P, channels: Arc<[String]>, callers: usize, messages: usize) -> Result<(), Failure> {
-    let next = Arc::new(AtomicUsize::new(0));
-    let mut tasks = Vec::with_capacity(callers);
-    for _ in 0..callers {
-        let (mut peer, channels, next) = (peer.clone(), Arc::clone(&channels), Arc::clone(&next));
-        tasks.push(tokio::spawn(async move {
-            loop {
-                let message = next.fetch_add(1, Ordering::Relaxed);
-                if message >= messages {
-                    return Ok::<_, Failure>(());
-                }
+    let turns = Turns::new(1, messages);
+    all((0..callers).map(|_| {
+        let (mut peer, channels, turns) = (peer.clone(), Arc::clone(&channels), turns.clone());
+        async move {
+            while let Some(message) = turns.next() {
                 peer.publish(&channels[message % CHANNELS], PAYLOAD).await?;
             }
-        }));
-    }
+            Ok(())
+        }
+    }))
+    .await
+}
+
+async fn batches<P: Peer>(
+    peer: P,
+    channels: Arc<[String]>,
+    size: usize,
+    in_flight: usize,
+    messages: usize,
+) -> Result<(), Failure> {
+    let turns = Turns::new(size, messages);
+    all((0..in_flight).map(|_| {
+        let (mut peer, channels, turns) = (peer.clone(), Arc::clone(&channels), turns.clone());
+        async move {
+            while let Some(message) = turns.next() {
+                let first = message % CHANNELS;
+                peer.batch(&channels[first..first + size], PAYLOAD).await?;
+            }
+            Ok(())
+        }
+    }))
+    .await
+}
+
+async fn broadcasts<P: Peer>(mut peer: P, channels: Arc<[String]>, messages: usize) -> Result<(), Failure> {
+    let turns = Turns::new(CHANNELS, messages);
+    all([async move {
+        while turns.next().is_some() {
+            peer.broadcast(&channels, PAYLOAD).await?;
+        }
+        Ok(())
+    }])
+    .await
+}
+
+async fn enqueue<P: Peer>(mut peer: P, channels: Arc<[String]>, messages: usize) -> Result<(), Failure> {
+    all([async move { peer.enqueue(&channels, PAYLOAD, messages).await }]).await
+}
+
+/// Runs every future as a task of its own.
+async fn all<F: Future<Output = Result<(), Failure>> + Send + 'static>(
+    futures: impl IntoIterator<Item = F>,
+) -> Result<(), Failure> {
+    let tasks: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
     for task in tasks {
         task.await??;
     }
     Ok(())
-}
-
-async fn bulk<P: Peer>(mut peer: P, channels: Arc<[String]>, way: Way, requests: usize) -> Result<(), Failure> {
-    let task = tokio::spawn(async move {
-        for _ in 0..requests {
-            match way {
-                Way::Batch => peer.batch(&channels, PAYLOAD).await?,
-                _ => peer.broadcast(&channels, PAYLOAD).await?,
-            }
-        }
-        Ok(())
-    });
-    task.await?
 }
 
 fn cpu_time() -> Duration {

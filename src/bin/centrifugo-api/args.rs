@@ -229,9 +229,9 @@ pub(crate) struct Bench {
     /// How many connections to keep over gRPC
     #[arg(long, value_name = "N", default_value = "1", value_parser = at_least_one)]
     pub(crate) connections: usize,
-    /// Which of tokio's runtimes the client runs on
+    /// Which of tokio's runtimes the client runs on; `both` compares them
     #[arg(long, default_value = "multi")]
-    pub(crate) runtime: Runtime,
+    pub(crate) runtime: Runtimes,
     /// Prints JSON in place of the table
     #[arg(long)]
     pub(crate) json: bool,
@@ -240,12 +240,20 @@ pub(crate) struct Bench {
     pub(crate) chart: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Runtime {
+    Multi,
+    Current,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Runtimes {
     /// A thread for every core
     Multi,
     /// One thread
     Current,
+    /// Each of them, side by side
+    Both,
 }
 
 #[derive(Args)]
@@ -396,6 +404,25 @@ impl Connection {
             tls = tls.danger_skip_verification();
         }
         Ok(Some(tls))
+    }
+}
+
+impl Runtimes {
+    pub(crate) fn each(self) -> &'static [Runtime] {
+        match self {
+            Self::Multi => &[Runtime::Multi],
+            Self::Current => &[Runtime::Current],
+            Self::Both => &[Runtime::Multi, Runtime::Current],
+        }
+    }
+}
+
+impl Runtime {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Multi => "multi",
+            Self::Current => "current",
+        }
     }
 }
 

@@ -1,14 +1,15 @@
-//! `bench`: the same publications in every way, over both transports.
+//! `bench`: the same publications in every way, over both transports, on one of tokio's runtimes or on both.
 //!
 //! What is measured is the client as a program uses it: from having the data to knowing that every message was
 //! published. The stand-in runs as a process of its own, so that its CPU time is not counted as the client's.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use centrifugo_api::{Client, InfoRequest, Payload};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::{Bench, Connection, Transport};
+use crate::args::{Bench, Connection, Runtime, Transport};
 use crate::output::{self, Failure};
 use report::{Machine, Report, Row};
 use server::Server;
@@ -23,37 +24,47 @@ mod ways;
 /// A run before the first round makes the connections and warms caches, on both sides. It need not be long.
 const WARM_UP: usize = 1000;
 
-/// What is compared: one way to publish over one transport.
-struct Contest {
+/// What is compared: one way to publish over one transport, on one runtime.
+struct Contest<'a> {
     way: Way,
-    transport: Transport,
-    client: Client,
+    side: &'a Side,
     runs: Vec<Run>,
+}
+
+/// A client, and the runtime that it is used on.
+struct Side {
+    transport: Transport,
+    flavour: Runtime,
+    runtime: Rc<tokio::runtime::Runtime>,
+    client: Client,
 }
 
 pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure> {
     let plan = plan(bench)?;
     let machine = Machine::new();
     let server = Server::new(connection)?;
-    let runtime = crate::runtime(bench.runtime)?;
-    let mut clients = Vec::new();
+    let mut runtimes = Vec::new();
+    for flavour in bench.runtime.each() {
+        runtimes.push((*flavour, Rc::new(crate::runtime(*flavour)?)));
+    }
+    let mut sides = Vec::new();
     for transport in connection.transports() {
-        let config = server.config(connection, transport)?.connections(bench.connections);
-        // The keys would cost the server, and only in the ways that publish one by one and broadcast.
-        let retry = connection.retry().idempotency_keys(false);
-        clients.push((transport, Client::new(config.retry(retry))?));
+        for (flavour, runtime) in &runtimes {
+            let config = server.config(connection, transport)?.connections(bench.connections);
+            // The keys would cost the server, and only in the ways that publish one by one and broadcast.
+            let client = Client::new(config.retry(connection.retry().idempotency_keys(false)))?;
+            sides.push(Side { transport, flavour: *flavour, runtime: Rc::clone(runtime), client });
+        }
     }
     let mut contests = Vec::new();
     for way in Way::all(bench.callers) {
-        for (transport, client) in &clients {
-            contests.push(Contest { way, transport: *transport, client: client.clone(), runs: Vec::new() });
-        }
+        contests.extend(sides.iter().map(|side| Contest { way, side, runs: Vec::new() }));
     }
 
     let progress = progress(contests.len() * (bench.rounds + 1));
     for contest in &contests {
         progress.set_message(format!("warming up: {}", contest.name(&plan)));
-        runtime.block_on(ways::run(&contest.client, contest.way, &plan.at_most(WARM_UP)))?;
+        contest.run(&plan.at_most(WARM_UP))?;
         progress.inc(1);
     }
     for round in 0..bench.rounds {
@@ -66,25 +77,34 @@ pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure>
         };
         for index in order {
             let contest = &mut contests[index];
-            contest.runs.push(runtime.block_on(ways::run(&contest.client, contest.way, &plan))?);
+            contest.runs.push(contest.run(&plan)?);
             progress.inc(1);
         }
     }
     progress.finish_and_clear();
 
     // The stand-in says that it is what it stands in for.
-    let real = clients.first().filter(|_| connection.names_a_server());
-    let version = real.and_then(|(_, client)| runtime.block_on(version(client)));
-    let rows = contests.iter().map(|contest| Row::new(contest.way, contest.transport, &plan, &contest.runs)).collect();
+    let real = sides.first().filter(|_| connection.names_a_server());
+    let version = real.and_then(|side| side.runtime.block_on(version(&side.client)));
+    let row = |contest: &Contest<'_>| {
+        let Side { transport, flavour, .. } = contest.side;
+        Row::new(contest.way, *transport, *flavour, &plan, &contest.runs)
+    };
+    let rows = contests.iter().map(row).collect();
     let report = Report::new(bench, machine, server.described(connection, version), rows);
     // Drawn first, because printing ends the command where nobody reads.
     bench.chart.as_ref().map_or(Ok(()), |file| chart::draw(&report, file))?;
     output::print(&if bench.json { report.json()? } else { report.table() })
 }
 
-impl Contest {
+impl Contest<'_> {
     fn name(&self, plan: &Plan) -> String {
-        format!("{} over {}", self.way.name(plan), self.transport.name())
+        format!("{} over {}", self.way.name(plan), self.side.transport.name())
+    }
+
+    fn run(&self, plan: &Plan) -> Result<Run, Failure> {
+        let Side { runtime, client, .. } = self.side;
+        runtime.block_on(ways::run(client, self.way, plan))
     }
 }
 

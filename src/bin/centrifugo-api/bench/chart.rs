@@ -33,9 +33,14 @@ const INK: RGBColor = RGBColor(0x22, 0x2b, 0x36);
 const FAINT: RGBColor = RGBColor(0x5c, 0x67, 0x75);
 const GRID: RGBColor = RGBColor(0xe1, 0xe5, 0xea);
 
-/// Colours that stay apart for people who see red and green alike, and in grey.
-fn colour(transport: &str) -> RGBColor {
-    if transport == "grpc" { RGBColor(0x1f, 0x5f, 0xa8) } else { RGBColor(0xf0, 0x9a, 0x3e) }
+/// Colours that stay apart for people who see red and green alike, and in grey. The runtime with one thread is paler.
+fn colour(transport: &str, runtime: &str) -> RGBColor {
+    match (transport, runtime) {
+        ("grpc", "multi") => RGBColor(0x1f, 0x5f, 0xa8),
+        ("grpc", _) => RGBColor(0x8f, 0xb6, 0xdf),
+        (_, "multi") => RGBColor(0xf0, 0x9a, 0x3e),
+        _ => RGBColor(0xf9, 0xd2, 0xa3),
+    }
 }
 
 pub(super) fn draw(report: &Report, file: &Path) -> Result<(), Failure> {
@@ -53,12 +58,16 @@ fn picture(report: &Report, svg: &mut String) -> Result<(), Box<dyn StdError>> {
     write(&area, &report.title(), (MARGIN, 34), 22, INK, HPos::Left)?;
     write(&area, &format!("server: {}", report.server.text()), (MARGIN, 62), 14, FAINT, HPos::Left)?;
     let mut left = MARGIN;
-    for (transport, name) in [("grpc", "over gRPC"), ("http", "over HTTP")] {
-        if report.ways.iter().any(|row| row.transport == transport) {
-            area.draw(&Rectangle::new([(left, 84), (left + 14, 98)], colour(transport).filled()))?;
-            write(&area, name, (left + 22, 91), 14, INK, HPos::Left)?;
-            left += 120;
-        }
+    for row in report.ways.iter().take_while(|row| row.name == report.ways[0].name) {
+        let over = if row.transport == "grpc" { "over gRPC" } else { "over HTTP" };
+        let (name, width) = match (report.compares_runtimes(), row.runtime) {
+            (false, _) => (over.to_owned(), 120),
+            (true, "multi") => (format!("{over}, multi-thread"), 200),
+            (true, _) => (format!("{over}, one thread"), 190),
+        };
+        area.draw(&Rectangle::new([(left, 84), (left + 14, 98)], colour(row.transport, row.runtime).filled()))?;
+        write(&area, &name, (left + 22, 91), 14, INK, HPos::Left)?;
+        left += width;
     }
     if report.rounds > 1 {
         write(&area, "thin line: lowest to highest round", (left, 91), 14, FAINT, HPos::Left)?;
@@ -128,7 +137,7 @@ fn draw_panel(
     for (y, row) in rows {
         let Some((spread, text)) = number(row) else { continue };
         let (top, middle) = (BARS + y, BARS + y + BAR / 2);
-        let colour = colour(row.transport);
+        let colour = colour(row.transport, row.runtime);
         area.draw(&Rectangle::new([(left, top), (x(spread.median), top + BAR)], colour.filled()))?;
         let (low, high) = (x(spread.min), x(spread.max));
         if high > low {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::server::Described;
 use super::ways::{Plan, Run, Way};
-use crate::args::{self, Bench, Transport};
+use crate::args::{Bench, Runtime, Transport};
 use crate::output::Failure;
 
 /// All that was measured, and how.
@@ -25,7 +25,7 @@ pub(super) struct Report {
     pub(super) channels: usize,
     pub(super) payload_bytes: usize,
     pub(super) rounds: usize,
-    runtime: &'static str,
+    runtimes: Vec<&'static str>,
     grpc_connections: usize,
     pub(super) ways: Vec<Row>,
 }
@@ -59,13 +59,14 @@ impl Machine {
     }
 }
 
-/// One way over one transport.
+/// One way over one transport, on one runtime.
 #[derive(Serialize)]
 pub(super) struct Row {
     way: &'static str,
     #[serde(skip)]
     pub(super) name: String,
     pub(super) transport: &'static str,
+    pub(super) runtime: &'static str,
     callers: usize,
     messages_per_request: usize,
     requests: usize,
@@ -110,7 +111,7 @@ fn micros(time: Duration) -> f64 {
 }
 
 impl Row {
-    pub(super) fn new(way: Way, transport: Transport, plan: &Plan, runs: &[Run]) -> Self {
+    pub(super) fn new(way: Way, transport: Transport, runtime: Runtime, plan: &Plan, runs: &[Run]) -> Self {
         #[allow(clippy::cast_precision_loss, reason = "nobody sends 2^53 messages")]
         let messages = plan.messages as f64;
         // There is always a round, and in it a request.
@@ -121,6 +122,7 @@ impl Row {
             way: way.id(),
             name: way.name(plan),
             transport: transport.name(),
+            runtime: runtime.name(),
             callers: way.callers(),
             messages_per_request: way.size(plan),
             requests: plan.messages.div_ceil(way.size(plan)),
@@ -134,10 +136,6 @@ impl Row {
 
 impl Report {
     pub(super) fn new(bench: &Bench, machine: Machine, server: Described, ways: Vec<Row>) -> Self {
-        let runtime = match bench.runtime {
-            args::Runtime::Multi => "multi",
-            args::Runtime::Current => "current",
-        };
         Self {
             server,
             version: env!("CARGO_PKG_VERSION"),
@@ -146,7 +144,7 @@ impl Report {
             channels: bench.channels,
             payload_bytes: bench.payload,
             rounds: bench.rounds,
-            runtime,
+            runtimes: bench.runtime.each().iter().map(|runtime| runtime.name()).collect(),
             grpc_connections: bench.connections,
             ways,
         }
@@ -173,9 +171,10 @@ impl Report {
             connections if self.ways.iter().any(|row| row.transport == "grpc") => format!(", {connections} over gRPC"),
             _ => String::new(),
         };
-        let threads = match self.runtime {
-            "multi" => format!("a runtime with {}", count(cores, "thread")),
-            _ => "a runtime with 1 thread".into(),
+        let threads = match self.runtimes[..] {
+            ["multi"] => format!("a runtime with {}", count(cores, "thread")),
+            ["current"] => "a runtime with 1 thread".into(),
+            _ => format!("the runtimes multi ({}) and current (1 thread)", count(cores, "thread")),
         };
         let rounds = match self.rounds {
             1 => "1 round".into(),
@@ -193,14 +192,20 @@ impl Report {
         ]
     }
 
+    /// Whether rows differ by their runtime.
+    pub(super) fn compares_runtimes(&self) -> bool {
+        self.runtimes.len() > 1
+    }
+
     pub(super) fn table(&self) -> String {
-        let head = ["way", "transport", "messages/s", "lowest to highest", "p50", "p99", "CPU/message"];
+        let head = ["way", "transport", "runtime", "messages/s", "lowest to highest", "p50", "p99", "CPU/message"];
         let mut lines = vec![head.map(String::from)];
         for row in &self.ways {
             let Spread { median, min, max } = row.messages_per_second;
             lines.push([
                 row.name.clone(),
                 row.transport.to_owned(),
+                row.runtime.to_owned(),
                 rounded(median),
                 format!("{} to {}", rounded(min), rounded(max)),
                 time(row.p50_us.median),
@@ -215,8 +220,11 @@ impl Report {
         let mut text = format!("{}\nserver: {}\n{client}\n{machine}\n\n", self.title(), self.server.text());
         for line in lines {
             for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
+                if head[column] == "runtime" && !self.compares_runtimes() {
+                    continue;
+                }
                 // Words on the left, numbers on the right. Writing to a string does not fail.
-                let _ = if column < 2 { write!(text, "{cell:<width$}  ") } else { write!(text, "{cell:>width$}  ") };
+                let _ = if column < 3 { write!(text, "{cell:<width$}  ") } else { write!(text, "{cell:>width$}  ") };
             }
             text.truncate(text.trim_end().len());
             text.push('\n');

@@ -1,0 +1,25 @@
+//! How much does it cost to fill a batch, from 1 command to 10,000?
+//!
+//! A command is written as it is pushed, so this is what the batch adds up to before it is sent.
+
+use centrifugo_api::{Batch, PublishRequest};
+use criterion::{BenchmarkId, Criterion, Throughput};
+
+use super::PAYLOAD;
+
+pub(super) fn bench(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("fill a batch");
+    for size in [1_usize, 10, 100, 1_000, 10_000] {
+        group.throughput(Throughput::Elements(size as u64));
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter(|| {
+                let mut batch = Batch::new();
+                for _ in 0..size {
+                    batch.push(PublishRequest::new("news:everybody", PAYLOAD));
+                }
+                batch
+            });
+        });
+    }
+    group.finish();
+}

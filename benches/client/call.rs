@@ -1,0 +1,77 @@
+//! What does the client itself cost a call?
+//!
+//! The request is made and written, the answer is read and checked, and between them is no network: the transport is a
+//! closure with the answer in hand. What a call over a connection takes beyond this is the transport's and the server's.
+
+use std::hint::black_box;
+
+use bytes::Bytes;
+use centrifugo_api::{Batch, Client, PublishRequest, PublishResult, Reply, Retry, from_fn};
+use criterion::{Criterion, Throughput};
+use prost::encoding;
+
+use super::PAYLOAD;
+
+const BATCH: usize = 1_000;
+
+pub(super) fn bench(criterion: &mut Criterion) {
+    let mut position = PublishResult::default();
+    (position.offset, position.epoch) = (4_711, "YWxz".into());
+    let clients = [("protobuf", protobuf(&position)), ("json", json(&position))];
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let mut group = criterion.benchmark_group("call without a network");
+    for (form, client) in clients {
+        group.throughput(Throughput::Elements(1));
+        for (name, retry) in [("publish", Retry::off()), ("publish with a key", Retry::new())] {
+            let client = client.with_retry(retry);
+            group.bench_function(format!("{name}/{form}"), |b| {
+                b.to_async(&runtime).iter(|| client.publish(PublishRequest::new("news:everybody", PAYLOAD)));
+            });
+        }
+        group.throughput(Throughput::Elements(BATCH as u64));
+        group.bench_function(format!("batch of {BATCH}/{form}"), |b| {
+            b.to_async(&runtime).iter(|| publish_all(&client));
+        });
+    }
+    group.finish();
+}
+
+/// A client whose calls are written in protobuf and answered at once.
+fn protobuf(position: &PublishResult) -> Client {
+    // The fields of `PublishResponse`, `Reply` and `BatchResponse`.
+    const RESULT: u32 = 2;
+    const PUBLISH: u32 = 4;
+    const REPLIES: u32 = 1;
+    let (mut publish, mut reply, mut batch) = (Vec::new(), Vec::new(), Vec::new());
+    encoding::message::encode(RESULT, position, &mut publish);
+    encoding::message::encode(PUBLISH, position, &mut reply);
+    encoding::bytes::encode_repeated(REPLIES, &vec![reply; BATCH], &mut batch);
+    let (publish, batch) = (Bytes::from(publish), Bytes::from(batch));
+    Client::with_transport(from_fn("none", move |call| {
+        black_box(call.to_protobuf()?);
+        Ok(Reply::protobuf(if call.method() == "batch" { batch.clone() } else { publish.clone() }))
+    }))
+}
+
+/// The same in JSON.
+fn json(position: &PublishResult) -> Client {
+    let position = serde_json::to_string(position).expect("it has a JSON form");
+    let publish = Bytes::from(format!(r#"{{"result":{position}}}"#));
+    let replies = vec![format!(r#"{{"publish":{position}}}"#); BATCH].join(",");
+    let batch = Bytes::from(format!(r#"{{"replies":[{replies}]}}"#));
+    Client::with_transport(from_fn("none", move |call| {
+        black_box(call.to_json()?);
+        Ok(Reply::json(if call.method() == "batch" { batch.clone() } else { publish.clone() }))
+    }))
+}
+
+async fn publish_all(client: &Client) {
+    let mut batch = Batch::new();
+    let push = |_| batch.push(PublishRequest::new("news:everybody", PAYLOAD));
+    let handles: Vec<_> = (0..BATCH).map(push).collect();
+    let replies = client.batch(&batch).await.expect("it is answered");
+    for handle in handles {
+        replies.get(handle).expect("every command is");
+    }
+}
