@@ -47,14 +47,8 @@ pub async fn measure(contest: &Contest<'_>, messages: usize) -> Result<Growth, F
     Ok(Growth { messages, seconds: start.elapsed().as_secs_f64(), before, peak: resident("VmHWM")?, target })
 }
 
-#[cfg(feature = "publisher")]
 fn target(peer: &str) -> Option<u64> {
     peer.starts_with("publisher").then_some(crate::peers::publisher::BYTE_BOUND as u64 + BESIDE)
-}
-
-#[cfg(not(feature = "publisher"))]
-fn target(_: &str) -> Option<u64> {
-    None.map(|bound: u64| bound + BESIDE)
 }
 
 fn resident(field: &str) -> Result<u64, Failure> {

@@ -5,7 +5,6 @@
 
 mod bare;
 mod cent;
-#[cfg(feature = "publisher")]
 pub mod publisher;
 mod rucent;
 mod this;
@@ -52,7 +51,6 @@ pub async fn all(options: &Options, channels: &Arc<[String]>) -> Result<Vec<Subj
         Subject::new("http", "cent AutoBatch", cent::Cent::auto_batch(options)?, channels).that_shares(),
         Subject::new("http", "this", this::This::http(options)?, channels),
     ];
-    #[cfg(feature = "publisher")]
     all.extend(publisher::all(options, channels)?);
     all.sort_by_key(|subject| subject.transport);
     Ok(all)
