@@ -538,7 +538,10 @@ pub(crate) fn headers(config: &Config) -> Result<http::HeaderMap, Error> {
             "host",
             "te",
             "connection",
+            "keep-alive",
+            "proxy-connection",
             "transfer-encoding",
+            "upgrade",
         ];
         if ours.contains(&name.as_str()) || name.as_str().starts_with("grpc-") || name.as_str().ends_with("-bin") {
             return Err(Error::invalid(format!("the `header` {name} is the transport's own")));
