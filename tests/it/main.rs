@@ -29,5 +29,6 @@ mod scripted;
 mod servers;
 mod soak;
 mod standin;
+mod streams;
 mod suite;
 mod tls;

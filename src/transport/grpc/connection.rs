@@ -5,7 +5,6 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,23 +31,22 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long the kernel waits for sent data to be acknowledged.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How many open calls a connection has before another one helps: fewer are faster together, since they share its task's
+/// wake-ups and writes. No server allows fewer at once unless it is told to.
+const BUSY: usize = 16;
 /// The longest time between signs of life, however often a server asks for fewer.
 const MAX_KEEPALIVE: Duration = Duration::from_secs(600);
 
-/// The connections that calls take turns on.
+/// The connections that calls are made on: each is used, and made, when those before it are busy.
 #[derive(Debug)]
 pub(crate) struct Connections {
     dialer: Arc<Dialer>,
     slots: usize,
-    of_runtimes: PerRuntime<Arc<Slots>>,
+    of_runtimes: PerRuntime<Slots>,
 }
 
 /// Room for the connections of one runtime.
-#[derive(Debug)]
-struct Slots {
-    slots: Box<[Slot]>,
-    turn: AtomicUsize,
-}
+type Slots = Arc<[Slot]>;
 
 /// Room for one connection.
 #[derive(Debug, Default)]
@@ -90,24 +88,41 @@ impl Connections {
         self.slots
     }
 
-    /// The next connection, made now if there is none. Dropping the future leaves the dialing to those who still wait.
+    /// The first connection that is not busy, or else the least busy one, made now if there is none. Dropping the future leaves the dialing to those who still wait.
     pub(crate) async fn get(&self) -> Result<Connection, Error> {
-        let slots = self.of_runtimes.get(|_| true, || Ok::<_, Error>(Arc::new(Slots::new(self.slots))))?;
+        let slots = self
+            .of_runtimes
+            .get(|_| true, || Ok::<_, Error>((0..self.slots).map(|_| Slot::default()).collect::<Slots>()))?;
         let generation = self.dialer.names.generation();
-        let turn = slots.turn.fetch_add(1, Ordering::Relaxed);
-        let number = slots.slots.len();
-        let slot = &slots.slots[turn % number];
-        let waiting = match slot.look(&self.dialer, generation) {
-            Look::Ready(connection) => return Ok(connection),
-            Look::Dialing(waiting) => Some(waiting),
-            Look::Failed => None,
-        };
-        // Another connection serves as well, while this one is made.
-        let others = (1..number).map(|next| &slots.slots[(turn + next) % number]);
-        if let Some(connection) = others.into_iter().find_map(|slot| slot.ready(generation)) {
+        let (mut least_busy, mut waiting) = (None::<Connection>, None);
+        for slot in &*slots {
+            // One dial at a time is enough; what is there already serves as well, while another connection is made.
+            let connection = if waiting.is_some() {
+                slot.ready(generation)
+            } else {
+                match slot.look(&self.dialer, generation) {
+                    Look::Ready(connection) => Some(connection),
+                    Look::Dialing(dialing) => {
+                        waiting = Some(dialing);
+                        None
+                    }
+                    Look::Failed => None,
+                }
+            };
+            if let Some(connection) = connection {
+                let open = connection.record().open();
+                if open < BUSY {
+                    return Ok(connection);
+                }
+                if least_busy.as_ref().is_none_or(|least| open < least.record().open()) {
+                    least_busy = Some(connection);
+                }
+            }
+        }
+        if let Some(connection) = least_busy {
             return Ok(connection);
         }
-        let mut waiting = waiting.unwrap_or_else(|| slot.dial(&self.dialer, generation));
+        let mut waiting = waiting.unwrap_or_else(|| slots[0].dial(&self.dialer, generation));
         match waiting.wait_for(|dialing| dialing.outcome.is_some()).await.map(|dialing| dialing.outcome.clone()) {
             Ok(Some(Ok(connection))) => Ok(connection),
             Ok(Some(Err(error))) => Err(error.into()),
@@ -119,12 +134,6 @@ impl Connections {
     pub(crate) fn disconnect(&self) {
         self.dialer.names.next_generation();
         self.of_runtimes.clear();
-    }
-}
-
-impl Slots {
-    fn new(number: usize) -> Self {
-        Self { slots: (0..number).map(|_| Slot::default()).collect(), turn: AtomicUsize::new(0) }
     }
 }
 
