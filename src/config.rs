@@ -302,7 +302,8 @@ impl Config {
         self
     }
 
-    /// How many connections to keep to the server, over gRPC. 1 unless set; calls take turns.
+    /// How many connections to keep to the server at most, over gRPC. 1 unless set. Another is used when those before it have
+    /// 16 open calls each.
     ///
     /// One connection carries tens of thousands of calls a second. More help when hundreds of tasks publish at once.
     /// Over HTTP the pool grows and shrinks by itself, and this changes nothing.

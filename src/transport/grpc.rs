@@ -1,7 +1,7 @@
 //! Calls over gRPC: tonic's client over connections of our own.
 //!
 //! tonic's `Channel` is left out on purpose: it belongs to the runtime it was made in, puts a queue and a task in front
-//! of every connection, and keeps a dead connection in the round. What stands in its place is `connection.rs`.
+//! of every connection, and keeps a dead connection in the round. What stands in its place is `connection.rs`, on h2.
 
 mod call;
 mod connection;

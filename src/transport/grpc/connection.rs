@@ -88,11 +88,11 @@ impl Connections {
         self.slots
     }
 
-    /// The first connection that is not busy, or else the least busy one, made now if there is none. Dropping the future leaves the dialing to those who still wait.
+    /// The first connection that is not busy, or else the least busy one, made now if there is none. Dropping the future
+    /// leaves the dialing to those who still wait.
     pub(crate) async fn get(&self) -> Result<Connection, Error> {
-        let slots = self
-            .of_runtimes
-            .get(|_| true, || Ok::<_, Error>((0..self.slots).map(|_| Slot::default()).collect::<Slots>()))?;
+        let empty = || (0..self.slots).map(|_| Slot::default()).collect();
+        let slots: Slots = self.of_runtimes.get(|_| true, || Ok::<_, Error>(empty()))?;
         let generation = self.dialer.names.generation();
         let (mut least_busy, mut waiting) = (None::<Connection>, None);
         for slot in &*slots {
