@@ -322,7 +322,8 @@ impl Config {
         self
     }
 
-    /// How many connections to keep to the server, over gRPC. 1 unless set; calls take turns.
+    /// How many connections to keep to the server at most, over gRPC. 1 unless set. Another is used when those before it have
+    /// 16 open calls each.
     ///
     /// One connection carries tens of thousands of calls a second. More help when hundreds of tasks publish at once.
     /// Over HTTP the pool grows and shrinks by itself, and this changes nothing.
@@ -558,7 +559,10 @@ pub(crate) fn headers(config: &Config) -> Result<http::HeaderMap, Error> {
             "host",
             "te",
             "connection",
+            "keep-alive",
+            "proxy-connection",
             "transfer-encoding",
+            "upgrade",
         ];
         if ours.contains(&name.as_str()) || name.as_str().starts_with("grpc-") || name.as_str().ends_with("-bin") {
             return Err(Error::invalid(format!("the `header` {name} is the transport's own")));

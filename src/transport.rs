@@ -450,6 +450,7 @@ pub(crate) fn of_http_status(status: ::http::StatusCode, headers: &::http::Heade
 /// Whether the cause proves that the server did not process the request: it said so itself, or the request never left.
 #[cfg(any(feature = "grpc", feature = "http"))]
 pub(crate) fn never_processed(error: &(dyn std::error::Error + 'static)) -> bool {
+    #[cfg(feature = "http")]
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
         return error.is_canceled();
     }

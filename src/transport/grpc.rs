@@ -1,9 +1,11 @@
 //! Calls over gRPC: tonic's client over connections of our own.
 //!
 //! tonic's `Channel` is left out on purpose: it belongs to the runtime it was made in, puts a queue and a task in front
-//! of every connection, and keeps a dead connection in the round. What stands in its place is `connection.rs`.
+//! of every connection, and keeps a dead connection in the round. What stands in its place is `connection.rs`, on h2.
 
+mod call;
 mod connection;
+mod driver;
 mod greeting;
 
 use std::error::Error as StdError;
@@ -20,7 +22,8 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use url::Url;
 
-use self::connection::{Connection, Connections, CutOff, NotGrpc, is_from_server};
+use self::call::{CutOff, NotGrpc, OpenCall, is_from_server};
+use self::connection::{Connection, Connections};
 use super::names::Names;
 use super::{BoxFuture, Call, Handover, Reply, Transport, hint};
 use crate::config::{self, Config, GrpcSettings, TokenSource};
@@ -133,32 +136,15 @@ impl Grpc {
         }
         let metadata = MetadataMap::from_headers(headers);
         let request = tonic::Request::from_parts(metadata, http::Extensions::new(), body.clone());
-        let mut client = GrpcClient::with_origin(connection.clone(), self.origin.clone())
-            .max_decoding_message_size(self.max_reply_size);
+        let call = OpenCall::new(connection, body.len());
+        let mut client =
+            GrpcClient::with_origin(&call, self.origin.clone()).max_decoding_message_size(self.max_reply_size);
         if self.gzip {
             client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
         }
-        let dropped = Dropped(Some(connection));
         let reply = client.unary(request, PathAndQuery::from_static(method.grpc_path()), codec).await;
-        dropped.not();
+        call.ended();
         Ok(Reply::protobuf(reply?.into_inner()))
-    }
-}
-
-/// Tells a connection of a call that is dropped before it has ended.
-struct Dropped<'a>(Option<&'a Connection>);
-
-impl Dropped<'_> {
-    fn not(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Dropped<'_> {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0 {
-            connection.dropped_call();
-        }
     }
 }
 

@@ -29,13 +29,15 @@ async fn silent_grpc_server() -> (String, mpsc::UnboundedReceiver<u8>) {
             let [_, a, b, kind, flags, ..] = header;
             let mut payload = vec![0; usize::from(u16::from_be_bytes([a, b]))];
             stream.read_exact(&mut payload).await.unwrap();
-            if matches!(kind, SETTINGS | PING) && flags & ACK == 0 {
+            // The same bit ends a stream.
+            let is_ack = matches!(kind, SETTINGS | PING) && flags & ACK != 0;
+            if matches!(kind, SETTINGS | PING) && !is_ack {
                 let payload = if kind == PING { &payload[..] } else { &[] };
                 let length = u8::try_from(payload.len()).unwrap();
                 let frame = [&[0, 0, length, kind, ACK, 0, 0, 0, 0], payload].concat();
                 stream.write_all(&frame).await.unwrap();
             }
-            if flags & ACK == 0 && tell.send(kind).is_err() {
+            if !is_ack && tell.send(kind).is_err() {
                 return;
             }
         }
@@ -85,7 +87,7 @@ async fn no_sign_of_life_is_asked_for_while_no_call_waits() {
             _ => {}
         }
     }
-    // hyper makes up for one with the next call, whose answer the server takes as a sign of life of its own.
+    // One is made up for with the next call, whose answer the server takes as a sign of life of its own.
     assert!(pings <= 1, "an idle connection was pinged {pings} times, for which the server ends it");
     second.abort();
 }

@@ -30,5 +30,6 @@ mod servers;
 mod soak;
 mod split;
 mod standin;
+mod streams;
 mod suite;
 mod tls;

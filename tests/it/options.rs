@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    ApiError, Batch, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, InfoRequest, Payload,
-    PublishRequest, Reply, Retry, from_fn,
+    ApiError, Batch, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, Payload, PublishRequest,
+    Reply, Retry, from_fn,
 };
 use serde_json::json;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpListener;
 
 fn both(server: &Server) -> [Config; 2] {
     [Config::grpc(server.grpc_url()), Config::http(server.http_url())]
@@ -72,33 +70,6 @@ async fn a_request_and_its_reply_are_compressed_only_if_asked_for() {
         for call in server.calls() {
             assert_eq!(call.header("grpc-encoding"), encoding);
         }
-    }
-}
-
-#[tokio::test]
-async fn calls_take_turns_on_as_many_connections_as_were_asked_for() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let client = Client::new(Config::grpc(url).connections(3)).unwrap();
-    let calls: Vec<_> = (0..6)
-        .map(|_| {
-            let client = client.clone();
-            tokio::spawn(async move { client.info(InfoRequest::new()).await })
-        })
-        .collect();
-    let mut accepted = Vec::new();
-    for _ in 0..3 {
-        let next = tokio::time::timeout(Duration::from_secs(10), listener.accept());
-        accepted.push(next.await.expect("fewer connections than asked for").unwrap().0);
-    }
-    // What is no HTTP/2 ends the calls.
-    for stream in &mut accepted {
-        stream.write_all(b"no\r\n\r\n, this is not HTTP/2").await.unwrap();
-    }
-    drop(accepted);
-    drop(listener);
-    for call in calls {
-        call.await.unwrap().unwrap_err();
     }
 }
 

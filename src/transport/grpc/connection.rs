@@ -5,65 +5,48 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header};
-use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper::rt::Executor;
+use h2::client::SendRequest;
+use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::body::Body;
-use tower_service::Service;
+use tower_service::Service as _;
 
+use super::driver::{self, Record};
 use super::greeting::{self, Greeted, NoGreeting, NoHttp2};
 use crate::config::{Config, GrpcSettings};
-use crate::error::{BoxError, causes};
+use crate::error::BoxError;
 use crate::transport::backoff;
 use crate::transport::names::Names;
 use crate::transport::per_runtime::PerRuntime;
 use crate::{Error, ErrorKind};
 
-/// How long the server may take to answer a keepalive before the connection counts as dead.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The kernel's own signs of life, for what lies between: the first after this, then every third of it.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long the kernel waits for sent data to be acknowledged.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// h2 gives a connection up, with all calls on it, after this many calls dropped by their callers. Its default, 1,024, is
-/// a busy minute.
-const MAX_DROPPED_CALLS: u32 = 65_536;
+/// How many open calls a connection has before another one helps: fewer are faster together, since they share its task's
+/// wake-ups and writes. No server allows fewer at once unless it is told to.
+const BUSY: usize = 16;
 /// The longest time between signs of life, however often a server asks for fewer.
 const MAX_KEEPALIVE: Duration = Duration::from_secs(600);
 
-/// The connections that calls take turns on.
+/// The connections that calls are made on: each is used, and made, when those before it are busy.
 #[derive(Debug)]
 pub(crate) struct Connections {
     dialer: Arc<Dialer>,
     slots: usize,
-    of_runtimes: PerRuntime<Arc<Slots>>,
+    of_runtimes: PerRuntime<Slots>,
 }
 
 /// Room for the connections of one runtime.
-#[derive(Debug)]
-struct Slots {
-    slots: Box<[Slot]>,
-    turn: AtomicUsize,
-}
+type Slots = Arc<[Slot]>;
 
 /// Room for one connection.
 #[derive(Debug, Default)]
@@ -105,24 +88,41 @@ impl Connections {
         self.slots
     }
 
-    /// The next connection, made now if there is none. Dropping the future leaves the dialing to those who still wait.
+    /// The first connection that is not busy, or else the least busy one, made now if there is none. Dropping the future
+    /// leaves the dialing to those who still wait.
     pub(crate) async fn get(&self) -> Result<Connection, Error> {
-        let slots = self.of_runtimes.get(|_| true, || Ok::<_, Error>(Arc::new(Slots::new(self.slots))))?;
+        let empty = || (0..self.slots).map(|_| Slot::default()).collect();
+        let slots: Slots = self.of_runtimes.get(|_| true, || Ok::<_, Error>(empty()))?;
         let generation = self.dialer.names.generation();
-        let turn = slots.turn.fetch_add(1, Ordering::Relaxed);
-        let number = slots.slots.len();
-        let slot = &slots.slots[turn % number];
-        let waiting = match slot.look(&self.dialer, generation) {
-            Look::Ready(connection) => return Ok(connection),
-            Look::Dialing(waiting) => Some(waiting),
-            Look::Failed => None,
-        };
-        // Another connection serves as well, while this one is made.
-        let others = (1..number).map(|next| &slots.slots[(turn + next) % number]);
-        if let Some(connection) = others.into_iter().find_map(|slot| slot.ready(generation)) {
+        let (mut least_busy, mut waiting) = (None::<Connection>, None);
+        for slot in &*slots {
+            // One dial at a time is enough; what is there already serves as well, while another connection is made.
+            let connection = if waiting.is_some() {
+                slot.ready(generation)
+            } else {
+                match slot.look(&self.dialer, generation) {
+                    Look::Ready(connection) => Some(connection),
+                    Look::Dialing(dialing) => {
+                        waiting = Some(dialing);
+                        None
+                    }
+                    Look::Failed => None,
+                }
+            };
+            if let Some(connection) = connection {
+                let open = connection.record().open();
+                if open < BUSY {
+                    return Ok(connection);
+                }
+                if least_busy.as_ref().is_none_or(|least| open < least.record().open()) {
+                    least_busy = Some(connection);
+                }
+            }
+        }
+        if let Some(connection) = least_busy {
             return Ok(connection);
         }
-        let mut waiting = waiting.unwrap_or_else(|| slot.dial(&self.dialer, generation));
+        let mut waiting = waiting.unwrap_or_else(|| slots[0].dial(&self.dialer, generation));
         match waiting.wait_for(|dialing| dialing.outcome.is_some()).await.map(|dialing| dialing.outcome.clone()) {
             Ok(Some(Ok(connection))) => Ok(connection),
             Ok(Some(Err(error))) => Err(error.into()),
@@ -134,12 +134,6 @@ impl Connections {
     pub(crate) fn disconnect(&self) {
         self.dialer.names.next_generation();
         self.of_runtimes.clear();
-    }
-}
-
-impl Slots {
-    fn new(number: usize) -> Self {
-        Self { slots: (0..number).map(|_| Slot::default()).collect(), turn: AtomicUsize::new(0) }
     }
 }
 
@@ -291,30 +285,20 @@ impl Dialer {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let keepalive = *self.keepalive();
-        let (greeted, greeting) = Greeted::new(io);
-        let (sender, connection) = http2::Builder::new(Spawn)
-            .timer(TokioTimer::new())
-            .keep_alive_interval(keepalive)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .keep_alive_while_idle(false)
-            .max_local_error_reset_streams(MAX_DROPPED_CALLS as usize)
-            .handshake(TokioIo::new(greeted))
-            .await?;
-        let dialer = Arc::clone(self);
-        let record = Arc::new(Record { sender: Mutex::new(Some(sender)), ..Record::default() });
-        let ends = Ends(Arc::downgrade(&record));
-        // Ends when the connection takes no more calls, or when there is nobody left who could make one.
+        let record = Arc::new(Record::new());
+        let (greeted, greeting) = Greeted::new(io, Arc::clone(&record));
+        let (sender, connection) = driver::greet(greeted).await?;
+        let (dialer, driven) = (Arc::clone(self), Arc::clone(&record));
         tokio::spawn(async move {
-            let _ends = ends;
             let endpoint = &dialer.origin;
-            match connection.await {
+            match driver::drive(connection, driven, keepalive).await {
                 Ok(()) => tracing::debug!(%endpoint, "connection closed"),
-                Err(error) if asks_for_calm(&error) => dialer.calm_down(keepalive),
+                Err(ended) if ended.asks_for_calm() => dialer.calm_down(keepalive),
                 Err(error) => tracing::debug!(%endpoint, %error, "connection lost"),
             }
         });
         greeting::wait(greeting).await?;
-        Ok(Connection { generation, record })
+        Ok(Connection(Arc::new(Shared { generation, sender, record })))
     }
 
     fn keepalive(&self) -> MutexGuard<'_, Option<Duration>> {
@@ -338,26 +322,6 @@ fn of_handshake(error: std::io::Error) -> BoxError {
     let says_so =
         error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()).is_some_and(|tls| *tls == alert);
     if says_so { NoHttp2::NotOffered.into() } else { error.into() }
-}
-
-/// Whether the server ended the connection because it found the other side too busy.
-fn asks_for_calm(error: &hyper::Error) -> bool {
-    causes(error).any(|cause| {
-        cause.downcast_ref::<h2::Error>().is_some_and(|error| {
-            error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
-        })
-    })
-}
-
-/// Runs what hyper spawns: a task for each call, whose future is large. In a box it is not copied around with its task,
-/// which saves a twentieth of a call's instructions.
-#[derive(Clone, Copy, Debug)]
-struct Spawn;
-
-impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Spawn {
-    fn execute(&self, future: F) {
-        tokio::spawn(Box::pin(future));
-    }
 }
 
 #[cfg(feature = "tls")]
@@ -419,214 +383,31 @@ impl From<DialError> for Error {
 
 /// A connection that calls share. It is cheap to clone, and it lives as long as its runtime.
 #[derive(Clone, Debug)]
-pub(crate) struct Connection {
+pub(super) struct Connection(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     /// Of the [`Names`] when it was dialled.
     generation: u64,
+    sender: SendRequest<Bytes>,
     record: Arc<Record>,
 }
 
-/// What the calls on a connection share.
-#[derive(Debug, Default)]
-struct Record {
-    /// The way to the connection, until it ends. A call that is put on it as it ends may be forgotten in its queue, whose
-    /// end is the last sender's: so there is none besides this one.
-    sender: Mutex<Option<SendRequest<Body>>>,
-    retired: AtomicBool,
-    /// Calls that their callers dropped. h2 counts them for the whole life of the connection.
-    dropped: AtomicU32,
-}
-
-/// Takes the way to a connection away that takes no more calls, however that comes about.
-struct Ends(Weak<Record>);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        if let Some(record) = self.0.upgrade() {
-            let sender = record.sender().take();
-            drop(sender);
-        }
-    }
-}
-
-/// The connection has ended, and so the call was not put on it.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection has ended")]
-struct HasEnded;
-
 impl Connection {
-    /// Gives it no more calls. A call learns that a connection has ended a moment before the connection's sender does.
-    pub(crate) fn retire(&self) {
-        self.record.retire();
+    /// Gives it no more calls. A call learns that a connection has ended a moment before the record does.
+    pub(super) fn retire(&self) {
+        self.0.record.retire();
     }
 
-    /// Counts a call that its caller dropped, and retires the connection long before that could harm it.
-    pub(crate) fn dropped_call(&self) {
-        self.record.dropped_call();
+    pub(super) fn sender(&self) -> &SendRequest<Bytes> {
+        &self.0.sender
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.0.record
     }
 
     fn is_open(&self, generation: u64) -> bool {
-        self.generation >= generation && !self.record.is_retired() && self.record.takes_calls()
-    }
-}
-
-impl Record {
-    fn sender(&self) -> MutexGuard<'_, Option<SendRequest<Body>>> {
-        // Whole between any two statements, so a panic elsewhere cannot have broken it.
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn takes_calls(&self) -> bool {
-        self.sender().as_ref().is_some_and(|sender| !sender.is_closed())
-    }
-
-    fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Relaxed)
-    }
-
-    fn retire(&self) {
-        self.retired.store(true, Ordering::Relaxed);
-    }
-
-    fn dropped_call(&self) {
-        if self.dropped.fetch_add(1, Ordering::Relaxed) >= MAX_DROPPED_CALLS / 2 {
-            self.retire();
-        }
-    }
-}
-
-impl Service<Request<Body>> for Connection {
-    type Response = Response<Checked>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let sent = self.record.sender().as_mut().map(|sender| sender.send_request(request));
-        Box::pin(async move {
-            let mut response = sent.ok_or(HasEnded)?.await?;
-            if is_not_grpc(&response) {
-                let (head, _) = response.into_parts();
-                return Err(NotGrpc { status: head.status, headers: head.headers }.into());
-            }
-            let has_status = vet(response.headers_mut());
-            Ok(response.map(|body| Checked { body, has_status }))
-        })
-    }
-}
-
-/// Whether the answer has neither the status nor the content type of gRPC.
-fn is_not_grpc<T>(response: &Response<T>) -> bool {
-    let headers = response.headers();
-    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], header::HeaderValue::as_bytes);
-    let is_grpc = response.status() == StatusCode::OK && content_type.starts_with(b"application/grpc");
-    !is_grpc && !headers.contains_key(&STATUS)
-}
-
-/// Something answered in plain HTTP where gRPC was expected.
-#[derive(thiserror::Error)]
-#[error("the answer is not gRPC: HTTP status {status}")]
-pub(crate) struct NotGrpc {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-}
-
-/// Shows no header: a proxy may set a cookie.
-impl fmt::Debug for NotGrpc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NotGrpc").field(&self.status).finish()
-    }
-}
-
-/// The answer ended after it had begun, and before its status: whatever the reason given, if there is one, the server has
-/// looked at the call.
-#[derive(Debug, thiserror::Error)]
-#[error("the answer ended early")]
-pub(crate) struct CutOff(#[source] pub(super) Option<hyper::Error>);
-
-/// The names of gRPC's headers and trailers.
-static STATUS: HeaderName = HeaderName::from_static("grpc-status");
-static DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
-
-/// Set on what the server itself said, so that it can be told from what tonic says of an answer it cannot read.
-static FROM_SERVER: HeaderName = HeaderName::from_static("x-from-server");
-
-/// Whether the status was sent by the server, and not made on this side.
-pub(crate) fn is_from_server(status: &tonic::Status) -> bool {
-    status.metadata().contains_key(FROM_SERVER.as_str())
-}
-
-/// Base64 as tonic decodes it.
-const ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-/// Prepares headers or trailers for tonic: marks them if they hold a status, and drops details that are no base64, at
-/// which tonic would panic. Whether they hold one.
-fn vet(headers: &mut HeaderMap) -> bool {
-    let has_status = headers.contains_key(&STATUS);
-    if has_status {
-        headers.insert(&FROM_SERVER, header::HeaderValue::from_static("1"));
-    } else {
-        headers.remove(&FROM_SERVER);
-    }
-    if headers.get(&DETAILS).is_some_and(|details| ANY_PADDING.decode(details).is_err()) {
-        headers.remove(&DETAILS);
-    }
-    has_status
-}
-
-/// A reply's body whose trailers are safe for tonic, and which has not ended well before it has a status.
-#[derive(Debug)]
-pub(crate) struct Checked {
-    body: Incoming,
-    has_status: bool,
-}
-
-impl http_body::Body for Checked {
-    type Data = Bytes;
-    type Error = CutOff;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
-        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Ok(mut frame)) => {
-                if let Some(trailers) = frame.trailers_mut() {
-                    self.has_status |= vet(trailers);
-                }
-                Some(Ok(frame))
-            }
-            Some(Err(error)) => Some(Err(CutOff(Some(error)))),
-            None if self.has_status => None,
-            None => {
-                // Told once.
-                self.has_status = true;
-                Some(Err(CutOff(None)))
-            }
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.has_status && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_is_retired_long_before_dropped_calls_could_harm_it() {
-        let record = Record::default();
-        (0..MAX_DROPPED_CALLS / 2).for_each(|_| record.dropped_call());
-        assert!(!record.is_retired());
-        record.dropped_call();
-        assert!(record.is_retired());
+        self.0.generation >= generation && !self.0.record.is_retired()
     }
 }

@@ -2,21 +2,24 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
+use super::driver::Record;
 use crate::error::BoxError;
 
 /// The header of a frame: its length, type, flags and stream. See RFC 9113, section 4.1.
 const HEADER: usize = 9;
 const SETTINGS: u8 = 4;
 
-/// Looks at the first bytes that are read, and tells whether they are those of HTTP/2.
+/// Looks at the first bytes that are read, and tells whether they are those of HTTP/2. Of all that are read it takes note.
 #[derive(Debug)]
 pub(super) struct Greeted<I> {
     io: I,
+    record: Arc<Record>,
     seen: Vec<u8>,
     tell: Option<oneshot::Sender<Result<(), NoHttp2>>>,
 }
@@ -37,9 +40,9 @@ pub(crate) enum NoHttp2 {
 pub(crate) struct NoGreeting;
 
 impl<I> Greeted<I> {
-    pub(super) fn new(io: I) -> (Self, oneshot::Receiver<Result<(), NoHttp2>>) {
+    pub(super) fn new(io: I, record: Arc<Record>) -> (Self, oneshot::Receiver<Result<(), NoHttp2>>) {
         let (tell, told) = oneshot::channel();
-        (Self { io, seen: Vec::new(), tell: Some(tell) }, told)
+        (Self { io, record, seen: Vec::new(), tell: Some(tell) }, told)
     }
 
     fn look(&mut self, read: &[u8]) {
@@ -75,8 +78,11 @@ impl<I: AsyncRead + Unpin> AsyncRead for Greeted<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buffer);
-        if self.tell.is_some() && matches!(read, Poll::Ready(Ok(()))) {
-            self.look(&buffer.filled()[before..]);
+        if matches!(read, Poll::Ready(Ok(()))) {
+            self.record.hear();
+            if self.tell.is_some() {
+                self.look(&buffer.filled()[before..]);
+            }
         }
         read
     }
@@ -113,7 +119,7 @@ mod tests {
     use super::*;
 
     fn greet(parts: &[&[u8]]) -> Option<Result<(), NoHttp2>> {
-        let (mut greeted, mut told) = Greeted::new(());
+        let (mut greeted, mut told) = Greeted::new((), Arc::new(Record::new()));
         for part in parts {
             greeted.look(part);
         }

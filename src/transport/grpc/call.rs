@@ -1,0 +1,254 @@
+//! One call on a connection. What it sends and what it reads goes through the caller's own task.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::{fmt, mem};
+
+use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
+use http_body::{Body as _, Frame};
+use tonic::body::Body;
+use tower_service::Service;
+
+use super::connection::Connection;
+use crate::error::BoxError;
+
+/// A body that is longer always waits for room: beside its way, what that costs does not count.
+const LONG: usize = 16 << 10;
+
+/// A call that is open on a connection: the service that tonic's client calls, once.
+#[derive(Debug)]
+pub(super) struct OpenCall<'a> {
+    connection: &'a Connection,
+    /// Whether its body is handed over only when there is room to send some of it.
+    ///
+    /// A stream that has just been opened has none before the connection's task has looked at it. To wait for that costs
+    /// two wake-ups and a write, so a short body goes along with its head if the connection has streams for all open calls.
+    waits: bool,
+    ended: AtomicBool,
+}
+
+impl<'a> OpenCall<'a> {
+    /// Opens a call with a body of this length.
+    pub(super) fn new(connection: &'a Connection, len: usize) -> Self {
+        let waits = connection.record().begin() > connection.sender().current_max_send_streams() || len > LONG;
+        Self { connection, waits, ended: AtomicBool::new(false) }
+    }
+
+    /// Takes note that the call was not dropped.
+    pub(super) fn ended(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for OpenCall<'_> {
+    fn drop(&mut self) {
+        self.connection.record().end();
+        if !*self.ended.get_mut() {
+            self.connection.record().dropped_call();
+        }
+    }
+}
+
+impl Service<Request<Body>> for &OpenCall<'_> {
+    type Response = Response<Checked>;
+    type Error = BoxError;
+    type Future = Calling;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Calling {
+        let (head, body) = request.into_parts();
+        // A clone, because each keeps at most one stream waiting.
+        let sent = self.connection.sender().clone().send_request(Request::from_parts(head, ()), false);
+        Calling(sent.map(|(answer, mut stream)| {
+            if self.waits {
+                stream.reserve_capacity(1);
+            }
+            (answer, Some(Sending { stream, body, waits: self.waits, part: None }))
+        }))
+    }
+}
+
+/// A call that waits for its answer to begin.
+pub(super) struct Calling(Result<(ResponseFuture, Option<Sending>), h2::Error>);
+
+impl Future for Calling {
+    type Output = Result<Response<Checked>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (answer, sending) = match &mut self.0 {
+            Ok(calling) => calling,
+            // Told once; what is left in its place nobody sees.
+            Err(error) => return Poll::Ready(Err(mem::replace(error, Reason::CANCEL.into()).into())),
+        };
+        go_on(sending, cx);
+        let mut response = ready!(Pin::new(answer).poll(cx))?;
+        if is_not_grpc(&response) {
+            let (head, _) = response.into_parts();
+            return Poll::Ready(Err(NotGrpc { status: head.status, headers: head.headers }.into()));
+        }
+        let has_status = vet(response.headers_mut());
+        let sending = sending.take();
+        Poll::Ready(Ok(response.map(|body| Checked { sending, body, has_status })))
+    }
+}
+
+/// The body of a request on its way.
+struct Sending {
+    stream: SendStream<Bytes>,
+    body: Body,
+    waits: bool,
+    /// Each part waits for the next one, so that the last goes out as such.
+    part: Option<Bytes>,
+}
+
+/// Sends what can be sent now. If that fails it is over, and the answer says why.
+fn go_on(sending: &mut Option<Sending>, cx: &mut Context<'_>) {
+    if sending.as_mut().is_some_and(|sending| sending.poll(cx).is_ready()) {
+        *sending = None;
+    }
+}
+
+impl Sending {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waits {
+            let Some(Ok(_)) = ready!(self.stream.poll_capacity(cx)) else { return Poll::Ready(()) };
+            self.waits = false;
+        }
+        // h2 keeps what there is no room for yet.
+        loop {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let before = frame.into_data().ok().and_then(|data| self.part.replace(data));
+                    if before.is_some_and(|part| self.stream.send_data(part, false).is_err()) {
+                        return Poll::Ready(());
+                    }
+                }
+                Some(Err(_)) => {
+                    self.stream.send_reset(Reason::CANCEL);
+                    return Poll::Ready(());
+                }
+                None => {
+                    let last = self.part.take().unwrap_or_default();
+                    // It fails if the stream has ended.
+                    let _ = self.stream.send_data(last, true);
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+}
+
+/// Whether the answer has neither the status nor the content type of gRPC.
+fn is_not_grpc<T>(response: &Response<T>) -> bool {
+    let headers = response.headers();
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], header::HeaderValue::as_bytes);
+    let is_grpc = response.status() == StatusCode::OK && content_type.starts_with(b"application/grpc");
+    !is_grpc && !headers.contains_key(&STATUS)
+}
+
+/// Something answered in plain HTTP where gRPC was expected.
+#[derive(thiserror::Error)]
+#[error("the answer is not gRPC: HTTP status {status}")]
+pub(crate) struct NotGrpc {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+}
+
+/// Shows no header: a proxy may set a cookie.
+impl fmt::Debug for NotGrpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NotGrpc").field(&self.status).finish()
+    }
+}
+
+/// The answer ended after it had begun, and before its status: whatever the reason given, if there is one, the server has
+/// looked at the call.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer ended early")]
+pub(crate) struct CutOff(#[source] pub(super) Option<h2::Error>);
+
+/// The names of gRPC's headers and trailers.
+static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+
+/// Set on what the server itself said, so that it can be told from what tonic says of an answer it cannot read.
+static FROM_SERVER: HeaderName = HeaderName::from_static("x-from-server");
+
+/// Whether the status was sent by the server, and not made on this side.
+pub(crate) fn is_from_server(status: &tonic::Status) -> bool {
+    status.metadata().contains_key(FROM_SERVER.as_str())
+}
+
+/// Base64 as tonic decodes it.
+const ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Prepares headers or trailers for tonic: marks them if they hold a status, and drops details that are no base64, at
+/// which tonic would panic. Whether they hold one.
+fn vet(headers: &mut HeaderMap) -> bool {
+    let has_status = headers.contains_key(&STATUS);
+    if has_status {
+        headers.insert(&FROM_SERVER, header::HeaderValue::from_static("1"));
+    } else {
+        headers.remove(&FROM_SERVER);
+    }
+    if headers.get(&DETAILS).is_some_and(|details| ANY_PADDING.decode(details).is_err()) {
+        headers.remove(&DETAILS);
+    }
+    has_status
+}
+
+/// A reply's body whose trailers are safe for tonic, and which has not ended well before it has a status.
+pub(super) struct Checked {
+    /// What a server that answers early has not read.
+    sending: Option<Sending>,
+    body: RecvStream,
+    has_status: bool,
+}
+
+impl http_body::Body for Checked {
+    type Data = Bytes;
+    type Error = CutOff;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+        let this = &mut *self;
+        go_on(&mut this.sending, cx);
+        if let Some(data) = ready!(this.body.poll_data(cx)) {
+            return Poll::Ready(Some(data.map_err(Some).map_err(CutOff).map(|data| {
+                // Room for as much again. It fails if the stream has ended, which needs none.
+                let _ = this.body.flow_control().release_capacity(data.len());
+                Frame::data(data)
+            })));
+        }
+        Poll::Ready(match ready!(this.body.poll_trailers(cx)) {
+            Ok(Some(mut trailers)) => {
+                this.has_status |= vet(&mut trailers);
+                Some(Ok(Frame::trailers(trailers)))
+            }
+            Err(error) => Some(Err(CutOff(Some(error)))),
+            Ok(None) if this.has_status => None,
+            Ok(None) => {
+                // Told once.
+                this.has_status = true;
+                Some(Err(CutOff(None)))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_status && self.body.is_end_stream()
+    }
+}
