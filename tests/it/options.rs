@@ -136,7 +136,7 @@ async fn what_may_succeed_later_is_transient_and_nothing_else_is() {
     let kinds = ErrorKind::ALL.iter().copied().filter(|kind| Error::new(*kind, "").is_transient());
     assert_eq!(
         kinds.collect::<Vec<_>>(),
-        [ErrorKind::Connect, ErrorKind::Lost, ErrorKind::Timeout, ErrorKind::Unavailable]
+        [ErrorKind::Connect, ErrorKind::Lost, ErrorKind::Timeout, ErrorKind::Unavailable, ErrorKind::Full]
     );
 }
 
