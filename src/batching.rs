@@ -160,8 +160,10 @@ impl Batcher {
             return attempts.run_typed(request, key).await;
         }
         let deadline = attempts.deadline();
-        let (accepted, _) = engine.accept(request, key, deadline, false)?;
-        let carried = Awaited::new(accepted, None).answer(deadline).await;
+        let carried = match engine.accept(request, key, deadline) {
+            Ok(accepted) => Awaited::new(accepted).answer(deadline).await,
+            Err(error) => Err(error),
+        };
         attempts.carried(carried.and_then(|settled| read(settled, R::METHOD, Request::answers(request))))
     }
 }
@@ -169,21 +171,16 @@ impl Batcher {
 /// A command that somebody waits for. Dropped before it has left, it is withdrawn; after that it goes on.
 pub(crate) struct Awaited {
     accepted: Accepted,
-    errand: Option<engine::Errand>,
     done: bool,
 }
 
 impl Awaited {
-    pub(crate) fn new(accepted: Accepted, errand: Option<engine::Errand>) -> Self {
-        Self { accepted, errand, done: false }
+    pub(crate) fn new(accepted: Accepted) -> Self {
+        Self { accepted, done: false }
     }
 
     /// What becomes of it until then.
     pub(crate) async fn answer(mut self, deadline: Option<Instant>) -> Result<Settled, Error> {
-        if let Some(errand) = &mut self.errand {
-            errand.await;
-            self.errand = None;
-        }
         let began = Instant::now();
         let settled = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, &mut self.accepted.settled).await.ok(),
@@ -201,13 +198,8 @@ impl Awaited {
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        match self.errand.take() {
-            // One that panicked cannot go on.
-            Some(errand) if !std::thread::panicking() => self.accepted.finish(errand),
-            None if !self.done => {
-                self.accepted.withdraw();
-            }
-            _ => {}
+        if !self.done {
+            self.accepted.withdraw();
         }
     }
 }

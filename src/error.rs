@@ -396,9 +396,9 @@ impl Error {
         matches!(self.0.outcome, Outcome::Unknown | Outcome::Done)
     }
 
-    /// Whether less at once may succeed: the request is too large, or one part of it makes all of it unfit to be sent.
+    /// Whether less at once may succeed: the request or its reply is too large, or one part makes all of it unfit to be sent.
     pub(crate) fn is_of_the_whole(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::TooLarge | ErrorKind::Invalid) && !self.may_have_run()
+        matches!(self.0.kind, ErrorKind::TooLarge | ErrorKind::Invalid)
     }
 
     /// Whether the same call may succeed a little later.

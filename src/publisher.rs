@@ -52,7 +52,7 @@ use crate::{AsRequest, Ended, Error, Message, Method, Request};
 ///
 /// It belongs to the runtime in which it was made, and sends there. When that ends, everything that is not over ends with
 /// [`ErrorKind::Closed`], here and in the runtimes of those who wait.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Publisher {
     engine: Arc<Engine>,
     room: Arc<Room>,
@@ -176,8 +176,8 @@ impl Publisher {
         let deadline = self.engine.client().deadline(Instant::now());
         let sent = async {
             self.room.take(len, deadline).await?;
-            let (accepted, errand) = self.engine.accept(request, key, deadline, true)?;
-            let settled = Awaited::new(accepted, errand).answer(deadline).await?;
+            let accepted = self.engine.accept(request, key, deadline)?;
+            let settled = Awaited::new(accepted).answer(deadline).await?;
             batching::read(settled, R::Request::METHOD, Request::answers(request))
         };
         sent.await.map_err(|error| self.told(error, R::Request::METHOD, key.as_ref()))
@@ -218,8 +218,8 @@ impl Publisher {
         deadline: Option<Instant>,
         room: Result<(), Error>,
     ) -> Result<Ticket<R::Reply>, Error> {
-        let accepted = room.and_then(|()| self.engine.accept(request, key, deadline, false));
-        let (accepted, _) = accepted.map_err(|error| self.told(error, R::METHOD, key.as_ref()))?;
+        let accepted = room.and_then(|()| self.engine.accept(request, key, deadline));
+        let accepted = accepted.map_err(|error| self.told(error, R::METHOD, key.as_ref()))?;
         Ok(Ticket { accepted, method: R::METHOD, answers: Request::answers(request), key, reply: PhantomData })
     }
 
@@ -253,6 +253,16 @@ impl Publisher {
     }
 }
 
+/// Shows how it works, and nothing of what it holds.
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("client", self.engine.client())
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The result of a message that was accepted, when it is there: a future.
 ///
 /// It resolves exactly once, whatever happens, and may be awaited in any runtime. Dropped, it lets the message go on.
@@ -281,7 +291,7 @@ impl<T: Message> Future for Ticket<T> {
         let settled = settled.unwrap_or_else(|_| Err(batching::forgotten()));
         Poll::Ready(
             batching::read(settled, self.method, self.answers)
-                .map_err(|error| batching::with_key(error.in_method(self.method.name()), self.key.as_ref())),
+                .map_err(|error| batching::with_key(self.accepted.at(error, self.method), self.key.as_ref())),
         )
     }
 }

@@ -17,10 +17,9 @@ use crate::client::Client;
 use crate::close::{Cut, GRACE};
 use crate::idempotency::Key;
 use crate::transport::ReplyBody;
-use crate::{Ended, Error, ErrorKind, Outcome, Request};
+use crate::{Ended, Error, ErrorKind, Method, Outcome, Request};
 
 /// Sends commands, of one client in one runtime.
-#[derive(Debug)]
 pub(crate) struct Engine {
     client: Client,
     runtime: Handle,
@@ -30,13 +29,12 @@ pub(crate) struct Engine {
     room: Option<Arc<Room>>,
     hashes: Hashes,
     state: Mutex<State>,
-    /// Told when the open parcel is full.
+    /// Told when nothing more is to be waited for: the open parcel is full, or nothing more is accepted.
     full: Notify,
     /// Given when what is under way is to be cut off.
     cut: Cut,
 }
 
-#[derive(Debug)]
 struct State {
     queue: Queue<Waiting>,
     /// How many more requests may be sent now.
@@ -49,7 +47,7 @@ struct State {
 }
 
 /// What is kept of a command until it is over.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Waiting {
     /// `None` of one that was withdrawn.
     reply: Option<oneshot::Sender<Settled>>,
@@ -58,7 +56,6 @@ struct Waiting {
 }
 
 /// Counts how commands end.
-#[derive(Debug)]
 struct Watcher {
     number: u64,
     /// Those with smaller numbers.
@@ -72,7 +69,6 @@ struct Watcher {
 pub(crate) type Settled = Result<Answered, Error>;
 
 /// A result, as the server wrote it, and where it came from.
-#[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) result: ReplyBody,
     pub(crate) transport: &'static str,
@@ -82,7 +78,6 @@ pub(crate) struct Answered {
 }
 
 /// A command that was accepted.
-#[derive(Debug)]
 pub(crate) struct Accepted {
     engine: Arc<Engine>,
     ticket: Ticket,
@@ -95,9 +90,9 @@ impl Accepted {
         self.engine.withdraw(self.ticket)
     }
 
-    /// Finishes an errand that the caller has given up.
-    pub(crate) fn finish(&self, errand: Errand) {
-        self.engine.runtime.spawn(errand);
+    /// Says where an error happened, in the places that are still open.
+    pub(crate) fn at(&self, error: Error, method: Method) -> Error {
+        self.engine.client.at(error, method.name())
     }
 }
 
@@ -105,9 +100,6 @@ impl Accepted {
 pub(crate) fn encoded_len<R: Request>(request: &R, key: Option<&Key>) -> usize {
     request.encoded_len() + key.map_or(0, |_| Key::ENCODED)
 }
-
-/// A future that sends what has gathered.
-pub(crate) type Errand = crate::BoxFuture<'static, ()>;
 
 impl Engine {
     pub(crate) fn new(
@@ -148,10 +140,12 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a slot for a call that is sent in its own way, if nothing is in its way.
+    /// Takes a slot for a call that its caller sends, if nothing is in its way.
+    ///
+    /// The last slot is not for callers: one may stop to poll its call, and the others must not wait for that.
     pub(crate) fn begin(self: &Arc<Self>) -> Option<Slot> {
         let mut state = self.state();
-        if state.slots == 0 || state.queue.has_parcel() || self.linger.is_some() {
+        if state.slots < 2 || state.queue.has_parcel() || self.linger.is_some() {
             return None;
         }
         state.slots -= 1;
@@ -161,8 +155,7 @@ impl Engine {
         Some(slot)
     }
 
-    /// Accepts a request, for which there is room. If the caller waits and nothing is in the way, it is to be sent by the
-    /// future that comes with it.
+    /// Accepts a request, for which there is room.
     ///
     /// # Errors
     ///
@@ -172,8 +165,7 @@ impl Engine {
         request: &R,
         key: Option<Key>,
         deadline: Option<Instant>,
-        waits: bool,
-    ) -> Result<(Accepted, Option<Errand>), Error> {
+    ) -> Result<Accepted, Error> {
         let (reply, settled) = oneshot::channel();
         let (method, len) = (R::METHOD, encoded_len(request, key.as_ref()));
         let encode = |encoded: &mut Vec<u8>| {
@@ -190,20 +182,8 @@ impl Engine {
             self.release([len]);
             return Err(Error::new(ErrorKind::Closed, "the publisher was closed before the call"));
         }
-        let is_free = state.queue.is_free(&channels);
         let value = Waiting { reply: Some(reply), bytes: len };
         let command = Command { method, repeatable, deadline, channels, value };
-        let alone = waits && is_free && state.slots > 0 && !state.queue.has_parcel() && self.linger.is_none();
-        if alone {
-            state.slots -= 1;
-            let member = state.queue.add_taken(command, len);
-            drop(state);
-            let mut encoded = Vec::with_capacity(len);
-            encode(&mut encoded);
-            let parcel = Parcel::alone(member, encoded);
-            let errand = Arc::clone(self).carry(Slot::new(self), parcel);
-            return Ok((self.accepted(member.ticket, settled), Some(Box::pin(errand))));
-        }
         let ticket = state.queue.push(command, len, encode);
         let is_full = self.linger.is_some() && state.queue.is_full();
         let sends = state.slots > 0 && state.queue.has_parcel();
@@ -212,13 +192,9 @@ impl Engine {
         if sends {
             self.send(Slot::new(self));
         } else if is_full {
-            self.full.notify_one();
+            self.full.notify_waiters();
         }
-        Ok((self.accepted(ticket, settled), None))
-    }
-
-    fn accepted(self: &Arc<Self>, ticket: Ticket, settled: oneshot::Receiver<Settled>) -> Accepted {
-        Accepted { engine: Arc::clone(self), ticket, settled }
+        Ok(Accepted { engine: Arc::clone(self), ticket, settled })
     }
 
     /// Sends what has gathered, in a task of its own.
@@ -226,10 +202,15 @@ impl Engine {
         self.runtime.spawn(Arc::clone(self).empty(slot));
     }
 
-    /// Sends one parcel.
-    async fn carry(self: Arc<Self>, mut slot: Slot, parcel: Parcel) {
-        slot.runs = true;
-        self.deliver(parcel).await;
+    /// Sends what others have made way for, if there is a slot, and whoever made way goes on with something else.
+    fn send_others(self: &Arc<Self>) {
+        let mut state = self.state();
+        let sends = state.slots > 0 && state.queue.has_parcel();
+        state.slots -= usize::from(sends);
+        drop(state);
+        if sends {
+            self.send(Slot::new(self));
+        }
     }
 
     /// Sends parcel after parcel, until there is none.
@@ -248,30 +229,39 @@ impl Engine {
 
     /// Waits for more.
     async fn linger(&self, linger: Duration) {
-        let full = self.full.notified();
-        let waits = {
-            let state = self.state();
-            !state.queue.is_full() && !state.closed
+        let full = async {
+            loop {
+                let told = self.full.notified();
+                {
+                    let state = self.state();
+                    if state.queue.is_full() || state.closed {
+                        return;
+                    }
+                }
+                told.await;
+            }
         };
-        if waits {
-            unless(tokio::time::sleep(linger), full).await;
-        }
+        let cut = self.client.shared.gate.cut();
+        unless(unless(tokio::time::sleep(linger), full), cut).await;
     }
 
     /// Sends a parcel until each of its commands is over.
-    async fn deliver(&self, parcel: Parcel) {
-        let mut work = vec![Carried::new(self, parcel)];
+    async fn deliver(self: &Arc<Self>, parcel: Parcel) {
+        let mut work = vec![Carried::new(self, parcel, None)];
         while let Some(mut carried) = work.pop() {
             if let Some(rest) = self.deliver_or_halve(&mut carried).await {
-                work.push(Carried::new(self, rest));
+                work.push(Carried::new(self, rest, carried.in_doubt));
                 work.push(carried);
+            } else if !work.is_empty() {
+                self.send_others();
             }
         }
     }
 
     /// Sends a parcel until each of its commands is over, or returns half of it, if it is too much at once.
-    async fn deliver_or_halve(&self, carried: &mut Carried<'_>) -> Option<Parcel> {
-        let deadline = carried.drop_late();
+    async fn deliver_or_halve(self: &Arc<Self>, carried: &mut Carried<'_>) -> Option<Parcel> {
+        carried.drop_late(1);
+        let deadline = carried.deadline();
         if carried.parcel.is_empty() {
             return None;
         }
@@ -288,31 +278,40 @@ impl Engine {
                 return None;
             }
         };
-        let (method, repeatable) = (carried.parcel.method(), carried.parcel.is_repeatable());
-        let mut attempts = Attempts::carrying(&self.client, method, repeatable, deadline, running, &self.cut);
-        loop {
+        let mut attempts = Attempts::carrying(&self.client, deadline, carried.in_doubt, running, &self.cut);
+        while !carried.parcel.is_empty() {
             let parcel = &carried.parcel;
+            attempts.carry(parcel.method(), parcel.is_repeatable());
             let error = match attempts.attempt(parcel, |reply| parcel.read(reply)).await {
                 Ok(answers) => carried.settle(answers, &attempts)?,
                 Err(error) => {
-                    if parcel.members().len() > 1 && error.is_of_the_whole() {
-                        return Some(carried.parcel.split());
-                    }
+                    let is_shared = parcel.members().len() > 1;
                     if error.may_have_run() {
-                        carried.fail_those(&error, |member| !member.repeatable);
+                        carried.in_doubt = Some(attempts.started());
+                        carried.fail_what_ran_once(&error, attempts.failed() + 1);
+                    }
+                    if is_shared && error.is_of_the_whole() {
+                        attempts.end(error.outcome());
+                        return Some(carried.parcel.split());
                     }
                     error
                 }
             };
             if carried.parcel.is_empty() {
+                attempts.end(error.outcome());
                 return None;
             }
-            attempts.are_repeatable(carried.parcel.is_repeatable());
+            attempts.carry(carried.parcel.method(), carried.parcel.is_repeatable());
+            self.send_others();
             if let Err(error) = attempts.again(error).await {
                 carried.fail(error);
                 return None;
             }
+            carried.reasons.clear();
+            carried.in_doubt = attempts.may_have_run().then_some(attempts.started());
+            carried.drop_late(attempts.failed());
         }
+        None
     }
 
     fn withdraw(&self, ticket: Ticket) -> bool {
@@ -345,6 +344,11 @@ impl Engine {
         watchers.into_iter().for_each(Watcher::tell);
     }
 
+    /// Says where an error happened, in the places that are still open.
+    fn at(&self, error: Error, member: &Member) -> Error {
+        self.client.at(error, member.method.name())
+    }
+
     fn release(&self, lens: impl IntoIterator<Item = usize>) {
         if let Some(room) = &self.room {
             room.release(lens);
@@ -356,7 +360,7 @@ impl Engine {
         loop {
             let parcel = self.state().queue.take();
             let Some(parcel) = parcel else { return };
-            Carried::new(self, parcel)
+            Carried::new(self, parcel, None)
                 .fail(Error::new(ErrorKind::Closed, "the runtime ended before the call was sent"));
         }
     }
@@ -442,7 +446,6 @@ impl Watcher {
 }
 
 /// The right to have one request under way.
-#[derive(Debug)]
 pub(crate) struct Slot {
     engine: Arc<Engine>,
     /// Whether it is held by something that runs. If not even that, its runtime has ended.
@@ -490,21 +493,23 @@ struct Carried<'a> {
     parcel: Parcel,
     /// Why its commands failed at the last attempt, if each has its own reason.
     reasons: Vec<Error>,
+    /// Since when they may have been carried out, if an attempt ended without an answer.
+    in_doubt: Option<Instant>,
 }
 
 impl<'a> Carried<'a> {
-    fn new(engine: &'a Engine, parcel: Parcel) -> Self {
-        Self { engine, parcel, reasons: Vec::new() }
+    fn new(engine: &'a Engine, parcel: Parcel, in_doubt: Option<Instant>) -> Self {
+        Self { engine, parcel, reasons: Vec::new(), in_doubt }
     }
 
     /// Ends the commands that were answered, but for those that failed and may be tried again. Why, if there are any.
     fn settle(&mut self, answers: Vec<Result<ReplyBody, Error>>, attempts: &Attempts<'_>) -> Option<Error> {
-        let (from, in_doubt) = (attempts.from(), attempts.may_have_run());
+        let (from, in_doubt, number) = (attempts.from(), attempts.may_have_run(), attempts.failed() + 1);
         let (transport, endpoint) = (from.name(), from.endpoint());
         let answered = |result| Answered { result, transport, endpoint: endpoint.clone(), in_doubt };
         let error_of = |member: &Member, error: Error| {
             let error = if in_doubt && !error.may_have_run() { error.in_doubt() } else { error };
-            error.at(member.method.name().into(), transport, endpoint.clone())
+            error.at(member.method.name().into(), transport, endpoint.clone()).after_attempts(number)
         };
         let again = self.to_be_tried_again(&answers);
         let members = self.parcel.members().iter().zip(answers);
@@ -526,55 +531,76 @@ impl<'a> Carried<'a> {
         self.engine.settle(settled.into_iter());
         let mut index = 0..;
         self.parcel.retain(|_| index.next().is_some_and(|index| again.contains(&index)));
-        let reason = reasons.first().map(Error::echo);
+        // One of unknown outcome makes it that of the whole.
+        let reason = reasons.iter().max_by_key(|reason| reason.may_have_run()).map(Error::echo);
         self.reasons = reasons;
         reason
     }
 
     /// The commands that failed and may be tried again: that can help, can do no harm, and overtakes nothing.
     fn to_be_tried_again(&self, answers: &[Result<ReplyBody, Error>]) -> HashSet<usize> {
-        let mut again = HashSet::new();
-        let may_be =
-            |member: &Member, error: &Error| error.is_transient() && (member.repeatable || !error.may_have_run());
         if answers.iter().all(|answer| answer.as_ref().err().is_none_or(|error| !error.is_transient())) {
-            return again;
+            return HashSet::new();
         }
+        self.those_in_turn(|index, member| match &answers[index] {
+            Err(error) => error.is_transient() && (member.repeatable || !error.may_have_run()),
+            Ok(_) => false,
+        })
+    }
+
+    /// Which of these commands can be sent again, without that they overtake others that are not.
+    fn those_in_turn(&self, may_be: impl Fn(usize, &Member) -> bool) -> HashSet<usize> {
         let state = self.engine.state();
-        let mut over = HashSet::new();
-        for (index, (member, answer)) in self.parcel.members().iter().zip(answers).enumerate().rev() {
+        let (mut again, mut over) = (HashSet::new(), HashSet::new());
+        for (index, member) in self.parcel.members().iter().enumerate().rev() {
             let channels = || state.queue.channels_of(member.ticket);
-            match answer {
-                Err(error) if may_be(member, error) && !channels().any(|channel| over.contains(&channel)) => {
-                    again.insert(index);
-                }
-                _ => over.extend(channels()),
+            if may_be(index, member) && !channels().any(|channel| over.contains(&channel)) {
+                again.insert(index);
+            } else {
+                over.extend(channels());
             }
         }
         again
     }
 
-    /// Ends the commands whose time is over. When that of the others will be.
-    fn drop_late(&mut self) -> Option<Instant> {
+    /// Ends the commands whose time is over, after so many attempts.
+    fn drop_late(&mut self, attempts: u32) {
         let now = Instant::now();
-        let is_late = |member: &Member| member.deadline.is_some_and(|deadline| deadline <= now);
-        if self.parcel.members().iter().any(is_late) {
-            let error =
-                Error::new(ErrorKind::Timeout, "it was not sent within its time").with_outcome(Outcome::NotSent);
-            self.fail_those(&error, is_late);
-        }
-        let last = |last: Option<Instant>, member: &Member| Some(last?.max(member.deadline?));
-        self.parcel.members().iter().fold(Some(now), last)
+        let is_late = |_, member: &Member| member.deadline.is_some_and(|deadline| deadline <= now);
+        let outcome = if self.in_doubt.is_some() { Outcome::Unknown } else { Outcome::NotSent };
+        let late = || Error::new(ErrorKind::Timeout, "its time was over before it was sent").with_outcome(outcome);
+        self.fail_those(|| late().after_attempts(attempts), is_late);
     }
 
-    /// Ends some of the commands with this error.
-    fn fail_those(&mut self, error: &Error, which: impl Fn(&Member) -> bool) {
-        let failed: Vec<_> = self.parcel.members().iter().filter(|member| which(member)).copied().collect();
+    /// When the time of all commands will be over.
+    fn deadline(&self) -> Option<Instant> {
+        self.parcel
+            .members()
+            .iter()
+            .map(|member| member.deadline)
+            .max_by_key(|deadline| (deadline.is_none(), *deadline))?
+    }
+
+    /// Ends the commands that may have been carried out and must not be twice, and those that would then overtake them.
+    fn fail_what_ran_once(&mut self, error: &Error, attempts: u32) {
+        if self.parcel.is_repeatable() {
+            return;
+        }
+        let again = self.those_in_turn(|_, member| member.repeatable);
+        self.fail_those(|| error.echo().after_attempts(attempts), |index, _| !again.contains(&index));
+    }
+
+    /// Ends some of the commands with an error.
+    fn fail_those(&mut self, error: impl Fn() -> Error, which: impl Fn(usize, &Member) -> bool) {
+        let numbered = self.parcel.members().iter().enumerate();
+        let failed: Vec<_> =
+            numbered.filter(|(index, member)| which(*index, member)).map(|(_, member)| *member).collect();
         if failed.is_empty() {
             return;
         }
-        let settled = failed.iter().map(|member| (member.ticket, Err(error.echo().in_method(member.method.name()))));
-        self.engine.settle(settled);
-        self.parcel.retain(|member| !which(member));
+        self.engine.settle(failed.iter().map(|member| (member.ticket, Err(self.engine.at(error(), member)))));
+        let mut index = 0..;
+        self.parcel.retain(|member| index.next().is_some_and(|index| !which(index, member)));
     }
 
     /// Ends all that are left: each for its own reason, if it has one, or with this error.
@@ -586,11 +612,10 @@ impl<'a> Carried<'a> {
             let settled = members.iter().zip(reasons);
             self.engine.settle(settled.map(|(member, reason)| (member.ticket, Err(reason.after_attempts(attempts)))));
         } else if let [member] = members[..] {
-            self.engine.settle(std::iter::once((member.ticket, Err(error))));
+            self.engine.settle(std::iter::once((member.ticket, Err(self.engine.at(error, &member)))));
         } else {
-            let settled = members.iter();
-            self.engine
-                .settle(settled.map(|member| (member.ticket, Err(error.echo().in_method(member.method.name())))));
+            let settled = members.iter().map(|member| (member.ticket, Err(self.engine.at(error.echo(), member))));
+            self.engine.settle(settled);
         }
     }
 }

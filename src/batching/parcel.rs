@@ -121,12 +121,6 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
-    /// A command that leaves by itself.
-    pub(super) fn alone(member: Member, request: Vec<u8>) -> Self {
-        let member = Member { end: request.len(), ..member };
-        Self { encoded: request.into(), members: vec![member], parallel: false }
-    }
-
     pub(super) fn members(&self) -> &[Member] {
         &self.members
     }

@@ -181,18 +181,6 @@ impl<T: Default> Queue<T> {
         queued.into_iter().flat_map(|queued| queued.command.channels.iter())
     }
 
-    /// Whether a command of these channels would wait for none.
-    pub(super) fn is_free(&self, channels: &Channels) -> bool {
-        channels.iter().all(|channel| !self.latest.contains_key(&channel))
-    }
-
-    /// Adds a command that leaves at once, by itself. It must wait for none.
-    pub(super) fn add_taken(&mut self, command: Command<T>, len: usize) -> Member {
-        debug_assert!(self.is_free(&command.channels), "others would be overtaken");
-        let ticket = self.add(command);
-        self.member(ticket, len)
-    }
-
     fn member(&self, ticket: Ticket, len: usize) -> Member {
         Member::new(ticket, &self.commands[ticket.place].command, len)
     }

@@ -1,0 +1,1 @@
+//! A client whose plain calls share requests.
