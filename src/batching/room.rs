@@ -103,3 +103,6 @@ fn keep(bytes: SemaphorePermit<'_>, message: SemaphorePermit<'_>) {
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the publisher was closed before the call")
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,7 +102,7 @@ async fn what_gathers_leaves_together_with_one_command_of_each_channel() {
     for ticket in tickets {
         ticket.await.unwrap();
     }
-    assert_eq!(fake.data(), [vec![0], vec![1, 1], vec![1, 2, 2], vec![2, 3, 3], vec![3]]);
+    assert_eq!(fake.data(), [vec![0], vec![1; 3], vec![2; 3], vec![3; 3]]);
     assert!(fake.sent().iter().all(|sent| sent.parallel == (sent.commands.len() > 1)));
 }
 
@@ -153,7 +153,7 @@ async fn requests_are_as_full_as_they_may_be_and_not_fuller() {
         }
         for sent in fake.sent() {
             let long = sent.data().iter().any(|data| data.as_str().unwrap().len() == 2000);
-            assert!(if long { sent.commands.len() == 1 } else { sent.commands.len() <= 9 }, "{}", sent.commands.len());
+            assert!(if long { sent.commands.len() == 1 } else { sent.commands.len() <= 10 }, "{}", sent.commands.len());
         }
     }
 }
@@ -378,29 +378,20 @@ async fn one_that_failed_is_not_repeated_when_a_later_one_of_its_channel_went_we
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_is_repeated_holds_up_its_channel_and_no_other() {
-    for order in [Order::PerChannel, Order::Sequential] {
-        let fake = Fake::new(|sent: Sent| async move {
-            let again = sent.number > 1;
-            sent.each(|data| if *data == "a1" && !again { Err(later()) } else { Ok(json!({})) })
-        });
-        let client = fake.client().with_retry(Retry::new().backoff(10 * SECOND, 10 * SECOND));
-        let batching = Batching::new().in_flight(2);
-        let publisher = Publisher::new(&client, PublisherConfig::new().order(order).batching(batching)).unwrap();
-        // Both in one request, and their successors behind them.
-        let tickets: Vec<_> =
-            ["a1", "b1", "b2", "a2"].map(|data| (data, enqueue(&publisher, &data[..1], data))).into_iter().collect();
-        settle().await;
-        let early: Vec<_> = fake.data().concat();
-        assert!(early.contains(&json!("b2")), "{order:?}: {early:?}");
-        for (_, ticket) in tickets {
-            ticket.await.unwrap();
-        }
-        let all = fake.data().concat();
-        let last = |data: &str| all.iter().rposition(|found| found == data).unwrap();
-        if order == Order::PerChannel {
-            assert!(last("a1") < last("a2"), "{all:?}");
-        }
+    let fake = Fake::new(|sent: Sent| async move {
+        let first = sent.number == 0;
+        sent.each(|data| if first && *data == "a1" { Err(later()) } else { Ok(json!({})) })
+    });
+    let client = fake.client().with_retry(Retry::new().backoff(10 * SECOND, 10 * SECOND));
+    let publisher = Publisher::new(&client, PublisherConfig::new()).unwrap();
+    // The first two leave in one request, of which one is repeated. What waits for the other is sent meanwhile.
+    let tickets = ["a1", "b1", "b2", "a2"].map(|data| enqueue(&publisher, &data[..1], data));
+    settle().await;
+    assert_eq!(fake.data().concat(), ["a1", "b1", "b2"]);
+    for ticket in tickets {
+        ticket.await.unwrap();
     }
+    assert_eq!(fake.data().concat(), ["a1", "b1", "b2", "a1", "a2"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -534,14 +525,11 @@ async fn there_is_room_for_so_many_messages_and_bytes_and_every_end_gives_it_bac
             assert_eq!((full.method(), full.transport()), (Some("publish"), Some("fake")));
             let number = tickets.len();
             assert!(number >= 5 && (bytes || number == 5), "{number}");
-            let began = Instant::now();
-            let error = assert_error(publisher.enqueue(small()).await, ErrorKind::Full, Outcome::NotSent);
-            assert_eq!((began.elapsed(), error.kind()), (10 * SECOND, ErrorKind::Full));
             match end {
                 "cancel" => {
                     settle().await;
                     permits.add_permits(1);
-                    let cancelled = tickets.drain(..).filter(|_| true).map(Ticket::cancel).filter(|is| *is).count();
+                    let cancelled = tickets.drain(..).map(Ticket::cancel).filter(|is| *is).count();
                     assert!(cancelled >= number - 1);
                 }
                 "late" => tokio::time::sleep(11 * SECOND).await,

@@ -20,10 +20,6 @@ enum Step {
         size: usize,
         keyed: bool,
     },
-    /// The same, by itself if it may leave so.
-    Alone {
-        channels: Vec<u64>,
-    },
     Take,
     Remove(Index),
     Withdraw(Index),
@@ -41,7 +37,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let size = prop_oneof![8 => 0..20_usize, 1 => 20..400_usize];
     let step = prop_oneof![
         12 => (channels(), size, any::<bool>()).prop_map(|(channels, size, keyed)| Step::Push { channels, size, keyed }),
-        1 => channels().prop_map(|channels| Step::Alone { channels }),
         3 => Just(Step::Take),
         6 => any::<Index>().prop_map(Step::Remove),
         3 => any::<Index>().prop_map(Step::Withdraw),
@@ -121,20 +116,6 @@ impl Model {
             }
         });
         self.all.last_mut().unwrap().ticket = ticket;
-    }
-
-    fn alone(&mut self, channels: &[u64]) {
-        let (command, request) = self.command(channels, 0, false);
-        if self.queue.has_parcel() || !self.queue.is_free(&command.channels) {
-            self.all.pop();
-            return;
-        }
-        let id = self.all.len() - 1;
-        self.in_turn(id, self.parcels, &[]);
-        let member = self.queue.add_taken(command, request.encoded_len());
-        self.all[id].ticket = member.ticket;
-        self.all[id].now = Now::Left(self.parcels);
-        self.parcels += 1;
     }
 
     fn id_of(&self, ticket: Ticket) -> usize {
@@ -297,7 +278,6 @@ proptest! {
         for (number, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Push { channels, size, keyed } => model.push(&channels, size, keyed),
-                Step::Alone { channels } => model.alone(&channels),
                 Step::Take => {
                     if let Some(parcel) = model.take() {
                         model.take_apart(parcel, number);
