@@ -47,8 +47,9 @@ use crate::{AsRequest, Ended, Error, Message, Method, Request};
 /// # Ok(()) }
 /// ```
 ///
-/// It takes every request but batches, for what is to be in order with publications. A clone is the same publisher. One that
-/// is dropped still sends what it has accepted.
+/// It takes every request but batches, for what is to be in order with publications. A broadcast is one message, and what was
+/// refused of it is told in its result and not repeated. A clone is the same publisher. One that is dropped still sends what it
+/// has accepted.
 ///
 /// It belongs to the runtime in which it was made, and sends there. When that ends, everything that is not over ends with
 /// [`ErrorKind::Closed`], here and in the runtimes of those who wait.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    Batching, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, InfoRequest, Outcome,
+    Batching, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, InfoRequest, Method, Outcome,
     PresenceRequest, PublishRequest, Retry,
 };
 use serde_json::json;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::faults::fake::{Fake, Sent};
 use crate::faults::{soon, within};
 use crate::servers::Over;
+use crate::suite;
 
 const SECOND: Duration = Duration::from_secs(1);
 const BOTH: [Over; 2] = [Over::Grpc, Over::Http];
@@ -249,6 +250,19 @@ async fn a_panic_of_an_observer_ends_its_request_and_no_other() {
             call.await.unwrap().unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn in_a_crowd_calls_share_requests() {
+    let server = Server::start().await.unwrap();
+    let batching = Batching::new().in_flight(1);
+    let client = Client::new(Config::grpc(server.grpc_url()).batching(batching)).unwrap();
+    let _crowd = suite::crowd(&client);
+    for number in 0..20 {
+        soon(client.publish(message(number))).await.unwrap();
+    }
+    let apart = server.calls().iter().filter(|call| call.method == Method::Publish).count();
+    assert!(apart < 5, "{apart} of 20 calls had a request to themselves");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use centrifugo_api::testing::{Fault, Namespace, Server, Transport as Front};
 use centrifugo_api::{
     ApiError, Batching, BroadcastRequest, Client, Config, DisconnectRequest, Ended, Error, ErrorKind, HistoryRequest,
-    Order, Outcome, PublishRequest, PublishResult, Publisher, PublisherConfig, Retry, SubscribeRequest, Ticket,
+    Method, Order, Outcome, PublishRequest, PublishResult, Publisher, PublisherConfig, Retry, SubscribeRequest, Ticket,
     UnsubscribeRequest,
 };
 use serde_json::{Value, json};
@@ -427,6 +427,30 @@ async fn a_request_that_is_too_long_is_halved_until_only_what_is_too_long_by_its
             }
             assert_eq!(channels.values().map(Vec::len).sum::<usize>(), 99);
             assert!(order == Order::None || channels.values().all(|channel| channel.is_sorted()), "{channels:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_or_a_proxy_finds_too_long_is_sent_in_parts() {
+    for over in BOTH {
+        let server = Server::builder().max_grpc_message(4000).start().await.unwrap();
+        // As a proxy that takes so much and no more.
+        for after in [1, 2, 3] {
+            server.fault(Fault::http_status(413).method(Method::Batch).after(after - 1));
+        }
+        let client = Client::new(config(over, &server).retry(Retry::off())).unwrap();
+        let publisher = Publisher::new(&client, one_by_one().order(Order::Sequential)).unwrap();
+        let data = |number: usize| "x".repeat(if number == 50 { 5000 } else { 100 });
+        let tickets: Vec<_> = (0..100).map(|number| enqueue(&publisher, "a", data(number))).collect();
+        for (number, ticket) in tickets.into_iter().enumerate() {
+            let result = soon(ticket).await;
+            if number == 50 && over == Over::Grpc {
+                assert_error(result, ErrorKind::TooLarge, Outcome::Refused);
+            } else {
+                let offset = number as u64 + u64::from(number < 50 || over == Over::Http);
+                assert_eq!(result.unwrap().offset, offset, "{over:?}");
+            }
         }
     }
 }
@@ -934,7 +958,6 @@ async fn publish_in_order(
     channel: impl Fn(usize) -> String,
     tasks: usize,
     each: usize,
-    at_most_once: bool,
 ) {
     let publisher = Publisher::new(client, config.order(order)).unwrap();
     // A task has a channel of its own to publish to, which it may share with others.
@@ -973,9 +996,7 @@ async fn publish_in_order(
             assert_eq!(numbers, (0..each as u64).collect::<Vec<_>>(), "{channel}, {task}, {order:?}");
         }
     }
-    if at_most_once {
-        assert_eq!(all, tasks * each);
-    }
+    assert_eq!(all, tasks * each);
     assert_eq!(publisher.close(SECOND).await, Ended::default());
 }
 
@@ -1003,12 +1024,12 @@ async fn a_channel_keeps_the_order_in_which_it_was_given_messages() {
             let server = server().await;
             let client = Client::new(config(over, &server)).unwrap();
             let publisher = PublisherConfig::new;
-            publish_in_order(&client, publisher(), order, |task| format!("each {task}"), 50, 20, true).await;
-            publish_in_order(&client, publisher(), order, |task| format!("zipf {}", zipf(task)), 64, 20, true).await;
-            publish_in_order(&client, publisher(), order, |_| "one".into(), 20, 50, true).await;
+            publish_in_order(&client, publisher(), order, |task| format!("each {task}"), 50, 20).await;
+            publish_in_order(&client, publisher(), order, |task| format!("zipf {}", zipf(task)), 64, 20).await;
+            publish_in_order(&client, publisher(), order, |_| "one".into(), 20, 50).await;
             let small = Batching::new().in_flight(4).max_commands(5).max_bytes(300);
             let publisher = publisher().batching(small).max_messages(50);
-            publish_in_order(&client, publisher, order, |task| format!("small {}", zipf(task)), 64, 20, true).await;
+            publish_in_order(&client, publisher, order, |task| format!("small {}", zipf(task)), 64, 20).await;
         }
     }
 }
@@ -1029,7 +1050,7 @@ async fn the_order_survives_failures_that_are_repeated_and_lost_connections() {
                 });
             }
             let publisher = PublisherConfig::new().idempotency_keys(true).batching(Batching::new().max_commands(20));
-            publish_in_order(&client, publisher, order, |task| format!("zipf {}", zipf(task)), 64, 20, true).await;
+            publish_in_order(&client, publisher, order, |task| format!("zipf {}", zipf(task)), 64, 20).await;
         }
     }
 }
@@ -1042,7 +1063,7 @@ async fn the_order_survives_the_way_to_the_fallback_and_back() {
         let client = Client::new(grpc.retry(at_once().attempts(20))).unwrap();
         server.fault(Fault::cut_after().transport(Front::Grpc).after(3).times(200));
         let publisher = PublisherConfig::new().idempotency_keys(true).batching(Batching::new().max_commands(20));
-        publish_in_order(&client, publisher, order, |task| format!("zipf {}", zipf(task)), 64, 20, true).await;
+        publish_in_order(&client, publisher, order, |task| format!("zipf {}", zipf(task)), 64, 20).await;
     }
 }
 
@@ -1055,7 +1076,7 @@ async fn a_broadcast_has_its_turn_in_each_of_its_channels() {
             let batching = Batching::new().in_flight(4).max_commands(8);
             let publisher = Publisher::new(&client, PublisherConfig::new().order(order).batching(batching)).unwrap();
             let mut expected: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-            let mut publishes = Vec::new();
+            let mut tickets = Vec::new();
             let mut broadcasts = Vec::new();
             let mut random = fastrand::Rng::with_seed(1);
             for number in 0..500_u64 {
@@ -1063,12 +1084,14 @@ async fn a_broadcast_has_its_turn_in_each_of_its_channels() {
                 if random.u8(..4) == 0 {
                     // Perhaps one of them twice.
                     let channels: Vec<_> = (0..random.usize(1..4)).map(|_| channel(random.usize(..5))).collect();
-                    channels.iter().for_each(|channel| expected.entry(channel.clone()).or_default().push(number));
+                    for channel in &channels {
+                        expected.entry(channel.clone()).or_default().push(number);
+                    }
                     let ticket = publisher.try_enqueue(BroadcastRequest::new(channels, json!(number))).unwrap();
                     broadcasts.push(ticket);
                 } else {
                     let channel = channel(random.usize(..5));
-                    publishes.push(enqueue(&publisher, &channel, number));
+                    tickets.push(enqueue(&publisher, &channel, number));
                     expected.entry(channel).or_default().push(number);
                 }
                 if random.u8(..10) == 0 {
@@ -1076,7 +1099,7 @@ async fn a_broadcast_has_its_turn_in_each_of_its_channels() {
                 }
             }
             let info = publisher.try_enqueue(DisconnectRequest::new("nobody")).unwrap();
-            for ticket in publishes {
+            for ticket in tickets {
                 within(60 * SECOND, ticket).await.unwrap();
             }
             for ticket in broadcasts {
@@ -1123,7 +1146,7 @@ async fn real_order(over: Over) {
         // A channel keeps 100.
         let name = here.channel("");
         let config = PublisherConfig::new();
-        publish_in_order(&client, config, order, |task| format!("{name}-{}", task / 2), 200, 50, true).await;
+        publish_in_order(&client, config, order, |task| format!("{name}-{}", task / 2), 200, 50).await;
     }
 }
 

@@ -205,12 +205,12 @@ impl Model {
             let mut index = 0;
             half.retain(|_| {
                 index += 1;
-                (index + number) % 3 != 0
+                !(index + number).is_multiple_of(3)
             });
             let kept: Vec<_> = before
                 .iter()
                 .enumerate()
-                .filter(|(index, _)| (index + 1 + number) % 3 != 0)
+                .filter(|(index, _)| !(index + 1 + number).is_multiple_of(3))
                 .map(|(_, id)| *id)
                 .collect();
             if !half.is_empty() {

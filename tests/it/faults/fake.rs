@@ -52,11 +52,13 @@ impl Sent {
     }
 
     /// Every command went well.
+    #[allow(clippy::unnecessary_wraps, reason = "as a script answers")]
     pub(crate) fn done(&self) -> Answer {
         Ok(self.commands.iter().map(|_| Ok(json!({}))).collect())
     }
 
     /// Every command went as told of its data.
+    #[allow(clippy::unnecessary_wraps, reason = "as a script answers")]
     pub(crate) fn each(&self, how: impl Fn(&Value) -> Result<Value, ApiError>) -> Answer {
         Ok(self.data().iter().map(how).collect())
     }
