@@ -1174,6 +1174,9 @@ struct Carried {
     log: Vec<String>,
 }
 
+/// What somebody was told of a message, if anything.
+type Told = (u64, Option<Outcome>);
+
 /// A server that does what comes to its mind, but does it at once.
 fn whims(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Carried>>) {
     let carried = Arc::new(Mutex::new(Carried::default()));
@@ -1260,11 +1263,11 @@ async fn live(seed: u64) {
     let config = PublisherConfig::new().order(order).idempotency_keys(keys).max_messages(random.usize(5..60));
     let publisher = Publisher::new(&client, config.batching(batching)).unwrap();
     let channels = random.u64(1..6);
-    let told: Arc<Mutex<Vec<(u64, Option<Outcome>)>>> = Arc::default();
+    let told: Arc<Mutex<Vec<Told>>> = Arc::default();
     let (mut tasks, mut flushes) = (JoinSet::new(), JoinSet::new());
     for number in 0..200_u64 {
         // One after the other, so that their order is that of their numbers.
-        let channel = (number.trailing_zeros() as u64 % channels).to_string();
+        let channel = (u64::from(number.trailing_zeros()) % channels).to_string();
         let request = message(&channel, number);
         let told = Arc::clone(&told);
         let tell = move |outcome| told.lock().unwrap().push((number, outcome));
