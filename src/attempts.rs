@@ -58,17 +58,17 @@ impl<'a> Attempts<'a> {
         Ok(Self { running: Some(running), ..Self::begun(client, method, known, repeatable, started, deadline) })
     }
 
-    /// Begins a request that carries commands of others.
+    /// Begins a request that carries commands of others. They are in doubt, if they were in another one before, since then.
     pub(crate) fn carrying(
         client: &'a Client,
-        method: Method,
-        repeatable: bool,
         deadline: Option<Instant>,
+        in_doubt: Option<Instant>,
         running: Option<Running<'a>>,
         stop: &'a Cut,
     ) -> Self {
-        let begun = Self::begun(client, method.name(), Some(method), repeatable, Instant::now(), deadline);
-        Self { running, stop: Some(stop), ..begun }
+        let started = in_doubt.unwrap_or_else(Instant::now);
+        let begun = Self::begun(client, Method::Batch.name(), Some(Method::Batch), false, started, deadline);
+        Self { running, stop: Some(stop), may_have_run: in_doubt.is_some(), ..begun }
     }
 
     fn begun(
@@ -101,9 +101,9 @@ impl<'a> Attempts<'a> {
         self.deadline
     }
 
-    /// Says whether what is left of the call may be carried out twice.
-    pub(crate) fn set_repeatable(&mut self, repeatable: bool) {
-        self.repeatable = repeatable;
+    /// Says what is left to be carried: the method that it is sent as, and whether it may be carried out twice.
+    pub(crate) fn carry(&mut self, method: Method, repeatable: bool) {
+        (self.method, self.known, self.repeatable) = (method.name(), Some(method), repeatable);
     }
 
     /// The call was carried by a request of another kind.
@@ -115,7 +115,7 @@ impl<'a> Attempts<'a> {
             }
             Err(error) => {
                 self.end(error.outcome());
-                Err(log(self.method, error))
+                Err(log(self.method, self.client.at(error, self.method)))
             }
         }
     }
@@ -144,6 +144,16 @@ impl<'a> Attempts<'a> {
     /// Whether the call may be carried out twice.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.repeatable
+    }
+
+    /// When the first attempt began.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// How many attempts have failed.
+    pub(crate) fn failed(&self) -> u32 {
+        self.failed
     }
 
     /// How many attempts failed, and how many of them count.

@@ -10,8 +10,7 @@ pub(crate) mod room;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,8 +158,10 @@ impl Batcher {
         let make = || Engine::new(client.without_batching(), &self.batching, Order::None, None, Handle::current());
         let Ok(engine) = self.engines.get(|_| true, || Ok::<_, Infallible>(make()));
         let deadline = attempts.deadline();
-        let accepted = engine.accept(request, key, deadline, true)?;
-        let carried = Awaited::new(accepted).answer(deadline).await;
+        let carried = match engine.accept(request, key, deadline, true) {
+            Ok(accepted) => Awaited::new(accepted).answer(deadline).await,
+            Err(error) => Err(error),
+        };
         attempts.carried(carried.and_then(|settled| read(settled, R::METHOD, Request::answers(request))))
     }
 }
@@ -168,30 +169,27 @@ impl Batcher {
 /// A command that somebody waits for. Dropped before it has left, it is withdrawn; after that it goes on.
 pub(crate) struct Awaited {
     accepted: Accepted,
-    over: bool,
+    done: bool,
 }
 
 impl Awaited {
     pub(crate) fn new(accepted: Accepted) -> Self {
-        Self { accepted, over: false }
+        Self { accepted, done: false }
     }
 
     /// What becomes of it until then.
     pub(crate) async fn answer(mut self, deadline: Option<Instant>) -> Result<Settled, Error> {
+        if let Some(errand) = &self.accepted.errand {
+            poll_fn(|cx| errand.poll(cx)).await;
+        }
         // An errand keeps the time itself.
         let deadline = deadline.filter(|_| self.accepted.errand.is_none());
         let began = Instant::now();
-        let settled = poll_fn(|cx| {
-            if let Some(errand) = &self.accepted.errand {
-                errand.poll(cx);
-            }
-            Pin::new(&mut self.accepted.settled).poll(cx)
-        });
         let settled = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, settled).await.ok(),
-            None => Some(settled.await),
+            Some(deadline) => tokio::time::timeout_at(deadline, &mut self.accepted.settled).await.ok(),
+            None => Some((&mut self.accepted.settled).await),
         };
-        self.over = true;
+        self.done = true;
         if let Some(settled) = settled {
             return Ok(settled.unwrap_or_else(|_| Err(forgotten())));
         }
@@ -204,7 +202,7 @@ impl Awaited {
 impl Drop for Awaited {
     fn drop(&mut self) {
         match &self.accepted.errand {
-            _ if self.over => {}
+            _ if self.done => {}
             Some(errand) => errand.hand_over(),
             None => {
                 self.accepted.withdraw();

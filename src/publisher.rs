@@ -47,12 +47,13 @@ use crate::{AsRequest, Ended, Error, Message, Method, Request};
 /// # Ok(()) }
 /// ```
 ///
-/// It takes every request but batches, for what is to be in order with publications. A clone is the same publisher. One that
-/// is dropped still sends what it has accepted.
+/// It takes every request but batches, for what is to be in order with publications. A broadcast is one message, and what was
+/// refused of it is told in its result and not repeated. A clone is the same publisher. One that is dropped still sends what it
+/// has accepted.
 ///
 /// It belongs to the runtime in which it was made, and sends there. When that ends, everything that is not over ends with
 /// [`ErrorKind::Closed`], here and in the runtimes of those who wait.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Publisher {
     engine: Arc<Engine>,
     room: Arc<Room>,
@@ -253,6 +254,16 @@ impl Publisher {
     }
 }
 
+/// Shows how it works, and nothing of what it holds.
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("client", self.engine.client())
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The result of a message that was accepted, when it is there: a future.
 ///
 /// It resolves exactly once, whatever happens, and may be awaited in any runtime. Dropped, it lets the message go on.
@@ -281,7 +292,7 @@ impl<T: Message> Future for Ticket<T> {
         let settled = settled.unwrap_or_else(|_| Err(batching::forgotten()));
         Poll::Ready(
             batching::read(settled, self.method, self.answers)
-                .map_err(|error| batching::with_key(error.in_method(self.method.name()), self.key.as_ref())),
+                .map_err(|error| batching::with_key(self.accepted.at(error, self.method), self.key.as_ref())),
         )
     }
 }

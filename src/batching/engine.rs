@@ -1,10 +1,10 @@
 //! Who sends what waits: at most so many requests at once, each carrying what had gathered while they were all under way.
 
 use std::collections::HashSet;
-use std::fmt;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Context;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -20,10 +20,9 @@ use crate::client::Client;
 use crate::close::{Cut, GRACE};
 use crate::idempotency::Key;
 use crate::transport::ReplyBody;
-use crate::{Ended, Error, ErrorKind, Outcome, Request};
+use crate::{Ended, Error, ErrorKind, Method, Outcome, Request};
 
 /// Sends commands, of one client in one runtime.
-#[derive(Debug)]
 pub(crate) struct Engine {
     client: Client,
     runtime: Handle,
@@ -33,19 +32,18 @@ pub(crate) struct Engine {
     room: Option<Arc<Room>>,
     hashes: Hashes,
     state: Mutex<State>,
-    /// Told when the open parcel is full.
+    /// Told when nothing more is to be waited for: the open parcel is full, or nothing more is accepted.
     full: Notify,
     /// Given when what is under way is to be cut off.
     cut: Cut,
 }
 
-#[derive(Debug)]
 struct State {
     queue: Queue<Waiting>,
     /// How many more requests may be sent now.
     slots: usize,
     closed: bool,
-    /// What callers run themselves. Some may be done.
+    /// What callers carry themselves. Some may be done.
     errands: Vec<Arc<Errand>>,
     /// Those who wait until what there was is over.
     watchers: Vec<Watcher>,
@@ -54,7 +52,7 @@ struct State {
 }
 
 /// What is kept of a command until it is over.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Waiting {
     /// `None` of one that was withdrawn.
     reply: Option<oneshot::Sender<Settled>>,
@@ -63,7 +61,6 @@ struct Waiting {
 }
 
 /// Counts how commands end.
-#[derive(Debug)]
 struct Watcher {
     number: u64,
     /// Those with smaller numbers.
@@ -77,7 +74,6 @@ struct Watcher {
 pub(crate) type Settled = Result<Answered, Error>;
 
 /// A result, as the server wrote it, and where it came from.
-#[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) result: ReplyBody,
     pub(crate) transport: &'static str,
@@ -87,7 +83,6 @@ pub(crate) struct Answered {
 }
 
 /// A command that was accepted.
-#[derive(Debug)]
 pub(crate) struct Accepted {
     engine: Arc<Engine>,
     ticket: Ticket,
@@ -100,48 +95,58 @@ impl Accepted {
     pub(crate) fn withdraw(&self) -> bool {
         self.engine.withdraw(self.ticket)
     }
+
+    /// Says where an error happened, in the places that are still open.
+    pub(crate) fn at(&self, error: Error, method: Method) -> Error {
+        self.engine.client.at(error, method.name())
+    }
 }
 
-/// A parcel that the caller of its only command carries: that saves a task. But nobody else may have to wait for a future that
-/// its owner does not poll, so as soon as somebody waits, a task carries it.
+/// A parcel that the caller of its only command carries: that saves a task, and wake-ups across threads. But nobody else may have
+/// to wait for a future that its owner does not poll, so as soon as somebody waits, a task carries it.
 pub(crate) struct Errand {
     runtime: Handle,
-    carried: Mutex<Option<crate::BoxFuture<'static, ()>>>,
+    /// With the way to wake the caller, who otherwise waits for nothing else.
+    carried: Mutex<(Option<crate::BoxFuture<'static, ()>>, Option<Waker>)>,
     /// Whether a task is to carry it.
     handed_over: AtomicBool,
 }
 
 impl Errand {
-    /// Goes on with it, if no task does.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) {
+    fn new(runtime: Handle, carried: impl Future<Output = ()> + Send + 'static) -> Arc<Self> {
+        let carried = Mutex::new((Some(Box::pin(carried) as _), None));
+        Arc::new(Self { runtime, carried, handed_over: AtomicBool::new(false) })
+    }
+
+    /// Goes on with it. Ready when it is done, or a task carries it.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         // Not locked while it is polled, which may be what hands it over.
-        let Some(mut carried) = self.carried().take() else { return };
-        if carried.as_mut().poll(cx).is_pending() {
-            *self.carried() = Some(carried);
-            if self.handed_over.load(Ordering::SeqCst) {
-                self.hand_over();
-            }
+        let Some(mut carried) = self.carried().0.take() else { return Poll::Ready(()) };
+        if carried.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
         }
+        *self.carried() = (Some(carried), Some(cx.waker().clone()));
+        if self.handed_over.load(Ordering::SeqCst) {
+            self.hand_over();
+        }
+        Poll::Pending
     }
 
     /// Has a task go on with it.
     pub(crate) fn hand_over(&self) {
         self.handed_over.store(true, Ordering::SeqCst);
         // While it is polled it is not there, and who polls it looks for the sign afterwards.
-        let carried = self.carried().take();
+        let (carried, caller) = std::mem::take(&mut *self.carried());
         if let Some(carried) = carried {
             self.runtime.spawn(carried);
         }
+        if let Some(caller) = caller {
+            caller.wake();
+        }
     }
 
-    fn carried(&self) -> MutexGuard<'_, Option<crate::BoxFuture<'static, ()>>> {
+    fn carried(&self) -> MutexGuard<'_, (Option<crate::BoxFuture<'static, ()>>, Option<Waker>)> {
         self.carried.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Errand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Errand").field("handed_over", &self.handed_over).finish_non_exhaustive()
     }
 }
 
@@ -218,33 +223,28 @@ impl Engine {
             channels: self.hashes.of(request.channels()),
             value: Waiting { reply: Some(reply), bytes: len },
         };
+        let accepted = |ticket, errand| Accepted { engine: Arc::clone(self), ticket, settled, errand };
         let mut state = self.state();
         if state.closed {
             drop(state);
             self.release([len]);
             return Err(Error::new(ErrorKind::Closed, "the publisher was closed before the call"));
         }
-        let is_free = state.slots > 0 && !state.queue.has_parcel() && state.queue.is_free(&command.channels);
-        if waits && is_free && self.linger.is_none() && self.is_here() {
-            state.slots -= 1;
-            let member = state.queue.add_taken(command, len);
-            let mut encoded = Vec::with_capacity(len);
-            encode(&mut encoded);
-            let parcel = Parcel::alone(member, encoded);
-            let carried = carry(Carried::new(self, parcel), Slot::new(self));
-            let errand = Arc::new(Errand {
-                runtime: self.runtime.clone(),
-                carried: Mutex::new(Some(Box::pin(carried))),
-                handed_over: AtomicBool::new(false),
-            });
-            state.errands.retain(|errand| Arc::strong_count(errand) > 1);
-            state.errands.push(Arc::clone(&errand));
-            return Ok(Accepted { engine: Arc::clone(self), ticket: member.ticket, settled, errand: Some(errand) });
-        }
+        let is_errand = waits && !state.queue.has_parcel() && self.linger.is_none() && self.is_here();
         let ticket = state.queue.push(command, len, encode);
         let is_full = self.linger.is_some() && state.queue.is_full();
         let sends = state.slots > 0 && state.queue.has_parcel();
         state.slots -= usize::from(sends);
+        if is_errand
+            && sends
+            && let Some(parcel) = state.queue.take()
+        {
+            let carried = Carried::new(self, parcel, None);
+            let errand = Errand::new(self.runtime.clone(), carry(carried, Slot::new(self)));
+            state.errands.retain(|errand| Arc::strong_count(errand) > 1);
+            state.errands.push(Arc::clone(&errand));
+            return Ok(accepted(ticket, Some(errand)));
+        }
         let errands = std::mem::take(&mut state.errands);
         drop(state);
         for errand in errands {
@@ -253,9 +253,9 @@ impl Engine {
         if sends {
             self.send(Slot::new(self));
         } else if is_full {
-            self.full.notify_one();
+            self.full.notify_waiters();
         }
-        Ok(Accepted { engine: Arc::clone(self), ticket, settled, errand: None })
+        Ok(accepted(ticket, None))
     }
 
     /// Whether the caller is in the engine's runtime.
@@ -268,6 +268,17 @@ impl Engine {
         self.runtime.spawn(Arc::clone(self).empty(slot));
     }
 
+    /// Sends what others have made way for, if there is a slot, and whoever made way goes on with something else.
+    fn send_others(self: &Arc<Self>) {
+        let mut state = self.state();
+        let sends = state.slots > 0 && state.queue.has_parcel();
+        state.slots -= usize::from(sends);
+        drop(state);
+        if sends {
+            self.send(Slot::new(self));
+        }
+    }
+
     /// Sends parcel after parcel, until there is none.
     async fn empty(self: Arc<Self>, mut slot: Slot) {
         slot.runs = true;
@@ -276,7 +287,7 @@ impl Engine {
                 self.linger(linger).await;
             }
             let Some(parcel) = slot.next() else { return };
-            deliver(Carried::new(&self, parcel)).await;
+            deliver(Carried::new(&self, parcel, None)).await;
             // Those who have their answers now may have more to send.
             tokio::task::yield_now().await;
         }
@@ -284,14 +295,20 @@ impl Engine {
 
     /// Waits for more.
     async fn linger(&self, linger: Duration) {
-        let full = self.full.notified();
-        let waits = {
-            let state = self.state();
-            !state.queue.is_full() && !state.closed
+        let full = async {
+            loop {
+                let told = self.full.notified();
+                {
+                    let state = self.state();
+                    if state.queue.is_full() || state.closed {
+                        return;
+                    }
+                }
+                told.await;
+            }
         };
-        if waits {
-            unless(tokio::time::sleep(linger), full).await;
-        }
+        let cut = self.client.shared.gate.cut();
+        unless(unless(tokio::time::sleep(linger), full), cut).await;
     }
 
     fn withdraw(&self, ticket: Ticket) -> bool {
@@ -324,6 +341,11 @@ impl Engine {
         watchers.into_iter().for_each(Watcher::tell);
     }
 
+    /// Says where an error happened, in the places that are still open.
+    fn at(&self, error: Error, member: &Member) -> Error {
+        self.client.at(error, member.method.name())
+    }
+
     fn release(&self, lens: impl IntoIterator<Item = usize>) {
         if let Some(room) = &self.room {
             room.release(lens);
@@ -335,7 +357,7 @@ impl Engine {
         loop {
             let parcel = self.state().queue.take();
             let Some(parcel) = parcel else { return };
-            Carried::new(self, parcel)
+            Carried::new(self, parcel, None)
                 .fail(Error::new(ErrorKind::Closed, "the runtime ended before the call was sent"));
         }
     }
@@ -421,7 +443,6 @@ impl Watcher {
 }
 
 /// The right to have one request under way.
-#[derive(Debug)]
 pub(crate) struct Slot {
     engine: Arc<Engine>,
     /// Whether it is held by something that runs. If not even that, its runtime has ended.
@@ -476,14 +497,15 @@ async fn deliver(carried: Carried) {
     while let Some(mut carried) = work.pop() {
         if let Some(rest) = carried.deliver_or_halve().await {
             work.extend([rest, carried]);
+        } else if !work.is_empty() {
+            carried.engine.send_others();
         }
     }
 }
 
-/// Whether the request certainly did nothing for a reason that a part of it may not have: it is too large, or one command makes
-/// it unfit to be sent.
+/// Whether a part of the request may do better: it is too large, or its reply, or one command makes it unfit to be sent.
 fn may_be_of_a_part(error: &Error) -> bool {
-    error.is_of_size() || (error.kind() == ErrorKind::Invalid && !error.may_have_run())
+    matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Invalid)
 }
 
 /// A parcel on its way. Whatever happens, each of its commands ends.
@@ -492,20 +514,23 @@ struct Carried {
     parcel: Parcel,
     /// Why its commands failed at the last attempt, if each has its own reason.
     reasons: Vec<Error>,
+    /// Since when they may have been carried out, if an attempt ended without an answer.
+    in_doubt: Option<Instant>,
 }
 
 impl Carried {
-    fn new(engine: &Arc<Engine>, parcel: Parcel) -> Self {
-        Self { engine: Arc::clone(engine), parcel, reasons: Vec::new() }
+    fn new(engine: &Arc<Engine>, parcel: Parcel, in_doubt: Option<Instant>) -> Self {
+        Self { engine: Arc::clone(engine), parcel, reasons: Vec::new(), in_doubt }
     }
 
     /// Sends a parcel until each of its commands is over, or returns half of it, if it is too much at once.
     async fn deliver_or_halve(&mut self) -> Option<Self> {
-        let deadline = self.drop_late();
+        let engine = Arc::clone(&self.engine);
+        self.drop_late(1);
+        let deadline = self.deadline();
         if self.parcel.is_empty() {
             return None;
         }
-        let engine = Arc::clone(&self.engine);
         let gate = &engine.client.shared.gate;
         if engine.cut.is() || gate.is_cut() {
             self.fail(Error::new(ErrorKind::Closed, "it was closed before the call was sent"));
@@ -519,42 +544,50 @@ impl Carried {
                 return None;
             }
         };
-        let (method, repeatable) = (self.parcel.method(), self.parcel.is_repeatable());
-        let mut attempts = Attempts::carrying(&engine.client, method, repeatable, deadline, running, &engine.cut);
-        loop {
+        let mut attempts = Attempts::carrying(&engine.client, deadline, self.in_doubt, running, &engine.cut);
+        while !self.parcel.is_empty() {
             let parcel = &self.parcel;
+            attempts.carry(parcel.method(), parcel.is_repeatable());
             let error = match attempts.attempt(parcel, |reply| parcel.read(reply)).await {
                 Ok(answers) => self.settle(answers, &attempts)?,
                 Err(error) => {
-                    if parcel.members().len() > 1 && may_be_of_a_part(&error) {
-                        let rest = self.parcel.split();
-                        return Some(Self::new(&engine, rest));
-                    }
+                    let is_shared = parcel.members().len() > 1;
                     if error.may_have_run() {
-                        self.fail_those(&error, |member| !member.repeatable);
+                        self.in_doubt = Some(attempts.started());
+                        self.fail_what_ran_once(&error, attempts.failed() + 1);
+                    }
+                    if is_shared && may_be_of_a_part(&error) {
+                        attempts.end(error.outcome());
+                        return Some(Self::new(&engine, self.parcel.split(), self.in_doubt));
                     }
                     error
                 }
             };
             if self.parcel.is_empty() {
+                attempts.end(error.outcome());
                 return None;
             }
-            attempts.set_repeatable(self.parcel.is_repeatable());
+            attempts.carry(self.parcel.method(), self.parcel.is_repeatable());
+            engine.send_others();
             if let Err(error) = attempts.again(error).await {
                 self.fail(error);
                 return None;
             }
+            self.reasons.clear();
+            self.in_doubt = attempts.may_have_run().then_some(attempts.started());
+            self.drop_late(attempts.failed());
         }
+        None
     }
 
     /// Ends the commands that were answered, but for those that failed and may be tried again. Why, if there are any.
     fn settle(&mut self, answers: Vec<Result<ReplyBody, Error>>, attempts: &Attempts<'_>) -> Option<Error> {
-        let (from, in_doubt) = (attempts.from(), attempts.may_have_run());
+        let (from, in_doubt, number) = (attempts.from(), attempts.may_have_run(), attempts.failed() + 1);
         let (transport, endpoint) = (from.name(), from.endpoint());
         let answered = |result| Answered { result, transport, endpoint: endpoint.clone(), in_doubt };
         let error_of = |member: &Member, error: Error| {
             let error = if in_doubt && !error.may_have_run() { error.in_doubt() } else { error };
-            error.at(member.method.name().into(), transport, endpoint.clone())
+            error.at(member.method.name().into(), transport, endpoint.clone()).after_attempts(number)
         };
         let again = self.to_be_tried_again(&answers);
         let members = self.parcel.members().iter().zip(answers);
@@ -576,55 +609,76 @@ impl Carried {
         self.engine.settle(settled.into_iter());
         let mut index = 0..;
         self.parcel.retain(|_| index.next().is_some_and(|index| again.contains(&index)));
-        let reason = reasons.first().map(Error::echo);
+        // One of unknown outcome makes it that of the whole.
+        let reason = reasons.iter().max_by_key(|reason| reason.may_have_run()).map(Error::echo);
         self.reasons = reasons;
         reason
     }
 
     /// The commands that failed and may be tried again: that can help, can do no harm, and overtakes nothing.
     fn to_be_tried_again(&self, answers: &[Result<ReplyBody, Error>]) -> HashSet<usize> {
-        let mut again = HashSet::new();
-        let may_be =
-            |member: &Member, error: &Error| error.is_transient() && (member.repeatable || !error.may_have_run());
         if answers.iter().all(|answer| answer.as_ref().err().is_none_or(|error| !error.is_transient())) {
-            return again;
+            return HashSet::new();
         }
+        self.those_in_turn(|index, member| match &answers[index] {
+            Err(error) => error.is_transient() && (member.repeatable || !error.may_have_run()),
+            Ok(_) => false,
+        })
+    }
+
+    /// Which of these commands can be sent again, without that they overtake others that are not.
+    fn those_in_turn(&self, may_be: impl Fn(usize, &Member) -> bool) -> HashSet<usize> {
         let state = self.engine.state();
-        let mut over = HashSet::new();
-        for (index, (member, answer)) in self.parcel.members().iter().zip(answers).enumerate().rev() {
+        let (mut again, mut over) = (HashSet::new(), HashSet::new());
+        for (index, member) in self.parcel.members().iter().enumerate().rev() {
             let channels = || state.queue.channels_of(member.ticket);
-            match answer {
-                Err(error) if may_be(member, error) && !channels().any(|channel| over.contains(&channel)) => {
-                    again.insert(index);
-                }
-                _ => over.extend(channels()),
+            if may_be(index, member) && !channels().any(|channel| over.contains(&channel)) {
+                again.insert(index);
+            } else {
+                over.extend(channels());
             }
         }
         again
     }
 
-    /// Ends the commands whose time is over. When that of the others will be.
-    fn drop_late(&mut self) -> Option<Instant> {
+    /// Ends the commands whose time is over, after so many attempts.
+    fn drop_late(&mut self, attempts: u32) {
         let now = Instant::now();
-        let is_late = |member: &Member| member.deadline.is_some_and(|deadline| deadline <= now);
-        if self.parcel.members().iter().any(is_late) {
-            let error =
-                Error::new(ErrorKind::Timeout, "it was not sent within its time").with_outcome(Outcome::NotSent);
-            self.fail_those(&error, is_late);
-        }
-        let last = |last: Option<Instant>, member: &Member| Some(last?.max(member.deadline?));
-        self.parcel.members().iter().fold(Some(now), last)
+        let is_late = |_, member: &Member| member.deadline.is_some_and(|deadline| deadline <= now);
+        let outcome = if self.in_doubt.is_some() { Outcome::Unknown } else { Outcome::NotSent };
+        let late = || Error::new(ErrorKind::Timeout, "its time was over before it was sent").with_outcome(outcome);
+        self.fail_those(|| late().after_attempts(attempts), is_late);
     }
 
-    /// Ends some of the commands with this error.
-    fn fail_those(&mut self, error: &Error, which: impl Fn(&Member) -> bool) {
-        let failed: Vec<_> = self.parcel.members().iter().filter(|member| which(member)).copied().collect();
+    /// When the time of all commands will be over.
+    fn deadline(&self) -> Option<Instant> {
+        self.parcel
+            .members()
+            .iter()
+            .map(|member| member.deadline)
+            .max_by_key(|deadline| (deadline.is_none(), *deadline))?
+    }
+
+    /// Ends the commands that may have been carried out and must not be twice, and those that would then overtake them.
+    fn fail_what_ran_once(&mut self, error: &Error, attempts: u32) {
+        if self.parcel.is_repeatable() {
+            return;
+        }
+        let again = self.those_in_turn(|_, member| member.repeatable);
+        self.fail_those(|| error.echo().after_attempts(attempts), |index, _| !again.contains(&index));
+    }
+
+    /// Ends some of the commands with an error.
+    fn fail_those(&mut self, error: impl Fn() -> Error, which: impl Fn(usize, &Member) -> bool) {
+        let numbered = self.parcel.members().iter().enumerate();
+        let failed: Vec<_> =
+            numbered.filter(|(index, member)| which(*index, member)).map(|(_, member)| *member).collect();
         if failed.is_empty() {
             return;
         }
-        let settled = failed.iter().map(|member| (member.ticket, Err(error.echo().in_method(member.method.name()))));
-        self.engine.settle(settled);
-        self.parcel.retain(|member| !which(member));
+        self.engine.settle(failed.iter().map(|member| (member.ticket, Err(self.engine.at(error(), member)))));
+        let mut index = 0..;
+        self.parcel.retain(|member| index.next().is_some_and(|index| !which(index, member)));
     }
 
     /// Ends all that are left: each for its own reason, if it has one, or with this error.
@@ -636,11 +690,10 @@ impl Carried {
             let settled = members.iter().zip(reasons);
             self.engine.settle(settled.map(|(member, reason)| (member.ticket, Err(reason.after_attempts(attempts)))));
         } else if let [member] = members[..] {
-            self.engine.settle(std::iter::once((member.ticket, Err(error))));
+            self.engine.settle(std::iter::once((member.ticket, Err(self.engine.at(error, &member)))));
         } else {
-            let settled = members.iter();
-            self.engine
-                .settle(settled.map(|member| (member.ticket, Err(error.echo().in_method(member.method.name())))));
+            let settled = members.iter().map(|member| (member.ticket, Err(self.engine.at(error.echo(), member))));
+            self.engine.settle(settled);
         }
     }
 }

@@ -125,12 +125,6 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
-    /// A command that leaves by itself.
-    pub(super) fn alone(member: Member, request: Vec<u8>) -> Self {
-        let member = Member { end: request.len(), ..member };
-        Self { encoded: request.into(), members: vec![member], parallel: false }
-    }
-
     pub(super) fn members(&self) -> &[Member] {
         &self.members
     }
@@ -158,13 +152,7 @@ impl Parcel {
     }
 
     /// Keeps some of the commands.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Member) -> bool) {
-        if let [member] = &self.members[..] {
-            if !keep(member) {
-                self.members.clear();
-            }
-            return;
-        }
+    pub(super) fn retain(&mut self, keep: impl FnMut(&Member) -> bool) {
         self.encoded = retain(&mut self.members, &self.encoded, keep).into();
     }
 

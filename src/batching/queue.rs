@@ -133,11 +133,12 @@ enum State {
     Open,
     /// On its way.
     Taken,
-    /// Withdrawn, and not over, because others wait for their turn behind it.
-    Withdrawn,
+    /// Withdrawn or ended, and there only for those that wait for their turn behind it: until it leaves the open parcel, and
+    /// until those are over that it waited for itself.
+    Gone,
 }
 
-impl<T> Queue<T> {
+impl<T: Default> Queue<T> {
     pub(super) fn new(order: Order, limits: Limits) -> Self {
         Self {
             order,
@@ -154,9 +155,9 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Whether there is a parcel to be taken.
+    /// Whether there may be a parcel to be taken. Behind a command that was withdrawn another may wait, so these count.
     pub(super) fn has_parcel(&self) -> bool {
-        self.open.len() > self.holes || !self.ready.is_empty()
+        !self.open.is_empty() || !self.ready.is_empty()
     }
 
     /// Whether the open parcel can get no longer.
@@ -178,18 +179,6 @@ impl<T> Queue<T> {
     pub(super) fn channels_of(&self, ticket: Ticket) -> impl Iterator<Item = u64> + use<'_, T> {
         let queued = self.commands.get(ticket.place).filter(|queued| queued.number == ticket.number);
         queued.into_iter().flat_map(|queued| queued.command.channels.iter())
-    }
-
-    /// Whether a command of these channels would wait for none.
-    pub(super) fn is_free(&self, channels: &Channels) -> bool {
-        channels.iter().all(|channel| !self.latest.contains_key(&channel))
-    }
-
-    /// Adds a command that leaves at once, by itself. It must wait for none.
-    pub(super) fn add_taken(&mut self, command: Command<T>, len: usize) -> Member {
-        debug_assert!(self.is_free(&command.channels), "others would be overtaken");
-        let ticket = self.add(command);
-        self.member(ticket, len)
     }
 
     fn member(&self, ticket: Ticket, len: usize) -> Member {
@@ -358,49 +347,58 @@ impl<T> Queue<T> {
     }
 
     /// Gives up a command that has not left. What was kept for it, or nothing, if it has left.
-    pub(super) fn withdraw(&mut self, ticket: Ticket) -> Option<T>
-    where
-        T: Default,
-    {
-        let queued = self.commands.get_mut(ticket.place).filter(|queued| queued.number == ticket.number)?;
+    pub(super) fn withdraw(&mut self, ticket: Ticket) -> Option<T> {
+        let queued = self.get(ticket)?;
         match queued.state {
-            State::Taken | State::Withdrawn => return None,
-            State::Waiting(_) if queued.blockers == 0 => return self.remove(ticket),
+            State::Taken | State::Gone => None,
             State::Waiting(_) => {
-                queued.state = State::Withdrawn;
-                self.waiting -= 1;
+                self.waiting -= usize::from(queued.blockers > 0);
+                self.remove(ticket)
             }
             State::Open => {
-                queued.state = State::Withdrawn;
                 self.holes += 1;
                 let number = self.number;
                 // What waits for it does not follow it.
                 self.for_successors(ticket.place, |successor| {
                     successor.along.1 -= usize::from(successor.along.0 == number);
                 });
+                self.live -= 1;
+                let queued = &mut self.commands[ticket.place];
+                queued.state = State::Gone;
+                Some(std::mem::take(&mut queued.command.value))
             }
         }
-        self.live -= 1;
-        Some(std::mem::take(&mut self.commands[ticket.place].command.value))
     }
 
-    /// Ends a command: those that waited for it wait for one less. What was kept for it.
+    fn get(&mut self, ticket: Ticket) -> Option<&mut Queued<T>> {
+        self.commands.get_mut(ticket.place).filter(|queued| queued.number == ticket.number)
+    }
+
+    /// Ends a command. What was kept for it.
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<T> {
-        let mut value = None;
-        let mut over = vec![ticket];
-        // One that was withdrawn is over with the last one that it waited for.
-        while let Some(ticket) = over.pop() {
-            if self.commands.get(ticket.place).is_none_or(|queued| queued.number != ticket.number) {
-                continue;
-            }
-            let Queued { command, successors, state, .. } = self.commands.remove(ticket.place);
-            self.live -= usize::from(!matches!(state, State::Withdrawn));
+        let queued = self.get(ticket)?;
+        let value = match std::mem::replace(&mut queued.state, State::Gone) {
+            State::Gone => None,
+            State::Waiting(_) | State::Open | State::Taken => Some(std::mem::take(&mut queued.command.value)),
+        };
+        let waits = queued.blockers > 0;
+        self.live -= usize::from(value.is_some());
+        if !waits {
+            self.forget(ticket.place);
+        }
+        value
+    }
+
+    /// Forgets a command that is gone and waits for nothing: those that waited for it wait for one less.
+    fn forget(&mut self, place: usize) {
+        let mut over = vec![place];
+        while let Some(place) = over.pop() {
+            let Queued { command, successors, .. } = self.commands.remove(place);
             for channel in command.channels.iter() {
-                if self.latest.get(&channel) == Some(&ticket.place) {
+                if self.latest.get(&channel) == Some(&place) {
                     self.latest.remove(&channel);
                 }
             }
-            value = value.or(Some(command.value));
             for place in successors {
                 let successor = &mut self.commands[place];
                 successor.blockers -= 1;
@@ -409,7 +407,7 @@ impl<T> Queue<T> {
                 }
                 let ticket = Ticket { place, number: successor.number };
                 match successor.state {
-                    State::Withdrawn => over.push(ticket),
+                    State::Gone => over.push(place),
                     State::Waiting(_) => {
                         self.waiting -= 1;
                         if !self.ready.is_empty() || !self.join(ticket) {
@@ -420,7 +418,6 @@ impl<T> Queue<T> {
                 }
             }
         }
-        value
     }
 }
 
@@ -452,3 +449,6 @@ impl Hasher for TheHash {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,8 @@ pub(crate) struct Room {
 
 impl Room {
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
+        // As good as any number.
+        let max_messages = max_messages.min(Semaphore::MAX_PERMITS);
         Self { messages: Semaphore::new(max_messages), bytes: Semaphore::new(max_bytes), max_bytes }
     }
 
@@ -101,3 +103,6 @@ fn keep(bytes: SemaphorePermit<'_>, message: SemaphorePermit<'_>) {
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the publisher was closed before the call")
 }
+
+#[cfg(test)]
+mod tests;

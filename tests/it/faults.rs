@@ -9,6 +9,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub(crate) mod backlog;
+pub(crate) mod fake;
 pub(crate) mod h1script;
 pub(crate) mod h2script;
 pub(crate) mod port;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod authority;
+mod batching;
 #[cfg(feature = "cli")]
 mod cli;
 mod close;
@@ -19,6 +20,7 @@ mod fixtures;
 mod http_faults;
 mod options;
 mod outcomes;
+mod publisher;
 mod raw;
 mod real_process;
 mod recorded;

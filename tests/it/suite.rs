@@ -1,11 +1,11 @@
-//! What every server must do over both transports. Each function below runs four times: on the stand-in and on a real
-//! server, over gRPC and over HTTP.
+//! What every server must do over both transports. Each function below runs six times: on the stand-in and on a real
+//! server, over gRPC and over HTTP, and on the stand-in with a client whose calls share requests with those of others.
 
 use std::time::Duration;
 
 use centrifugo_api::testing::Fault;
 use centrifugo_api::{
-    ApiError, Batch, BlockUserRequest, BroadcastRequest, ChannelsRequest, Client, ClientInfo, Config,
+    ApiError, Batch, Batching, BlockUserRequest, BroadcastRequest, ChannelsRequest, Client, ClientInfo, Config,
     ConnectionsRequest, DisconnectRequest, Error, ErrorKind, FilterNode, HistoryRemoveRequest, HistoryRequest,
     HistoryResult, InfoRequest, MapClearRequest, MapPublishRequest, MapReadStateRequest, MapReadStreamRequest,
     MapRemoveRequest, MapStatsRequest, Method, Payload, PresenceRequest, PresenceStatsRequest, PublishRequest,
@@ -14,6 +14,7 @@ use centrifugo_api::{
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::servers::{self, Here, Over};
 
@@ -23,6 +24,17 @@ macro_rules! suite {
         mod standin_http { $(suite! { @standin Http $test })* $(suite! { @standin Http $special })* }
         mod real_server_grpc { $(suite! { @real Grpc $test })* }
         mod real_server_http { $(suite! { @real Http $test })* }
+        mod batching_grpc { $(suite! { @batching Grpc $test })* }
+        mod batching_http { $(suite! { @batching Http $test })* }
+    };
+    (@batching $over:ident $test:ident) => {
+        #[tokio::test]
+        async fn $test() {
+            let here = super::Here::standin(super::Over::$over).await;
+            let client = here.client().with_batching(super::Batching::new().in_flight(1)).unwrap();
+            let _crowd = super::crowd(&client);
+            super::$test(&client, &here).await;
+        }
     };
     (@standin $over:ident $test:ident) => {
         #[tokio::test]
@@ -39,6 +51,22 @@ macro_rules! suite {
             super::$test(&here.client(), &here).await;
         }
     };
+}
+
+/// Others who use the client all the time, until this is dropped: hardly a call has a request to itself then.
+pub(crate) fn crowd(client: &Client) -> JoinSet<()> {
+    let mut crowd = JoinSet::new();
+    for _ in 0..3 {
+        let client = client.clone();
+        crowd.spawn(async move {
+            loop {
+                // Where the key is wrong, nobody has an answer.
+                let _ = client.info(InfoRequest::new()).await;
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    crowd
 }
 
 /// Everything that a channel keeps.

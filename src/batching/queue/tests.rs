@@ -1,0 +1,403 @@
+//! Random lives of a queue, beside a plain list of what became of each command.
+
+use bytes::{Buf as _, Bytes};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use prost::Message as _;
+use prost::encoding::{WireType, decode_key, decode_varint};
+use serde_json::Value;
+
+use super::*;
+use crate::idempotency::Key;
+use crate::transport::Body as _;
+use crate::{BroadcastRequest, PublishRequest, Request};
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A command of these channels, with so many bytes of data, and perhaps with a key.
+    Push {
+        channels: Vec<u64>,
+        size: usize,
+        keyed: bool,
+    },
+    Take,
+    Remove(Index),
+    Withdraw(Index),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let channels = || {
+        prop_oneof![
+            1 => Just(Vec::new()),
+            6 => (0..3_u64).prop_map(|channel| vec![channel]),
+            2 => (0..40_u64).prop_map(|channel| vec![channel]),
+            2 => prop::collection::vec(0..6_u64, 0..4),
+        ]
+    };
+    let size = prop_oneof![8 => 0..20_usize, 1 => 20..400_usize];
+    let step = prop_oneof![
+        12 => (channels(), size, any::<bool>()).prop_map(|(channels, size, keyed)| Step::Push { channels, size, keyed }),
+        3 => Just(Step::Take),
+        6 => any::<Index>().prop_map(Step::Remove),
+        3 => any::<Index>().prop_map(Step::Withdraw),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let commands = prop_oneof![1..5_usize, Just(1000)];
+    let bytes = prop_oneof![1..300_usize, Just(512 * 1024)];
+    (commands, bytes).prop_map(|(commands, bytes)| Limits { commands, bytes })
+}
+
+fn orders() -> impl Strategy<Value = Order> {
+    prop_oneof![Just(Order::PerChannel), Just(Order::Sequential), Just(Order::None)]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Now {
+    Waits,
+    /// In the parcel of this number.
+    Left(usize),
+    Over,
+    Withdrawn,
+}
+
+struct Known {
+    ticket: Ticket,
+    channels: Vec<u64>,
+    size: usize,
+    keyed: bool,
+    now: Now,
+}
+
+struct Model {
+    order: Order,
+    limits: Limits,
+    queue: Queue<Option<usize>>,
+    all: Vec<Known>,
+    parcels: usize,
+}
+
+impl Model {
+    fn new(order: Order, limits: Limits) -> Self {
+        Self { order, limits, queue: Queue::new(order, limits), all: Vec::new(), parcels: 0 }
+    }
+
+    fn request(&self, id: usize) -> BroadcastRequest {
+        let Known { channels, size, keyed, .. } = &self.all[id];
+        let names = channels.iter().map(|channel| format!("channel {channel}"));
+        let request = BroadcastRequest::new(names, serde_json::json!([id, "x".repeat(*size)]));
+        if *keyed { request.skip_history(true) } else { request }
+    }
+
+    fn command(&mut self, channels: &[u64], size: usize, keyed: bool) -> (Command<Option<usize>>, BroadcastRequest) {
+        let id = self.all.len();
+        let ticket = Ticket { place: usize::MAX, number: u64::MAX };
+        self.all.push(Known { ticket, channels: channels.to_vec(), size, keyed, now: Now::Waits });
+        let hashes = match (self.order, channels) {
+            (Order::None, _) | (_, []) => Channels::None,
+            (_, [one]) => Channels::One(*one),
+            (_, many) => Channels::Many(many.into()),
+        };
+        let method = BroadcastRequest::METHOD;
+        let command = Command { method, repeatable: keyed, deadline: None, channels: hashes, value: Some(id) };
+        (command, self.request(id))
+    }
+
+    fn push(&mut self, channels: &[u64], size: usize, keyed: bool) {
+        let (command, request) = self.command(channels, size, keyed);
+        let key = if keyed { Key::new() } else { None };
+        let len = request.encoded_len() + key.map_or(0, |_| Key::ENCODED);
+        let ticket = self.queue.push(command, len, |encoded| {
+            request.encode_raw(encoded);
+            if let Some(key) = key {
+                key.push(encoded);
+            }
+        });
+        self.all.last_mut().unwrap().ticket = ticket;
+    }
+
+    fn id_of(&self, ticket: Ticket) -> usize {
+        self.all.iter().position(|known| known.ticket == ticket).unwrap()
+    }
+
+    /// Nothing is overtaken: what came before in these channels is over, or before it in the same request.
+    fn in_turn(&self, id: usize, parcel: usize, before: &[usize]) {
+        if self.order == Order::None {
+            return;
+        }
+        for (earlier, known) in self.all[..id].iter().enumerate() {
+            if known.channels.iter().any(|channel| self.all[id].channels.contains(channel)) {
+                let is_over = matches!(known.now, Now::Over | Now::Withdrawn);
+                assert!(is_over || before.contains(&earlier), "{id} overtakes {earlier} in request {parcel}");
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Parcel> {
+        let parcel = self.queue.take()?;
+        let members: Vec<_> = parcel.members().iter().map(|member| self.id_of(member.ticket)).collect();
+        assert!(!members.is_empty() && members.len() <= self.limits.commands);
+        let (parallel, requests) = self.decode(&parcel);
+        assert_eq!(requests, members);
+        let len = parcel.to_protobuf().unwrap().len();
+        assert!(members.len() == 1 || len <= self.limits.bytes, "{len} bytes in {}", self.limits.bytes);
+        match self.order {
+            Order::None => assert!(parallel || members.len() == 1),
+            Order::Sequential => assert!(!parallel),
+            Order::PerChannel => {}
+        }
+        for (index, id) in members.iter().enumerate() {
+            assert_eq!(self.all[*id].now, Now::Waits, "{id} leaves twice, or after it was withdrawn");
+            let before = if parallel { &[] } else { &members[..index] };
+            self.in_turn(*id, self.parcels, before);
+        }
+        for id in members {
+            self.all[id].now = Now::Left(self.parcels);
+        }
+        self.parcels += 1;
+        Some(parcel)
+    }
+
+    /// What travels, in both forms: whether in parallel, and which requests, each as it was given.
+    fn decode(&self, parcel: &Parcel) -> (bool, Vec<usize>) {
+        let (protobuf, json) = (parcel.to_protobuf().unwrap(), parcel.to_json().unwrap());
+        let json: Value = serde_json::from_slice(&json).unwrap();
+        if let [_] = parcel.members() {
+            let id = self.recognize(&protobuf, &json);
+            return (false, vec![id]);
+        }
+        let (parallel, requests) = commands(protobuf);
+        assert_eq!(json.get("parallel").is_some_and(|parallel| parallel == true), parallel);
+        let texts = json["commands"].as_array().unwrap();
+        assert_eq!(texts.len(), requests.len());
+        let both = requests.iter().zip(texts);
+        (parallel, both.map(|(protobuf, json)| self.recognize(protobuf, &json["broadcast"])).collect())
+    }
+
+    fn recognize(&self, protobuf: &[u8], json: &Value) -> usize {
+        let request = BroadcastRequest::decode(protobuf).unwrap();
+        let data: Value = serde_json::from_slice(&request.data).unwrap();
+        let id = usize::try_from(data[0].as_u64().unwrap()).unwrap();
+        let mut given = self.request(id);
+        if self.all[id].keyed {
+            assert_eq!(request.idempotency_key.len(), 32);
+            given = given.idempotency_key(&request.idempotency_key);
+        }
+        assert_eq!(request, given);
+        assert_eq!(*json, serde_json::to_value(&given).unwrap());
+        id
+    }
+
+    /// Looks at halves and rests of a parcel, as they are sent anew.
+    fn take_apart(&self, mut parcel: Parcel, number: usize) {
+        let (_, all) = self.decode(&parcel);
+        if all.len() < 2 {
+            return;
+        }
+        let second = parcel.split();
+        let (one, other) = (self.decode(&parcel).1, self.decode(&second).1);
+        assert!(!one.is_empty() && !other.is_empty());
+        assert_eq!([one, other].concat(), all);
+        for mut half in [parcel, second] {
+            let (_, before) = self.decode(&half);
+            let mut index = 0;
+            half.retain(|_| {
+                index += 1;
+                !(index + number).is_multiple_of(3)
+            });
+            let kept: Vec<_> = before
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| !(index + 1 + number).is_multiple_of(3))
+                .map(|(_, id)| *id)
+                .collect();
+            if !half.is_empty() {
+                assert_eq!(self.decode(&half).1, kept);
+            }
+        }
+    }
+
+    fn left(&self) -> Vec<usize> {
+        let left = |id: &usize| matches!(self.all[*id].now, Now::Left(_));
+        (0..self.all.len()).filter(left).collect()
+    }
+
+    fn remove(&mut self, id: usize) {
+        assert_eq!(self.queue.remove(self.all[id].ticket), Some(Some(id)));
+        self.all[id].now = Now::Over;
+        assert_eq!(self.queue.remove(self.all[id].ticket), None, "it is over once");
+    }
+
+    fn withdraw(&mut self, id: usize) {
+        let waits = self.all[id].now == Now::Waits;
+        assert_eq!(self.queue.withdraw(self.all[id].ticket), waits.then_some(Some(id)));
+        if waits {
+            self.all[id].now = Now::Withdrawn;
+        }
+    }
+
+    fn check(&self) {
+        let live = |known: &&Known| matches!(known.now, Now::Waits | Now::Left(_));
+        assert_eq!(self.queue.len(), self.all.iter().filter(live).count());
+        let waits = self.all.iter().any(|known| known.now == Now::Waits);
+        if waits && self.left().is_empty() {
+            assert!(self.queue.has_parcel(), "what waits is sent when somebody looks");
+        }
+    }
+}
+
+/// The commands of an encoded batch: whether they run in parallel, and each request.
+fn commands(mut batch: Bytes) -> (bool, Vec<Bytes>) {
+    let (mut parallel, mut requests) = (false, Vec::new());
+    while batch.has_remaining() {
+        match decode_key(&mut batch).unwrap() {
+            (1, WireType::LengthDelimited) => {
+                let len = usize::try_from(decode_varint(&mut batch).unwrap()).unwrap();
+                let mut command = batch.split_to(len);
+                let tag = decode_key(&mut command).unwrap();
+                assert_eq!(tag, (BroadcastRequest::METHOD.command_tag().unwrap(), WireType::LengthDelimited));
+                let len = usize::try_from(decode_varint(&mut command).unwrap()).unwrap();
+                assert_eq!(len, command.len());
+                requests.push(command);
+            }
+            (2, WireType::Varint) => parallel = decode_varint(&mut batch).unwrap() == 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    (parallel, requests)
+}
+
+proptest! {
+    #![proptest_config(crate::property::config())]
+
+    #[test]
+    fn nothing_is_lost_or_overtaken_and_everything_leaves(order in orders(), limits in limits(), steps in steps()) {
+        let mut model = Model::new(order, limits);
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Push { channels, size, keyed } => model.push(&channels, size, keyed),
+                Step::Take => {
+                    if let Some(parcel) = model.take() {
+                        model.take_apart(parcel, number);
+                    }
+                }
+                Step::Remove(index) => {
+                    let left = model.left();
+                    if !left.is_empty() {
+                        model.remove(*index.get(&left));
+                    }
+                }
+                Step::Withdraw(index) => {
+                    if !model.all.is_empty() {
+                        model.withdraw(index.index(model.all.len()));
+                    }
+                }
+            }
+            model.check();
+        }
+        while model.queue.len() > 0 {
+            model.take();
+            let left = model.left();
+            prop_assert!(!left.is_empty(), "something waits for nothing");
+            model.remove(left[left.len() / 2]);
+            model.check();
+        }
+        prop_assert!(model.queue.take().is_none());
+        prop_assert!(!model.queue.has_parcel());
+        prop_assert!(model.queue.commands.is_empty() && model.queue.latest.is_empty());
+        prop_assert_eq!((model.queue.waiting, model.queue.holes, model.queue.open.len()), (0, 0, 0));
+        prop_assert!(model.all.iter().all(|known| matches!(known.now, Now::Over | Now::Withdrawn)));
+    }
+}
+
+/// One that pushes publications, without the list.
+fn queue(order: Order) -> Queue<Option<u32>> {
+    Queue::new(order, Limits { commands: 1000, bytes: 1 << 20 })
+}
+
+fn push(queue: &mut Queue<Option<u32>>, channel: u64, data: &str) -> Ticket {
+    let request = PublishRequest::new("channel", serde_json::json!(data));
+    let (method, channels) = (PublishRequest::METHOD, Channels::One(channel));
+    let command = Command { method, repeatable: false, deadline: None, channels, value: Some(0) };
+    queue.push(command, request.encoded_len(), |encoded| request.encode_raw(encoded))
+}
+
+fn tickets(parcel: &Parcel) -> Vec<Ticket> {
+    parcel.members().iter().map(|member| member.ticket).collect()
+}
+
+#[test]
+fn what_waits_behind_one_that_was_withdrawn_is_a_parcel() {
+    for order in [Order::PerChannel, Order::Sequential] {
+        let mut queue = queue(order);
+        let first = push(&mut queue, 1, "a");
+        assert_eq!(queue.withdraw(first), Some(Some(0)));
+        let second = push(&mut queue, 1, "b");
+        assert!(queue.has_parcel(), "{order:?}");
+        assert_eq!(tickets(&queue.take().unwrap()), [second]);
+    }
+}
+
+#[test]
+fn one_that_is_withdrawn_in_the_middle_of_a_sequential_parcel_leaves_nothing_behind() {
+    let mut queue = queue(Order::Sequential);
+    let (first, second) = (push(&mut queue, 1, "a"), push(&mut queue, 1, "b"));
+    assert!(queue.withdraw(second).is_some());
+    assert_eq!(tickets(&queue.take().unwrap()), [first]);
+    // It may have the place of the one that was withdrawn.
+    let other = push(&mut queue, 2, "c");
+    let third = push(&mut queue, 1, "d");
+    assert!(queue.remove(first).is_some());
+    let mut left = tickets(&queue.take().unwrap());
+    left.sort_by_key(|ticket| ticket.number);
+    assert_eq!(left, [other, third]);
+}
+
+#[test]
+fn one_that_does_not_fit_where_another_was_withdrawn_does_not_overtake() {
+    let mut queue = queue(Order::Sequential);
+    queue.limits.bytes = 100;
+    let first = push(&mut queue, 1, "a");
+    let second = push(&mut queue, 1, "b");
+    assert!(queue.withdraw(second).is_some());
+    let third = push(&mut queue, 1, &"c".repeat(90));
+    assert_eq!(tickets(&queue.take().unwrap()), [first]);
+    assert!(queue.take().is_none(), "the third waits for the first");
+    assert!(queue.remove(first).is_some());
+    assert_eq!(tickets(&queue.take().unwrap()), [third]);
+}
+
+#[test]
+fn one_command_of_each_channel_leaves_in_parallel_and_many_of_one_in_order() {
+    let mut queue = queue(Order::PerChannel);
+    for channel in 0..4 {
+        for _ in 0..=HOT {
+            push(&mut queue, channel, "a");
+        }
+    }
+    let parcel = queue.take().unwrap();
+    assert_eq!((parcel.members().len(), parcel.to_json().unwrap().ends_with(br#""parallel":true}"#)), (4, true));
+    for ticket in tickets(&parcel) {
+        queue.remove(ticket).unwrap();
+    }
+    for _ in 0..HOT * 4 {
+        push(&mut queue, 0, "a");
+    }
+    let parcel = queue.take().unwrap();
+    assert_eq!((parcel.members().len(), parcel.to_json().unwrap().ends_with(b"]}")), (8 * HOT, true));
+}
+
+#[test]
+fn one_that_ends_before_those_that_it_was_behind_lets_nothing_overtake_them() {
+    let mut queue = queue(Order::Sequential);
+    let (first, second) = (push(&mut queue, 1, "a"), push(&mut queue, 1, "b"));
+    assert_eq!(tickets(&queue.take().unwrap()), [first, second]);
+    let third = push(&mut queue, 1, "c");
+    assert!(queue.remove(second).is_some());
+    assert_eq!(queue.len(), 2);
+    assert!(queue.take().is_none(), "the third waits for the first");
+    assert!(queue.remove(first).is_some());
+    assert_eq!(tickets(&queue.take().unwrap()), [third]);
+}
