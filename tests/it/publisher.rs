@@ -881,7 +881,10 @@ async fn a_publish_that_is_dropped_is_taken_back_unless_it_has_left() {
 #[tokio::test(start_paused = true)]
 async fn a_publish_that_nobody_polls_holds_up_nobody() {
     for order in ORDERS {
-        let fake = Fake::new(|sent: Sent| async move { sent.done() });
+        let fake = Fake::new(|sent: Sent| async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            sent.done()
+        });
         let publisher = Publisher::new(&fake.client(), one_by_one().order(order)).unwrap();
         let kept = begin(publisher.publish(message("a", 1)));
         within(60 * SECOND, publisher.publish(message("a", 2))).await.unwrap();
