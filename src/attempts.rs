@@ -205,7 +205,8 @@ impl<'a> Attempts<'a> {
     /// Sends `body` once, for as long as the attempt may last.
     async fn send(&mut self, body: &dyn Body) -> Result<Reply, Error> {
         let shared = &self.client.shared;
-        let now = if self.failed == 0 { self.started } else { Instant::now() };
+        // Commands that are in doubt have begun before, in another request.
+        let now = if self.failed == 0 && !self.may_have_run { self.started } else { Instant::now() };
         // A body handed over later would be carried out again, its key forgotten.
         let last = self.may_have_run.then(|| self.started + LAST_REPEAT);
         let end = self.deadline.into_iter().chain(last).min();

@@ -476,6 +476,25 @@ async fn halves_of_what_was_lost_once_stay_in_doubt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn halves_of_what_was_lost_once_have_all_the_time_of_an_attempt() {
+    let fake = Fake::new(|sent: Sent| async move {
+        match sent.number {
+            0 => std::future::pending().await,
+            1 => return Err(Error::new(ErrorKind::TooLarge, "too large").with_outcome(Outcome::Refused)),
+            _ => tokio::time::sleep(2 * SECOND).await,
+        }
+        sent.done()
+    });
+    let client = fake.client().with_retry(Retry::new().attempt_timeout(Some(3 * SECOND)));
+    let publisher = Publisher::new(&client, one_by_one().idempotency_keys(true)).unwrap();
+    let tickets = ["a", "b"].map(|channel| enqueue(&publisher, channel, 1));
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    assert_eq!(fake.sent().iter().map(|sent| sent.commands.len()).collect::<Vec<_>>(), [2, 2, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn reads_whose_replies_are_too_long_together_are_made_apart() {
     let (fake, permits) = Fake::held(|sent| {
         let too_long = || Error::new(ErrorKind::TooLarge, "the reply is too long").with_outcome(Outcome::Unknown);
