@@ -1367,7 +1367,7 @@ async fn live(seed: u64) {
         match outcome {
             Some(Outcome::Done) => assert!(all.contains(number), "{number} is lost"),
             Some(Outcome::NotSent | Outcome::Refused) => {
-                assert!(!all.contains(number), "{number} was carried out\n{}", carried.log.join("\n"))
+                assert!(!all.contains(number), "{number} was carried out\n{}", carried.log.join("\n"));
             }
             Some(Outcome::Unknown) | None => {}
         }
