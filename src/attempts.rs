@@ -68,7 +68,8 @@ impl<'a> Attempts<'a> {
     ) -> Self {
         let started = in_doubt.unwrap_or_else(Instant::now);
         let begun = Self::begun(client, Method::Batch.name(), Some(Method::Batch), false, started, deadline);
-        Self { running, stop: Some(stop), may_have_run: in_doubt.is_some(), ..begun }
+        let in_doubt = in_doubt.is_some();
+        Self { running, stop: Some(stop), may_have_run: in_doubt, begun: in_doubt, ..begun }
     }
 
     fn begun(

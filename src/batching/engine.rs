@@ -683,6 +683,8 @@ impl Carried {
 
     /// Ends all that are left: each for its own reason, if it has one, or with this error.
     fn fail(&mut self, error: Error) {
+        let takes_back = self.in_doubt.is_some() && !error.may_have_run();
+        let error = if takes_back { error.in_doubt() } else { error };
         let members = self.parcel.take();
         let reasons = std::mem::take(&mut self.reasons);
         if reasons.len() == members.len() {

@@ -476,6 +476,43 @@ async fn halves_of_what_was_lost_once_stay_in_doubt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn halves_of_what_was_lost_once_stay_in_doubt_when_it_is_closed() {
+    let fake = Fake::new(|sent: Sent| async move {
+        match sent.number {
+            0 => Err(Error::new(ErrorKind::Lost, "no answer")),
+            1 => Err(Error::new(ErrorKind::TooLarge, "too large").with_outcome(Outcome::Refused)),
+            _ => std::future::pending().await,
+        }
+    });
+    let client = fake.client().with_retry(at_once());
+    let publisher = Publisher::new(&client, one_by_one().idempotency_keys(true)).unwrap();
+    let tickets = ["a", "b"].map(|channel| enqueue(&publisher, channel, 1));
+    assert_eq!(counts(publisher.close(SECOND).await), [0, 0, 0, 2]);
+    for ticket in tickets {
+        assert_error(ticket.await, ErrorKind::Closed, Outcome::Unknown);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn halves_of_what_was_lost_once_have_all_the_time_of_an_attempt() {
+    let fake = Fake::new(|sent: Sent| async move {
+        match sent.number {
+            0 => std::future::pending().await,
+            1 => return Err(Error::new(ErrorKind::TooLarge, "too large").with_outcome(Outcome::Refused)),
+            _ => tokio::time::sleep(2 * SECOND).await,
+        }
+        sent.done()
+    });
+    let client = fake.client().with_retry(Retry::new().attempt_timeout(Some(3 * SECOND)));
+    let publisher = Publisher::new(&client, one_by_one().idempotency_keys(true)).unwrap();
+    let tickets = ["a", "b"].map(|channel| enqueue(&publisher, channel, 1));
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    assert_eq!(fake.sent().iter().map(|sent| sent.commands.len()).collect::<Vec<_>>(), [2, 2, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn reads_whose_replies_are_too_long_together_are_made_apart() {
     let (fake, permits) = Fake::held(|sent| {
         let too_long = || Error::new(ErrorKind::TooLarge, "the reply is too long").with_outcome(Outcome::Unknown);
@@ -1332,7 +1369,9 @@ async fn live(seed: u64) {
     for (number, outcome) in &*told {
         match outcome {
             Some(Outcome::Done) => assert!(all.contains(number), "{number} is lost"),
-            Some(Outcome::NotSent | Outcome::Refused) => assert!(!all.contains(number), "{number} was carried out"),
+            Some(Outcome::NotSent | Outcome::Refused) => {
+                assert!(!all.contains(number), "{number} was carried out\n{}", carried.log.join("\n"));
+            }
             Some(Outcome::Unknown) | None => {}
         }
     }
