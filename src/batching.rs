@@ -4,6 +4,7 @@
 //! what may leave together, `engine.rs` sends it, `parcel.rs` is what travels, `room.rs` how much may wait.
 
 pub(crate) mod engine;
+mod pace;
 mod parcel;
 mod queue;
 pub(crate) mod room;

@@ -548,8 +548,12 @@ impl Carried {
         while !self.parcel.is_empty() {
             let parcel = &self.parcel;
             attempts.carry(parcel.method(), parcel.is_repeatable());
+            let sent = Instant::now();
             let error = match attempts.attempt(parcel, |reply| parcel.read(reply)).await {
-                Ok(answers) => self.settle(answers, &attempts)?,
+                Ok(answers) => {
+                    engine.state().queue.answered(parcel, sent.elapsed());
+                    self.settle(answers, &attempts)?
+                }
                 Err(error) => {
                     let is_shared = parcel.members().len() > 1;
                     if error.may_have_run() {

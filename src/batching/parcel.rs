@@ -133,6 +133,11 @@ impl Parcel {
         self.members.is_empty()
     }
 
+    /// Whether the server may run its commands at the same time.
+    pub(super) fn is_parallel(&self) -> bool {
+        self.parallel
+    }
+
     /// Whether all of it may be carried out twice.
     pub(super) fn is_repeatable(&self) -> bool {
         self.members.iter().all(|member| member.repeatable)

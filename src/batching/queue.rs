@@ -7,10 +7,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::num::Wrapping;
+use std::time::Duration;
 
 use slab::Slab;
 
 use super::Order;
+use super::pace::{Pace, Run};
 use super::parcel::{Draft, Member, Parcel};
 use tokio::time::Instant;
 
@@ -39,6 +41,7 @@ pub(super) struct Queue<T> {
     number: Wrapping<u32>,
     /// Those that wait for nothing but room in the open parcel. Some may be gone by now.
     ready: VecDeque<Ticket>,
+    pace: Pace,
     /// How many are neither over nor withdrawn.
     live: usize,
     /// How many wait for others.
@@ -149,6 +152,7 @@ impl<T: Default> Queue<T> {
             holes: 0,
             number: Wrapping(0),
             ready: VecDeque::new(),
+            pace: Pace::new(),
             live: 0,
             waiting: 0,
             next: 0,
@@ -309,21 +313,29 @@ impl<T: Default> Queue<T> {
             return None;
         }
         let alone = self.open.len();
-        let parallel = match self.order {
-            Order::None => true,
-            Order::PerChannel if self.waiting <= HOT * alone => true,
-            Order::PerChannel | Order::Sequential => {
-                self.follow();
-                self.order == Order::PerChannel && self.open.len() == alone
-            }
+        let mut run = match self.order {
+            Order::Sequential => Run::Sequential,
+            Order::PerChannel | Order::None => self.pace.next(alone),
         };
+        if run == Run::Sequential || self.waiting > HOT * alone {
+            self.follow();
+            if self.open.len() > alone {
+                run = Run::Sequential;
+            }
+        }
         let draft = self.open.take();
         self.number += 1;
         for member in draft.members() {
             self.commands[member.ticket.place].state = State::Taken;
         }
         self.fill();
-        Some(draft.seal(parallel))
+        Some(draft.seal(run == Run::Parallel))
+    }
+
+    /// Takes note of how long the server took for a parcel.
+    pub(super) fn answered(&mut self, parcel: &Parcel, took: Duration) {
+        let run = if parcel.is_parallel() { Run::Parallel } else { Run::Sequential };
+        self.pace.note(run, parcel.members().len(), took);
     }
 
     /// Takes what was withdrawn out of the open parcel.

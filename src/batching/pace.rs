@@ -1,0 +1,181 @@
+//! Whether the server is asked to run the commands of a request at the same time or one after the other, where either will
+//! do: whichever it answers faster. It depends on its engine: in memory one after the other is half as fast again, with Redis
+//! at the same time is five times as fast.
+
+use std::time::Duration;
+
+/// With fewer commands a request is mostly the way to the server and back.
+const FEW: usize = 16;
+/// After so many requests the other way is tried, then after four times as many, and so on up to the last, as long as it is not
+/// faster.
+const FIRST_PAUSE: u32 = 16;
+const LAST_PAUSE: u32 = 1024;
+/// How many requests a trial has: those that run beside it, the old way, should not decide it.
+const TRIAL: u32 = 8;
+/// The other way must be faster by this to be taken: less is chance.
+const CLEARLY: f64 = 0.9;
+/// A trial of a way that is so much slower ends at once.
+const HOPELESS: f64 = 2.0;
+/// What a new measurement counts for beside the earlier ones.
+const WEIGHT: f64 = 0.25;
+
+/// How the commands of a request are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    Parallel,
+    Sequential,
+}
+
+impl Run {
+    fn other(self) -> Self {
+        match self {
+            Self::Parallel => Self::Sequential,
+            Self::Sequential => Self::Parallel,
+        }
+    }
+}
+
+/// Finds out which way is faster.
+#[derive(Debug)]
+pub(super) struct Pace {
+    run: Run,
+    /// How long a command takes so, in seconds.
+    takes: Option<f64>,
+    trial: Option<Trial>,
+    /// How many requests until the next trial, and how many it was from the last one.
+    left: u32,
+    pause: u32,
+}
+
+/// The other way is tried.
+#[derive(Debug, Default)]
+struct Trial {
+    begun: u32,
+    ended: u32,
+    /// How long a command took, added up.
+    took: f64,
+}
+
+impl Pace {
+    pub(super) fn new() -> Self {
+        Self { run: Run::Parallel, takes: None, trial: None, left: FIRST_PAUSE, pause: FIRST_PAUSE }
+    }
+
+    /// How to run the next request, of so many commands.
+    pub(super) fn next(&mut self, commands: usize) -> Run {
+        if commands < FEW {
+            return self.run;
+        }
+        if let Some(trial) = &mut self.trial
+            && trial.begun < TRIAL
+        {
+            trial.begun += 1;
+            return self.run.other();
+        }
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            if self.trial.is_some() {
+                // Some of its requests have no answer.
+                self.goes_on();
+            } else {
+                (self.trial, self.left) = (Some(Trial::default()), FIRST_PAUSE);
+            }
+        }
+        self.run
+    }
+
+    /// Takes note of how long a request took.
+    pub(super) fn note(&mut self, run: Run, commands: usize, took: Duration) {
+        if commands < FEW {
+            return;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a request has thousands of commands at most")]
+        let took = took.as_secs_f64() / commands as f64;
+        match &mut self.trial {
+            None if run == self.run => {
+                self.takes = Some(self.takes.map_or(took, |before| before + (took - before) * WEIGHT));
+            }
+            Some(trial) if run != self.run => {
+                trial.ended += 1;
+                trial.took += took;
+                let (ended, took) = (trial.ended, trial.took / f64::from(trial.ended));
+                let takes = self.takes.unwrap_or_default();
+                if took > takes * HOPELESS || (ended == TRIAL && took >= takes * CLEARLY) {
+                    self.goes_on();
+                } else if ended == TRIAL {
+                    *self = Self { run, takes: Some(took), ..Self::new() };
+                }
+            }
+            // Beside a trial, or of one that is over.
+            _ => {}
+        }
+    }
+
+    /// Ends a trial that brought nothing.
+    fn goes_on(&mut self) {
+        self.trial = None;
+        self.pause = (self.pause * 4).min(LAST_PAUSE);
+        self.left = self.pause;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends so many requests of 100 commands to a server that takes so long for a command in either way. How many were parallel.
+    fn send(pace: &mut Pace, requests: usize, parallel: u64, sequential: u64) -> usize {
+        let mut number = 0;
+        for _ in 0..requests {
+            let run = pace.next(100);
+            number += usize::from(run == Run::Parallel);
+            let micros = if run == Run::Parallel { parallel } else { sequential };
+            pace.note(run, 100, Duration::from_micros(micros * 100));
+        }
+        number
+    }
+
+    #[test]
+    fn the_faster_way_is_found_and_the_other_is_tried_less_and_less() {
+        let mut pace = Pace::new();
+        assert_eq!(send(&mut pace, 10_000, 15, 80), 10_000 - 12, "with Redis");
+        let mut pace = Pace::new();
+        let parallel = send(&mut pace, 10_000, 8, 5);
+        assert_eq!(pace.run, Run::Sequential, "in memory");
+        assert!(parallel < 120, "{parallel}");
+    }
+
+    #[test]
+    fn it_changes_when_the_server_does() {
+        let mut pace = Pace::new();
+        send(&mut pace, 100, 8, 5);
+        assert_eq!(pace.run, Run::Sequential);
+        send(&mut pace, 5000, 15, 80);
+        assert_eq!(pace.run, Run::Parallel);
+        send(&mut pace, 20_000, 8, 5);
+        assert_eq!(pace.run, Run::Sequential);
+    }
+
+    #[test]
+    fn a_trial_without_answers_ends() {
+        let mut pace = Pace::new();
+        for _ in 0..100 {
+            if pace.next(100) == Run::Parallel {
+                pace.note(Run::Parallel, 100, Duration::from_millis(1));
+            }
+        }
+        assert!(pace.trial.is_none());
+        assert_eq!((pace.run, pace.pause), (Run::Parallel, FIRST_PAUSE * 4));
+    }
+
+    #[test]
+    fn what_is_as_fast_or_too_short_to_tell_changes_nothing() {
+        let mut pace = Pace::new();
+        send(&mut pace, 1000, 10, 10);
+        assert_eq!(pace.run, Run::Parallel);
+        for _ in 0..1000 {
+            assert_eq!(pace.next(FEW - 1), Run::Parallel);
+            pace.note(Run::Sequential, FEW - 1, Duration::ZERO);
+        }
+    }
+}
