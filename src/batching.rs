@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 use self::engine::{Accepted, Engine, Settled};
 use crate::attempts::Attempts;
@@ -160,10 +159,10 @@ impl Batcher {
         let Ok(engine) = self.engines.get(|_| true, || Ok::<_, Infallible>(make()));
         let deadline = attempts.deadline();
         let carried = match engine.accept(request, key, deadline, true) {
-            Ok(accepted) => Awaited::new(accepted).answer(deadline).await,
+            Ok(accepted) => read(Awaited::new(accepted).answer().await, R::METHOD, Request::answers(request)),
             Err(error) => Err(error),
         };
-        attempts.carried(carried.and_then(|settled| read(settled, R::METHOD, Request::answers(request))))
+        attempts.carried(carried)
     }
 }
 
@@ -178,25 +177,14 @@ impl Awaited {
         Self { accepted, done: false }
     }
 
-    /// What becomes of it until then.
-    pub(crate) async fn answer(mut self, deadline: Option<Instant>) -> Result<Settled, Error> {
+    /// What becomes of it.
+    pub(crate) async fn answer(mut self) -> Settled {
         if let Some(errand) = &self.accepted.errand {
             poll_fn(|cx| errand.poll(cx)).await;
         }
-        // An errand keeps the time itself.
-        let deadline = deadline.filter(|_| self.accepted.errand.is_none());
-        let began = Instant::now();
-        let settled = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, &mut self.accepted.settled).await.ok(),
-            None => Some((&mut self.accepted.settled).await),
-        };
+        let settled = (&mut self.accepted.settled).await;
         self.done = true;
-        if let Some(settled) = settled {
-            return Ok(settled.unwrap_or_else(|_| Err(forgotten())));
-        }
-        let waited = deadline.map(|deadline| deadline.saturating_duration_since(began)).unwrap_or_default();
-        let late = Error::new(ErrorKind::Timeout, format!("no answer within {waited:?}"));
-        Err(if self.accepted.withdraw() { late.with_outcome(Outcome::NotSent) } else { late })
+        settled.unwrap_or_else(|_| Err(forgotten()))
     }
 }
 

@@ -178,8 +178,7 @@ impl Publisher {
         let sent = async {
             self.room.take(len, deadline).await?;
             let accepted = self.engine.accept(request, key, deadline, true)?;
-            let settled = Awaited::new(accepted).answer(deadline).await?;
-            batching::read(settled, R::Request::METHOD, Request::answers(request))
+            batching::read(Awaited::new(accepted).answer().await, R::Request::METHOD, Request::answers(request))
         };
         sent.await.map_err(|error| self.told(error, R::Request::METHOD, key.as_ref()))
     }

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::parcel::{Member, Parcel};
@@ -34,8 +35,20 @@ pub(crate) struct Engine {
     state: Mutex<State>,
     /// Told when nothing more is to be waited for: the open parcel is full, or nothing more is accepted.
     full: Notify,
+    /// Told when a deadline is earlier than those before it.
+    earlier: Arc<Notify>,
+    /// The task that keeps the time of the commands in the background.
+    clock: OnceLock<AbortHandle>,
     /// Given when what is under way is to be cut off.
     cut: Cut,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(clock) = self.clock.get() {
+            clock.abort();
+        }
+    }
 }
 
 struct State {
@@ -45,6 +58,8 @@ struct State {
     closed: bool,
     /// What callers carry themselves. Some may be done.
     errands: Vec<Arc<Errand>>,
+    /// No command in the background has an earlier deadline.
+    earliest: Option<Instant>,
     /// Those who wait until what there was is over.
     watchers: Vec<Watcher>,
     /// How many there were.
@@ -170,6 +185,7 @@ impl Engine {
             slots: in_flight,
             closed: false,
             errands: Vec::new(),
+            earliest: None,
             watchers: Vec::new(),
             watched: 0,
         };
@@ -182,6 +198,8 @@ impl Engine {
             hashes: Hashes::new(order),
             state: Mutex::new(state),
             full: Notify::new(),
+            earlier: Arc::default(),
+            clock: OnceLock::new(),
             cut: Cut::default(),
         })
     }
@@ -246,7 +264,18 @@ impl Engine {
             return Ok(accepted(ticket, Some(errand)));
         }
         let errands = std::mem::take(&mut state.errands);
+        let is_earlier = deadline.is_some_and(|deadline| state.earliest.is_none_or(|earliest| deadline < earliest));
+        if is_earlier {
+            state.earliest = deadline;
+        }
         drop(state);
+        if is_earlier {
+            self.clock.get_or_init(|| {
+                let clock = keep_time(Arc::downgrade(self), Arc::clone(&self.earlier));
+                self.runtime.spawn(clock).abort_handle()
+            });
+            self.earlier.notify_one();
+        }
         for errand in errands {
             errand.hand_over();
         }
@@ -312,11 +341,20 @@ impl Engine {
     }
 
     fn withdraw(&self, ticket: Ticket) -> bool {
+        self.give_up(ticket, None)
+    }
+
+    /// Ends a command that has not left. Whether it had not.
+    fn give_up(&self, ticket: Ticket, error: Option<Error>) -> bool {
         let mut state = self.state();
         let Some(waiting) = state.queue.withdraw(ticket) else { return false };
         let over = state.over(ticket, Outcome::NotSent);
         drop(state);
         self.release([waiting.bytes]);
+        if let (Some(reply), Some(error)) = (waiting.reply, error) {
+            // Nobody may wait for it.
+            let _ = reply.send(Err(error));
+        }
         over.into_iter().for_each(Watcher::tell);
         true
     }
@@ -344,6 +382,36 @@ impl Engine {
     /// Says where an error happened, in the places that are still open.
     fn at(&self, error: Error, member: &Member) -> Error {
         self.client.at(error, member.method.name())
+    }
+
+    /// Ends for their callers the commands whose time is over: those under way go on. The next deadline.
+    fn end_late(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let late = |outcome, what: &'static str| Error::new(ErrorKind::Timeout, what).with_outcome(outcome);
+        let (mut waiting, mut under_way) = (Vec::new(), Vec::new());
+        let mut state = self.state();
+        let mut earliest = None;
+        for (ticket, waits, deadline, value) in state.queue.live() {
+            match deadline {
+                Some(deadline) if deadline <= now && waits => waiting.push(ticket),
+                Some(deadline) if deadline <= now => under_way.extend(value.reply.take()),
+                Some(deadline) => {
+                    earliest = Some(earliest.map_or(deadline, |earliest: Instant| earliest.min(deadline)));
+                }
+                None => {}
+            }
+        }
+        state.earliest = earliest;
+        drop(state);
+        for ticket in waiting {
+            self.give_up(ticket, Some(late(Outcome::NotSent, "its time was over before it was sent")));
+        }
+        for reply in under_way {
+            // Nobody may wait for it.
+            let _ = reply.send(Err(late(Outcome::Unknown, "no answer came in time")));
+        }
+        // Not more often than a timer can be told apart.
+        earliest.map(|earliest| earliest.max(now + Duration::from_millis(1)))
     }
 
     fn release(&self, lens: impl IntoIterator<Item = usize>) {
@@ -480,6 +548,19 @@ impl Drop for Slot {
             self.engine.send(Self::new(&self.engine));
         } else if !self.runs {
             self.engine.abandon();
+        }
+    }
+}
+
+/// Keeps the time of all commands in the background: a timer for each of them would cost an eighth of all that they cost.
+async fn keep_time(engine: Weak<Engine>, earlier: Arc<Notify>) {
+    loop {
+        let Some(next) = engine.upgrade().map(|engine| engine.end_late()) else { return };
+        match next {
+            Some(next) => {
+                unless(tokio::time::sleep_until(next), earlier.notified()).await;
+            }
+            None => earlier.notified().await,
         }
     }
 }

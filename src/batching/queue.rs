@@ -358,6 +358,15 @@ impl<T: Default> Queue<T> {
         }
     }
 
+    /// The commands that are neither over nor withdrawn: whether each is still to leave, its deadline, and what is kept for it.
+    pub(super) fn live(&mut self) -> impl Iterator<Item = (Ticket, bool, Option<Instant>, &mut T)> {
+        let live = self.commands.iter_mut().filter(|(_, queued)| !matches!(queued.state, State::Gone));
+        live.map(|(place, Queued { number, command, state, .. })| {
+            let ticket = Ticket { place, number: *number };
+            (ticket, !matches!(state, State::Taken), command.deadline, &mut command.value)
+        })
+    }
+
     /// Gives up a command that has not left. What was kept for it, or nothing, if it has left.
     pub(super) fn withdraw(&mut self, ticket: Ticket) -> Option<T> {
         let queued = self.get(ticket)?;
