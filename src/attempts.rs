@@ -137,6 +137,11 @@ impl<'a> Attempts<'a> {
         self.from
     }
 
+    /// The number of the endpoint that the latest attempt went to.
+    pub(crate) fn place(&self) -> usize {
+        self.avoided
+    }
+
     /// Whether an attempt that failed may have been carried out.
     pub(crate) fn may_have_run(&self) -> bool {
         self.may_have_run

@@ -17,9 +17,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use self::engine::{Accepted, Engine, Settled};
+use self::engine::{Accepted, Engine};
 use crate::attempts::Attempts;
-use crate::batch;
 use crate::client::Client;
 use crate::idempotency::Key;
 use crate::transport::per_runtime::PerRuntime;
@@ -159,7 +158,7 @@ impl Batcher {
         let Ok(engine) = self.engines.get(|_| true, || Ok::<_, Infallible>(make()));
         let deadline = attempts.deadline();
         let carried = match engine.accept(request, key, deadline, true) {
-            Ok(accepted) => read(Awaited::new(accepted).answer().await, R::METHOD, Request::answers(request)),
+            Ok(accepted) => Awaited::new(accepted).answer(R::METHOD, Request::answers(request)).await,
             Err(error) => Err(error),
         };
         attempts.carried(carried)
@@ -178,13 +177,13 @@ impl Awaited {
     }
 
     /// What becomes of it.
-    pub(crate) async fn answer(mut self) -> Settled {
+    pub(crate) async fn answer<T: Message>(mut self, method: Method, answers: usize) -> Result<T, Error> {
         if let Some(errand) = &self.accepted.errand {
             poll_fn(|cx| errand.poll(cx)).await;
         }
         let settled = (&mut self.accepted.settled).await;
         self.done = true;
-        settled.unwrap_or_else(|_| Err(forgotten()))
+        self.accepted.read(settled.unwrap_or_else(|_| Err(forgotten())), method, answers)
     }
 }
 
@@ -211,20 +210,4 @@ pub(crate) fn with_key(error: Error, key: Option<&Key>) -> Error {
 /// What cannot be: each command ends with an answer or an error.
 pub(crate) fn forgotten() -> Error {
     Error::new(ErrorKind::Closed, "the call was forgotten").with_outcome(Outcome::Unknown)
-}
-
-/// Reads what a command ended with.
-pub(crate) fn read<T: Message>(settled: Settled, method: Method, answers: usize) -> Result<T, Error> {
-    let answered = settled?;
-    let in_doubt = answered.in_doubt;
-    let reply = answered.result.read_result::<T>();
-    match reply.and_then(|reply| batch::check_answers(answers, &reply).map(|()| reply)) {
-        Ok(mut reply) => {
-            if in_doubt {
-                reply.doubt();
-            }
-            Ok(reply)
-        }
-        Err(error) => Err(error.at(method.name().into(), answered.transport, answered.endpoint)),
-    }
 }

@@ -178,7 +178,7 @@ impl Publisher {
         let sent = async {
             self.room.take(len, deadline).await?;
             let accepted = self.engine.accept(request, key, deadline, true)?;
-            batching::read(Awaited::new(accepted).answer().await, R::Request::METHOD, Request::answers(request))
+            Awaited::new(accepted).answer(R::Request::METHOD, Request::answers(request)).await
         };
         sent.await.map_err(|error| self.told(error, R::Request::METHOD, key.as_ref()))
     }
@@ -290,7 +290,8 @@ impl<T: Message> Future for Ticket<T> {
         let settled = ready!(Pin::new(&mut self.accepted.settled).poll(cx));
         let settled = settled.unwrap_or_else(|_| Err(batching::forgotten()));
         Poll::Ready(
-            batching::read(settled, self.method, self.answers)
+            self.accepted
+                .read(settled, self.method, self.answers)
                 .map_err(|error| batching::with_key(self.accepted.at(error, self.method), self.key.as_ref())),
         )
     }

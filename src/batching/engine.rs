@@ -17,11 +17,12 @@ use super::queue::{Command, Hashes, Limits, Queue, Ticket};
 use super::room::Room;
 use super::{Batching, Order};
 use crate::attempts::{Attempts, unless};
+use crate::batch;
 use crate::client::Client;
 use crate::close::{Cut, GRACE};
 use crate::idempotency::Key;
 use crate::transport::ReplyBody;
-use crate::{Ended, Error, ErrorKind, Method, Outcome, Request};
+use crate::{Ended, Error, ErrorKind, Message, Method, Outcome, Request};
 
 /// Sends commands, of one client in one runtime.
 pub(crate) struct Engine {
@@ -91,8 +92,8 @@ pub(crate) type Settled = Result<Answered, Error>;
 /// A result, as the server wrote it, and where it came from.
 pub(crate) struct Answered {
     pub(crate) result: ReplyBody,
-    pub(crate) transport: &'static str,
-    pub(crate) endpoint: Option<Arc<str>>,
+    /// The number of the endpoint.
+    pub(crate) place: usize,
     /// Whether an attempt before the one that was answered may have been carried out.
     pub(crate) in_doubt: bool,
 }
@@ -114,6 +115,24 @@ impl Accepted {
     /// Says where an error happened, in the places that are still open.
     pub(crate) fn at(&self, error: Error, method: Method) -> Error {
         self.engine.client.at(error, method.name())
+    }
+
+    /// Reads what the command ended with.
+    pub(crate) fn read<T: Message>(&self, settled: Settled, method: Method, answers: usize) -> Result<T, Error> {
+        let Answered { result, place, in_doubt } = settled?;
+        let reply = result.read_result::<T>();
+        match reply.and_then(|reply| batch::check_answers(answers, &reply).map(|()| reply)) {
+            Ok(mut reply) => {
+                if in_doubt {
+                    reply.doubt();
+                }
+                Ok(reply)
+            }
+            Err(error) => {
+                let from = self.engine.client.shared.carrier.at(place);
+                Err(error.at(method.name().into(), from.name(), from.endpoint()))
+            }
+        }
     }
 }
 
@@ -669,7 +688,8 @@ impl Carried {
     fn settle(&mut self, answers: Vec<Result<ReplyBody, Error>>, attempts: &Attempts<'_>) -> Option<Error> {
         let (from, in_doubt, number) = (attempts.from(), attempts.may_have_run(), attempts.failed() + 1);
         let (transport, endpoint) = (from.name(), from.endpoint());
-        let answered = |result| Answered { result, transport, endpoint: endpoint.clone(), in_doubt };
+        let place = attempts.place();
+        let answered = |result| Answered { result, place, in_doubt };
         let error_of = |member: &Member, error: Error| {
             let error = if in_doubt && !error.may_have_run() { error.in_doubt() } else { error };
             error.at(member.method.name().into(), transport, endpoint.clone()).after_attempts(number)

@@ -412,8 +412,9 @@ impl<T: Default> Queue<T> {
 
     /// Forgets a command that is gone and waits for nothing: those that waited for it wait for one less.
     fn forget(&mut self, place: usize) {
-        let mut over = vec![place];
-        while let Some(place) = over.pop() {
+        // Mostly there is but one, and nothing to allocate.
+        let (mut next, mut over) = (Some(place), Vec::new());
+        while let Some(place) = next.take().or_else(|| over.pop()) {
             let Queued { command, successors, .. } = self.commands.remove(place);
             for channel in command.channels.iter() {
                 if self.latest.get(&channel) == Some(&place) {
