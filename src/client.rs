@@ -363,9 +363,9 @@ impl Client {
                 }
             }
         }
-        let replies = replies.unless_all_failed()?;
-        attempts.end(replies.outcome());
-        Ok(replies)
+        let replies = replies.unless_all_failed();
+        attempts.end(replies.as_ref().map_or_else(Error::outcome, BatchReplies::outcome));
+        replies
     }
 
     /// Calls a method by its name, with JSON in and JSON out.

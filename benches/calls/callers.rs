@@ -1,6 +1,4 @@
 //! How many messages a second do 1 to 2,048 callers publish, each of which waits for its result before the next?
-//!
-//! With 3,000 and more the stand-in ends a gRPC connection that is in use; a real server takes 4,096.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -60,6 +60,8 @@ pub(super) async fn serve(node: Arc<Node>, io: Io, line: Line) {
         // Neither streams nor headers have a limit that a caller would meet; and callers may give up as they like.
         .max_concurrent_streams(None)
         .max_header_list_size(16 << 20)
+        // Half of it bounds how much of short requests may wait to be read, by h2's count.
+        .initial_connection_window_size(64 << 20)
         .max_pending_accept_reset_streams(1 << 20)
         .max_local_error_reset_streams(None)
         .serve_connection(TokioIo::new(io), service);

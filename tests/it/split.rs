@@ -470,3 +470,19 @@ async fn a_batch_that_fits_exactly_is_one_request() {
     two(2 * size - 1).await.unwrap();
     assert_eq!(server.calls().len(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_which_a_part_may_have_run_is_counted_as_such_when_all_parts_failed() {
+    let lost = Err(Error::new(ErrorKind::Lost, "the first half").with_outcome(Outcome::Unknown));
+    let unsent = || Err(Error::new(ErrorKind::Unavailable, "the second half").with_outcome(Outcome::NotSent));
+    // The second half is tried three times, and the client closed meanwhile.
+    let (client, _) = Scripted::client([too_large(), lost, unsent(), unsent(), unsent()]);
+    let client = client.with_retry(at_once());
+    let mut batch = Batch::new().parallel(true);
+    batch.push(PublishRequest::new("one", json!({})));
+    batch.push(PublishRequest::new("two", json!({})));
+    let (sent, closed) = tokio::join!(client.batch(&batch), client.close(Duration::from_secs(60)));
+    let error = sent.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Lost, Outcome::Unknown));
+    assert_eq!((closed.unknown, closed.not_sent), (1, 0));
+}

@@ -11,7 +11,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::faults::h2script::{self, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, NO_ERROR, Reply, Request};
+use crate::faults::h2script::{
+    self, DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, NO_ERROR, Reply,
+    Request, frame_bytes,
+};
 use crate::faults::{soon, within};
 
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -168,4 +171,36 @@ async fn another_connection_is_made_when_the_first_is_busy() {
     let busy = server.tally.arrived().iter().filter(|operation| operation.connection == 0).count();
     assert!((16..20).contains(&busy), "{busy}");
     assert_eq!(server.dials(), 2);
+}
+
+#[tokio::test]
+async fn answers_to_thousands_of_calls_may_come_at_once() {
+    const CALLS: usize = 16_000;
+    /// `:status: 200`, and the two headers that the first answer puts into the table of HPACK.
+    const HEAD: &[u8] = &[0x88, 0xbf];
+    const STATUS: &[u8] = &[0xbe];
+    let server = h2script::start(|mut connection| async move {
+        let requests = connection.requests(CALLS).await?;
+        let first_head = [b"\x88\x40\x0ccontent-type", &b"\x10application/grpc"[..]].concat();
+        let mut answers = Vec::new();
+        for (number, request) in requests.iter().enumerate() {
+            let (head, status) =
+                if number == 0 { (&first_head[..], &b"\x40\x0bgrpc-status\x010"[..]) } else { (HEAD, STATUS) };
+            answers.extend(frame_bytes(HEADERS, END_HEADERS, request.stream, head));
+            answers.extend(frame_bytes(DATA, 0, request.stream, &[0, 0, 0, 0, 2, 0x12, 0]));
+            answers.extend(frame_bytes(HEADERS, END_HEADERS | END_STREAM, request.stream, status));
+        }
+        connection.raw(&answers).await?;
+        connection.ignore().await
+    });
+    let config = Config::grpc(server.url()).retry(Retry::off()).connections(1).timeout(Duration::from_secs(60));
+    let client = Client::new(config).unwrap();
+    let mut calls = JoinSet::new();
+    for number in 0..CALLS {
+        let client = client.clone();
+        calls.spawn(async move { client.publish(PublishRequest::new("news", json!(number))).await });
+    }
+    let errors: Vec<_> = within(AT_ONCE * 6, calls.join_all()).await.into_iter().filter_map(Result::err).collect();
+    assert!(errors.is_empty(), "{} calls, {:?}", errors.len(), errors[0]);
+    assert_eq!(server.dials(), 1);
 }

@@ -29,6 +29,11 @@ const CONNECTION_WINDOW: u32 = 5 << 20;
 /// what a peer can have this side keep; h2's default is 16 MiB.
 const MAX_HEADERS: u32 = 16 << 10;
 
+/// What answers may take that have arrived and whose callers have not read them yet, as h2 counts it: 256 bytes for each that is
+/// short. Beyond that it gives the connection up, with all calls on it. Its default, half the window, is what 10,000 calls
+/// take whose answers come together.
+const UNREAD_ANSWERS: usize = 64 << 20;
+
 /// Greets the server as a client. What is returned is the way to the connection, and the connection, which is to be
 /// [driven](drive).
 pub(super) async fn greet<I>(io: I) -> Result<(SendRequest<Bytes>, Connection<I, Bytes>), h2::Error>
@@ -41,6 +46,7 @@ where
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADERS)
+        .data_frame_budget(UNREAD_ANSWERS)
         .max_local_error_reset_streams(Some(MAX_DROPPED_CALLS as usize))
         .handshake(io)
         .await
