@@ -11,7 +11,7 @@ pub(crate) mod room;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -128,7 +128,8 @@ pub enum Order {
 /// Lets the plain calls of a client share requests.
 pub(crate) struct Batcher {
     batching: Batching,
-    engines: PerRuntime<Arc<Engine>>,
+    /// Each is there for as long as it has something to do: longer, it would keep open what an ended runtime has of files.
+    engines: PerRuntime<Weak<Engine>>,
 }
 
 impl fmt::Debug for Batcher {
@@ -147,6 +148,23 @@ impl Batcher {
         Self::new(self.batching)
     }
 
+    /// The engine of this runtime.
+    fn engine(&self, client: &Client) -> Arc<Engine> {
+        loop {
+            let mut new = None;
+            let make = || {
+                let runtime = Handle::current();
+                let engine = Engine::new(client.without_batching(), &self.batching, Order::None, None, runtime);
+                Ok::<_, Infallible>(Arc::downgrade(new.insert(engine)))
+            };
+            let Ok(engine) = self.engines.get(|engine| engine.strong_count() > 0, make);
+            // It may have gone just now.
+            if let Some(engine) = engine.upgrade() {
+                return engine;
+            }
+        }
+    }
+
     /// Makes a call, in its own request if there is a slot, and with others if not.
     pub(crate) async fn call<R: Request>(
         &self,
@@ -155,8 +173,7 @@ impl Batcher {
         key: Option<Key>,
         attempts: &mut Attempts<'_>,
     ) -> Result<R::Reply, Error> {
-        let make = || Engine::new(client.without_batching(), &self.batching, Order::None, None, Handle::current());
-        let Ok(engine) = self.engines.get(|_| true, || Ok::<_, Infallible>(make()));
+        let engine = self.engine(client);
         let deadline = attempts.deadline();
         let carried = match engine.accept(request, key, deadline, true) {
             Ok(accepted) => Awaited::new(accepted).answer(deadline).await,
