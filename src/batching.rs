@@ -105,8 +105,8 @@ impl Default for Batching {
 /// What is ordered, of what a [`Publisher`](crate::Publisher) sends.
 ///
 /// Ordered commands are carried out by the server one after the other, in the order in which they were given to the publisher:
-/// a command is sent only when the server has answered all those before it in its channel, or behind them in the same request.
-/// A repeat keeps its turn.
+/// a command is sent only when all those before it in its channel are over, or behind them in the same request. A repeat keeps
+/// its turn. One that ended without an answer is over, too: a server that is only slow may carry it out after the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Order {

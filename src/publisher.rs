@@ -50,7 +50,8 @@ use crate::{AsRequest, Ended, Error, ErrorKind, Message, Method, Request};
 /// has accepted.
 ///
 /// It belongs to the runtime in which it was made, and sends there. When that ends, everything that is not over ends with
-/// [`ErrorKind::Closed`], here and in the runtimes of those who wait.
+/// [`ErrorKind::Closed`], here and in the runtimes of those who wait. What waits for a time (`publish`, `enqueue`, `close`) is
+/// to be awaited in a tokio runtime, of which any will do.
 #[derive(Clone)]
 pub struct Publisher {
     engine: Arc<Engine>,
