@@ -109,6 +109,7 @@ impl<'a> Attempts<'a> {
 
     /// The call was carried by a request of another kind.
     pub(crate) fn carried<T>(&mut self, carried: Result<T, Error>) -> Result<T, Error> {
+        self.begun = true;
         match carried {
             Ok(reply) => {
                 self.end(Outcome::Done);

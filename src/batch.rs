@@ -351,19 +351,15 @@ impl Part<'_> {
     /// Appends the commands as the list in JSON holds them.
     fn write_json(&self, json: &mut Vec<u8>) -> Result<(), Error> {
         let encoded = self.batch.encoded();
-        for (index, command) in self.commands().iter().enumerate() {
-            json.extend_from_slice(if index == 0 { br#"{""# } else { br#",{""# });
-            json.extend_from_slice(command.method().as_bytes());
-            json.extend_from_slice(br#"":"#);
-            match &command.kind {
-                Kind::Encoded { method, len, .. } => method
-                    .request_to_json(encoded.slice(command.end - len..command.end), json)
-                    .map_err(|error| crate::transport::not_json(error).in_method(method.name()))?,
-                Kind::Json { params, .. } => json.extend_from_slice(params.get().as_bytes()),
+        write_json(json, self.commands(), Command::method, |command, json| match &command.kind {
+            Kind::Encoded { method, len, .. } => {
+                method.request_to_json(encoded.slice(command.end - len..command.end), json)
             }
-            json.push(b'}');
-        }
-        Ok(())
+            Kind::Json { params, .. } => {
+                json.extend_from_slice(params.get().as_bytes());
+                Ok(())
+            }
+        })
     }
 }
 
@@ -398,12 +394,38 @@ impl Body for Part<'_> {
     fn to_json(&self) -> Result<Bytes, Error> {
         let commands = &self.batch.commands;
         let encoded = commands.begin(self.range.end) - commands.begin(self.range.start);
-        let mut json = Vec::with_capacity(encoded * 2 + 64);
-        json.extend_from_slice(br#"{"commands":["#);
-        self.write_json(&mut json)?;
-        json.extend_from_slice(if self.batch.parallel { br#"],"parallel":true}"# } else { b"]}" });
-        Ok(json.into())
+        to_json(encoded, self.batch.parallel, |json| self.write_json(json))
     }
+}
+
+/// A batch in JSON, whose commands have this length in protobuf.
+pub(crate) fn to_json(
+    encoded: usize,
+    parallel: bool,
+    commands: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
+) -> Result<Bytes, Error> {
+    let mut json = Vec::with_capacity(encoded * 2 + 64);
+    json.extend_from_slice(br#"{"commands":["#);
+    commands(&mut json)?;
+    json.extend_from_slice(if parallel { br#"],"parallel":true}"# } else { b"]}" });
+    Ok(json.into())
+}
+
+/// Appends commands as a batch in JSON lists them.
+pub(crate) fn write_json<'a, T>(
+    json: &mut Vec<u8>,
+    commands: &'a [T],
+    method: impl Fn(&'a T) -> &'a str,
+    request: impl Fn(&'a T, &mut Vec<u8>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for (index, command) in commands.iter().enumerate() {
+        json.extend_from_slice(if index == 0 { br#"{""# } else { br#",{""# });
+        json.extend_from_slice(method(command).as_bytes());
+        json.extend_from_slice(br#"":"#);
+        request(command, json)?;
+        json.push(b'}');
+    }
+    Ok(())
 }
 
 /// The name of a method becomes a part of a path and a key in JSON.

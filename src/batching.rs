@@ -12,10 +12,11 @@ pub(crate) mod room;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use self::engine::{Accepted, Engine};
 use crate::attempts::Attempts;
@@ -104,8 +105,8 @@ impl Default for Batching {
 /// What is ordered, of what a [`Publisher`](crate::Publisher) sends.
 ///
 /// Ordered commands are carried out by the server one after the other, in the order in which they were given to the publisher:
-/// a command is sent only when the server has answered all those before it in its channel, or behind them in the same request.
-/// A repeat keeps its turn.
+/// a command is sent only when all those before it in its channel are over, or behind them in the same request. A repeat keeps
+/// its turn. One that ended without an answer is over, too: a server that is only slow may carry it out after the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Order {
@@ -127,7 +128,15 @@ pub enum Order {
 /// Lets the plain calls of a client share requests.
 pub(crate) struct Batcher {
     batching: Batching,
-    engines: PerRuntime<Arc<Engine>>,
+    engines: PerRuntime<Kept>,
+}
+
+/// An engine, which a task of its runtime keeps: so it ends with the runtime, whose files it would keep open otherwise.
+#[derive(Clone)]
+struct Kept {
+    engine: Weak<Engine>,
+    /// Dropped with the client, which ends the task.
+    _client: Arc<oneshot::Sender<Infallible>>,
 }
 
 impl fmt::Debug for Batcher {
@@ -146,6 +155,32 @@ impl Batcher {
         Self::new(self.batching)
     }
 
+    /// The engine of this runtime.
+    fn engine(&self, client: &Client) -> Arc<Engine> {
+        loop {
+            let mut new = None;
+            let make = || {
+                let runtime = Handle::current();
+                let engine = Engine::new(client.without_batching(), &self.batching, Order::None, None, runtime);
+                let (of_client, gone) = oneshot::channel();
+                let kept = Kept { engine: Arc::downgrade(&engine), _client: Arc::new(of_client) };
+                // For this call, if the runtime is ending.
+                new = Some(Arc::clone(&engine));
+                tokio::spawn(async move {
+                    let _ = gone.await;
+                    drop(engine);
+                });
+                Ok::<_, Infallible>(kept)
+            };
+            let Ok(kept) = self.engines.get(|kept| kept.engine.strong_count() > 0, make);
+            // It may have gone just now.
+            if let Some(engine) = kept.engine.upgrade() {
+                drop(new);
+                return engine;
+            }
+        }
+    }
+
     /// Makes a call, in its own request if there is a slot, and with others if not.
     pub(crate) async fn call<R: Request>(
         &self,
@@ -154,8 +189,7 @@ impl Batcher {
         key: Option<Key>,
         attempts: &mut Attempts<'_>,
     ) -> Result<R::Reply, Error> {
-        let make = || Engine::new(client.without_batching(), &self.batching, Order::None, None, Handle::current());
-        let Ok(engine) = self.engines.get(|_| true, || Ok::<_, Infallible>(make()));
+        let engine = self.engine(client);
         let deadline = attempts.deadline();
         let carried = match engine.accept(request, key, deadline, true) {
             Ok(accepted) => Awaited::new(accepted).answer(R::METHOD, Request::answers(request)).await,

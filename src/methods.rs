@@ -310,11 +310,12 @@ macro_rules! methods {
             }
 
             /// Writes the method's request, given as protobuf, as JSON.
-            pub(crate) fn request_to_json(self, protobuf: Bytes, out: &mut Vec<u8>) -> Result<(), String> {
-                match self {
+            pub(crate) fn request_to_json(self, protobuf: Bytes, out: &mut Vec<u8>) -> Result<(), Error> {
+                let written = match self {
                     $($(Self::$rpc => transcode::<message::$request>(protobuf, out),)+)+
                     Self::Batch => Err("a batch cannot stand in a batch".into()),
-                }
+                };
+                written.map_err(|error| not_json(error).in_method(self.name()))
             }
 
             /// Writes the method's result, given as protobuf, as JSON.
@@ -336,8 +337,10 @@ macro_rules! methods {
 use bytes::Bytes;
 use prost::Message as _;
 
+use crate::Error;
 use crate::message::{self, command_tag};
 use crate::request::{Problem, Request as _};
+use crate::transport::not_json;
 use crate::wire::json;
 
 for_each_method!(methods);

@@ -11,14 +11,12 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-#[cfg(doc)]
-use crate::ErrorKind;
 use crate::batching::engine::{Accepted, Engine, encoded_len};
 use crate::batching::room::Room;
 use crate::batching::{self, Awaited, Batching, Order};
 use crate::client::Client;
 use crate::idempotency::Key;
-use crate::{AsRequest, Ended, Error, Message, Method, Request};
+use crate::{AsRequest, Ended, Error, ErrorKind, Message, Method, Request};
 
 /// Publishes what many tasks have to say in few requests, in order, and holds no more of it than it may.
 ///
@@ -52,7 +50,8 @@ use crate::{AsRequest, Ended, Error, Message, Method, Request};
 /// has accepted.
 ///
 /// It belongs to the runtime in which it was made, and sends there. When that ends, everything that is not over ends with
-/// [`ErrorKind::Closed`], here and in the runtimes of those who wait.
+/// [`ErrorKind::Closed`], here and in the runtimes of those who wait. What waits for a time (`publish`, `enqueue`, `close`) is
+/// to be awaited in a tokio runtime, of which any will do.
 #[derive(Clone)]
 pub struct Publisher {
     engine: Arc<Engine>,
@@ -176,7 +175,7 @@ impl Publisher {
         let (key, len) = self.check(request)?;
         let deadline = self.engine.client().deadline(Instant::now());
         let sent = async {
-            self.room.take(len, deadline).await?;
+            self.room(len, deadline).await?;
             let accepted = self.engine.accept(request, key, deadline, true)?;
             Awaited::new(accepted).answer(R::Request::METHOD, Request::answers(request)).await
         };
@@ -194,7 +193,7 @@ impl Publisher {
         let request = request.as_request();
         let (key, len) = self.check(request)?;
         let deadline = self.engine.client().deadline(Instant::now());
-        let room = self.room.take(len, deadline).await;
+        let room = self.room(len, deadline).await;
         self.accept(request, key, deadline, room)
     }
 
@@ -209,6 +208,17 @@ impl Publisher {
         let (key, len) = self.check(request)?;
         let room = self.room.try_take(len);
         self.accept(request, key, self.engine.client().deadline(Instant::now()), room)
+    }
+
+    /// Takes room, or waits for it.
+    async fn room(&self, len: usize, deadline: Option<Instant>) -> Result<(), Error> {
+        match self.room.try_take(len) {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                let _hurried = self.engine.hurry();
+                self.room.take(len, deadline).await
+            }
+            taken => taken,
+        }
     }
 
     fn accept<R: Request>(

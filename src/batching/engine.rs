@@ -61,6 +61,8 @@ struct State {
     errands: Vec<Arc<Errand>>,
     /// No command in the background has an earlier deadline.
     earliest: Option<Instant>,
+    /// How many wait for room, which is to come from what is under way.
+    hurried: usize,
     /// Those who wait until what there was is over.
     watchers: Vec<Watcher>,
     /// How many there were.
@@ -154,8 +156,9 @@ impl Errand {
 
     /// Goes on with it. Ready when it is done, or a task carries it.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // Not locked while it is polled, which may be what hands it over.
-        let Some(mut carried) = self.carried().0.take() else { return Poll::Ready(()) };
+        // Not locked while it is polled, which may be what hands it over. The caller is forgotten with it, once it is done.
+        let (carried, _caller) = std::mem::take(&mut *self.carried());
+        let Some(mut carried) = carried else { return Poll::Ready(()) };
         if carried.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -205,6 +208,7 @@ impl Engine {
             closed: false,
             errands: Vec::new(),
             earliest: None,
+            hurried: 0,
             watchers: Vec::new(),
             watched: 0,
         };
@@ -267,7 +271,8 @@ impl Engine {
             self.release([len]);
             return Err(Error::new(ErrorKind::Closed, "the publisher was closed before the call"));
         }
-        let is_errand = waits && !state.queue.has_parcel() && self.linger.is_none() && self.is_here();
+        let is_alone = state.hurried == 0 && !state.queue.has_parcel();
+        let is_errand = waits && is_alone && self.linger.is_none() && self.is_here();
         let ticket = state.queue.push(command, len, encode);
         let is_full = self.linger.is_some() && state.queue.is_full();
         let sends = state.slots > 0 && state.queue.has_parcel();
@@ -282,21 +287,17 @@ impl Engine {
             state.errands.push(Arc::clone(&errand));
             return Ok(accepted(ticket, Some(errand)));
         }
-        let errands = std::mem::take(&mut state.errands);
         let is_earlier = deadline.is_some_and(|deadline| state.earliest.is_none_or(|earliest| deadline < earliest));
         if is_earlier {
             state.earliest = deadline;
         }
-        drop(state);
+        hand_over(state);
         if is_earlier {
             self.clock.get_or_init(|| {
                 let clock = keep_time(Arc::downgrade(self), Arc::clone(&self.earlier));
                 self.runtime.spawn(clock).abort_handle()
             });
             self.earlier.notify_one();
-        }
-        for errand in errands {
-            errand.hand_over();
         }
         if sends {
             self.send(Slot::new(self));
@@ -309,6 +310,14 @@ impl Engine {
     /// Whether the caller is in the engine's runtime.
     fn is_here(&self) -> bool {
         Handle::try_current().is_ok_and(|here| here.id() == self.runtime.id())
+    }
+
+    /// Nothing is left to callers to carry from here on, as somebody waits for it.
+    pub(crate) fn hurry(&self) -> Hurried<'_> {
+        let mut state = self.state();
+        state.hurried += 1;
+        hand_over(state);
+        Hurried(self)
     }
 
     /// Sends what has gathered, in a task of its own.
@@ -449,10 +458,18 @@ impl Engine {
         }
     }
 
+    /// Watches what there is now, none of which is left to callers to carry.
+    fn watch(&self, closes: bool) -> Option<(u64, oneshot::Receiver<Ended>)> {
+        let mut state = self.state();
+        state.closed |= closes;
+        let watch = state.watch();
+        hand_over(state);
+        watch
+    }
+
     /// Waits until what there is now is over, and tells how it ended.
     pub(crate) async fn flush(&self) -> Ended {
-        let watch = self.state().watch();
-        match watch {
+        match self.watch(false) {
             // Told as the last one is over.
             Some((_, over)) => over.await.unwrap_or_default(),
             None => Ended::default(),
@@ -461,11 +478,7 @@ impl Engine {
 
     /// Accepts no more, waits until what there is now is over, and cuts off what is left after `timeout`.
     pub(crate) async fn close(&self, timeout: Duration) -> Ended {
-        let watch = {
-            let mut state = self.state();
-            state.closed = true;
-            state.watch()
-        };
+        let watch = self.watch(true);
         if let Some(room) = &self.room {
             room.close();
         }
@@ -484,6 +497,24 @@ impl Engine {
             Ok(ended) => ended.unwrap_or_default(),
             Err(_) => self.state().unwatch(watcher),
         }
+    }
+}
+
+/// Has tasks go on with what callers carry.
+fn hand_over(mut state: MutexGuard<'_, State>) {
+    let errands = std::mem::take(&mut state.errands);
+    drop(state);
+    for errand in errands {
+        errand.hand_over();
+    }
+}
+
+/// Somebody waits for what is under way.
+pub(crate) struct Hurried<'a>(&'a Engine);
+
+impl Drop for Hurried<'_> {
+    fn drop(&mut self) {
+        self.0.state().hurried -= 1;
     }
 }
 
@@ -672,7 +703,6 @@ impl Carried {
                 return None;
             }
             attempts.carry(self.parcel.method(), self.parcel.is_repeatable());
-            engine.send_others();
             if let Err(error) = attempts.again(error).await {
                 self.fail(error);
                 return None;
@@ -712,6 +742,7 @@ impl Carried {
             }
         }
         self.engine.settle(settled.into_iter());
+        self.engine.send_others();
         let mut index = 0..;
         self.parcel.retain(|_| index.next().is_some_and(|index| again.contains(&index)));
         // One of unknown outcome makes it that of the whole.
@@ -782,6 +813,7 @@ impl Carried {
             return;
         }
         self.engine.settle(failed.iter().map(|member| (member.ticket, Err(self.engine.at(error(), member)))));
+        self.engine.send_others();
         let mut index = 0..;
         self.parcel.retain(|member| index.next().is_some_and(|index| !which(index, member)));
     }

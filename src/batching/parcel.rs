@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::queue::{Command, Ticket};
-use crate::transport::{Body, Form, Reply, ReplyBody, not_json};
-use crate::{Error, Method, wire};
+use crate::transport::{Body, Form, Reply, ReplyBody};
+use crate::{Error, Method, batch, wire};
 
 /// A command in a parcel.
 #[derive(Clone, Copy, Debug)]
@@ -217,23 +217,15 @@ impl Body for Parcel {
     fn to_json(&self) -> Result<Bytes, Error> {
         let request = |member: &Member, json: &mut Vec<u8>| {
             let request = self.encoded.slice(member.end - member.len..member.end);
-            let written = member.method.request_to_json(request, json);
-            written.map_err(|error| not_json(error).in_method(member.method.name()))
+            member.method.request_to_json(request, json)
         };
-        let mut json = Vec::with_capacity(self.encoded.len() * 2 + 64);
         if let [member] = &self.members[..] {
+            let mut json = Vec::with_capacity(member.len * 2 + 64);
             request(member, &mut json)?;
             return Ok(json.into());
         }
-        json.extend_from_slice(br#"{"commands":["#);
-        for (index, member) in self.members.iter().enumerate() {
-            json.extend_from_slice(if index == 0 { br#"{""# } else { br#",{""# });
-            json.extend_from_slice(member.method.name().as_bytes());
-            json.extend_from_slice(br#"":"#);
-            request(member, &mut json)?;
-            json.push(b'}');
-        }
-        json.extend_from_slice(if self.parallel { br#"],"parallel":true}"# } else { b"]}" });
-        Ok(json.into())
+        batch::to_json(self.encoded.len(), self.parallel, |json| {
+            batch::write_json(json, &self.members, |member| member.method.name(), request)
+        })
     }
 }

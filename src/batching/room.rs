@@ -21,7 +21,7 @@ pub(crate) struct Room {
 impl Room {
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
         // As good as any number.
-        let max_messages = max_messages.min(Semaphore::MAX_PERMITS);
+        let [max_messages, max_bytes] = [max_messages, max_bytes].map(|max| max.min(Semaphore::MAX_PERMITS));
         Self { messages: Semaphore::new(max_messages), bytes: Semaphore::new(max_bytes), max_bytes }
     }
 
@@ -45,10 +45,6 @@ impl Room {
 
     /// Waits for room, until the deadline.
     pub(crate) async fn take(&self, len: usize, deadline: Option<Instant>) -> Result<(), Error> {
-        match self.try_take(len) {
-            Err(error) if error.kind() == ErrorKind::Full => {}
-            taken => return taken,
-        }
         let began = Instant::now();
         let take = async {
             let bytes = self.bytes.acquire_many(self.bytes_of(len)?).await.map_err(|_| closed())?;

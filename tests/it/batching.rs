@@ -307,3 +307,39 @@ async fn each_call_has_its_own_result_over_both_transports() {
         assert_eq!(server.applied("news"), (0..512).filter(|number| matches!(number % 6, 0 | 5)).count() as u64);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_parts_of_a_call_that_waited_for_its_turn_have_all_the_time_of_an_attempt() {
+    let fake = Fake::new(|sent: Sent| async move {
+        let channels = sent.commands[0].1["channels"].as_array().unwrap().len();
+        if channels > 1 {
+            return Err(Error::new(ErrorKind::TooLarge, "too large").with_outcome(Outcome::Refused));
+        }
+        tokio::time::sleep(SECOND).await;
+        Ok(vec![Ok(json!({"responses": [{"result": {}}]}))])
+    });
+    let client = fake.client().with_retry(Retry::new().attempt_timeout(Some(3 * SECOND)));
+    let client = client.with_batching(Batching::new().linger(5 * SECOND)).unwrap();
+    client.broadcast(BroadcastRequest::new(["a", "b"], json!(1))).await.unwrap();
+    assert_eq!(fake.sent().len(), 3);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn runtimes_that_have_ended_leave_no_open_files() {
+    let fake = Fake::new(|sent: Sent| async move { sent.done() });
+    let client = one_by_one(&fake);
+    // Of runtimes: other tests open sockets meanwhile.
+    let is_of_runtime = |link: std::path::PathBuf| link.to_string_lossy().starts_with("anon_inode:");
+    let files = || {
+        let all = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        all.filter(|file| std::fs::read_link(file.path()).is_ok_and(is_of_runtime)).count()
+    };
+    let before = files();
+    for number in 0..200 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(client.publish(message(number))).unwrap();
+    }
+    let after = files();
+    assert!(after < before + 200, "{before} before, {after} after");
+}

@@ -918,16 +918,53 @@ async fn a_publish_that_is_dropped_is_taken_back_unless_it_has_left() {
 #[tokio::test(start_paused = true)]
 async fn a_publish_that_nobody_polls_holds_up_nobody() {
     for order in ORDERS {
-        let fake = Fake::new(|sent: Sent| async move {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            sent.done()
-        });
-        let publisher = Publisher::new(&fake.client(), one_by_one().order(order)).unwrap();
+        let publisher = Publisher::new(&slow().client(), one_by_one().order(order)).unwrap();
         let kept = begin(publisher.publish(message("a", 1)));
         within(60 * SECOND, publisher.publish(message("a", 2))).await.unwrap();
         assert_eq!(counts(publisher.close(SECOND).await), [0; 4]);
         kept.await.unwrap();
     }
+}
+
+/// Answers after a while.
+fn slow() -> Arc<Fake> {
+    Fake::new(|sent: Sent| async move {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        sent.done()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_does_not_wait_for_a_future_that_nobody_polls() {
+    let publisher = Publisher::new(&slow().client(), PublisherConfig::new()).unwrap();
+    let kept = begin(publisher.publish(message("a", 1)));
+    assert_eq!(counts(within(60 * SECOND, publisher.flush()).await), [1, 0, 0, 0]);
+    kept.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_does_not_wait_for_a_future_that_nobody_polls() {
+    let publisher = Publisher::new(&slow().client(), PublisherConfig::new()).unwrap();
+    let kept = begin(publisher.publish(message("a", 1)));
+    assert_eq!(counts(publisher.close(SECOND).await), [1, 0, 0, 0]);
+    kept.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_does_not_wait_for_a_future_that_nobody_polls() {
+    let publisher = Publisher::new(&slow().client(), PublisherConfig::new().max_messages(1)).unwrap();
+    let first = begin(publisher.publish(message("a", 1)));
+    // Two wait for room. Who gets it is not polled any more.
+    let mut second = begin(publisher.publish(message("b", 2)));
+    let third = tokio::spawn({
+        let publisher = publisher.clone();
+        async move { publisher.publish(message("c", 3)).await }
+    });
+    settle().await;
+    first.await.unwrap();
+    assert!(second.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    within(60 * SECOND, third).await.unwrap().unwrap();
+    second.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
