@@ -272,7 +272,7 @@ impl Engine {
             return Err(Error::new(ErrorKind::Closed, "the publisher was closed before the call"));
         }
         let is_alone = state.hurried == 0 && !state.queue.has_parcel();
-        let is_errand = waits && is_alone && self.linger.is_none() && self.is_here();
+        let is_errand = waits && state.slots > 0 && is_alone && self.linger.is_none() && self.is_here();
         let ticket = state.queue.push(command, len, encode);
         let is_full = self.linger.is_some() && state.queue.is_full();
         let sends = state.slots > 0 && state.queue.has_parcel();

@@ -18,10 +18,12 @@ use tokio::time::Instant;
 
 use crate::Method;
 
-/// How many commands may wait for each one in a parallel parcel, before they are sent along in a sequential one.
+/// How many commands may wait for each one in a parallel parcel of no more than so few, before they are sent along in a
+/// sequential one.
 ///
-/// With few channels a parcel of one command each is mostly a round trip, and the memory engine carries out 150,000
-/// commands a second in order. With the Redis engine, at 12,000 a second in order, it evens out at about this many.
+/// A parcel of a few commands is mostly the way to the server and back. With more, even Redis, which carries out 12,000 commands
+/// a second in order, is asked for more of them in parallel.
+const FEW_CHANNELS: usize = 4;
 const HOT: usize = 8;
 
 /// The commands that are not over, with a `T` for each.
@@ -317,7 +319,8 @@ impl<T: Default> Queue<T> {
             Order::Sequential => Run::Sequential,
             Order::PerChannel | Order::None => self.pace.next(alone),
         };
-        if run == Run::Sequential || self.waiting > HOT * alone {
+        let is_hot = alone <= FEW_CHANNELS && self.waiting > HOT * alone;
+        if run == Run::Sequential || is_hot {
             self.follow();
             if self.open.len() > alone {
                 run = Run::Sequential;
