@@ -113,13 +113,13 @@ pub enum Order {
     /// The commands of a channel are, and those of different channels run in parallel on the server.
     ///
     /// A broadcast counts for each of its channels, and every other command for the channel that it names. Commands that name
-    /// no channel (`info`, `disconnect`) are ordered with nothing. Where many commands of few channels wait, they leave in
-    /// sequential requests for a time, as that is faster then.
+    /// no channel (`info`, `disconnect`) are ordered with nothing. Where many commands of few channels wait, and
+    /// where the server is found to be faster so (the memory engine is), the commands of a request run one after the other.
     #[default]
     PerChannel,
     /// The same, with requests whose commands run one after the other on the server.
     ///
-    /// Faster with the memory engine, and much slower with Redis.
+    /// What [`PerChannel`](Self::PerChannel) finds out to be faster with the memory engine. Much slower with Redis.
     Sequential,
     /// Nothing is.
     None,
