@@ -7,11 +7,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::idempotency::Key;
+use crate::idempotency;
 use crate::request::Problem;
 use crate::split;
 use crate::transport::{Body, Form, Reply, ReplyBody};
@@ -203,16 +202,14 @@ impl Batch {
     pub fn push<R: AsRequest>(&mut self, request: R) -> Handle<<R::Request as Request>::Reply> {
         let (method, request) = (R::Request::METHOD, request.as_request());
         self.check_command(Some(method), || request.check());
-        let key = if self.keys && request.takes_key() { Key::new() } else { None };
+        let key = idempotency::key_for(request, self.keys);
         let once = key.is_none() && !request.is_repeatable();
-        let len = request.encoded_len() + key.map_or(0, |_| Key::ENCODED);
+        let len = idempotency::encoded_len(request, key.as_ref());
         // Only `Method::Batch` has no tag, and no request has that method.
         let tag = method.command_tag().unwrap_or_default();
         let commands = Arc::make_mut(&mut self.commands);
-        wire::push_command(tag, len, request, &mut commands.encoded);
-        if let Some(key) = key {
-            key.push(&mut commands.encoded);
-        }
+        wire::open_command(tag, len, &mut commands.encoded);
+        idempotency::write(request, key, &mut commands.encoded);
         let index = commands.add(once, Kind::Encoded { method, len, answers: request.answers() });
         Handle::new(index, Some(method))
     }
@@ -566,13 +563,7 @@ impl BatchReplies {
                     Err(error) => Ok(Err(error)),
                 },
             },
-            |asked, in_doubt, mut reply: T| {
-                check_answers(asked, &reply)?;
-                if in_doubt {
-                    reply.doubt();
-                }
-                Ok(reply)
-            },
+            checked,
         )
     }
 
@@ -664,6 +655,15 @@ impl std::fmt::Debug for BatchReplies {
             .field("requests", &self.parts.len())
             .finish_non_exhaustive()
     }
+}
+
+/// The result, if it answers all that was asked: without what it promises, where an earlier attempt may have been carried out.
+pub(crate) fn checked<T: Message>(asked: usize, in_doubt: bool, mut reply: T) -> Result<T, Error> {
+    check_answers(asked, &reply)?;
+    if in_doubt {
+        reply.doubt();
+    }
+    Ok(reply)
 }
 
 /// Whether the result answers all that the request asked.

@@ -233,14 +233,6 @@ impl Drop for Awaited {
     }
 }
 
-/// Says with which key a command was sent, if the client made it one.
-pub(crate) fn with_key(error: Error, key: Option<&Key>) -> Error {
-    match key {
-        Some(key) => error.with_idempotency_key(key.as_str()),
-        None => error,
-    }
-}
-
 /// What cannot be: each command ends with an answer or an error.
 pub(crate) fn forgotten() -> Error {
     Error::new(ErrorKind::Closed, "the call was forgotten").with_outcome(Outcome::Unknown)

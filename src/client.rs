@@ -18,7 +18,7 @@ use crate::attempts::Attempts;
 use crate::batch::{self, Batch, BatchReplies};
 use crate::batching::{Batcher, Batching};
 use crate::close::{Ended, Gate};
-use crate::idempotency::Key;
+use crate::idempotency::{self, Key};
 use crate::methods::for_each_method;
 use crate::request::{AsRequest, Request};
 use crate::retry::{Budget, Retry};
@@ -295,14 +295,11 @@ impl Client {
     pub async fn call<R: AsRequest>(&self, request: R) -> Result<<R::Request as Request>::Reply, Error> {
         let (method, request) = (R::Request::METHOD, request.as_request());
         self.check(request).map_err(|error| self.at(error, method.name()))?;
-        let key = if self.retry.makes_keys() && request.takes_key() { Key::new() } else { None };
+        let key = idempotency::key_for(request, self.retry.makes_keys());
         let repeatable = key.is_some() || request.is_repeatable();
         let mut attempts = Attempts::new(self, method.name(), Some(method), repeatable)?;
         let sent = send(self, &mut attempts, request, key).await;
-        let mut reply = sent.map_err(|error| match &key {
-            Some(key) => error.with_idempotency_key(key.as_str()),
-            None => error,
-        })?;
+        let mut reply = sent.map_err(|error| error.with_key(key.as_ref()))?;
         // What failed of it is tried again, as the whole would have been.
         while let Some(part) = request.failed_part(&reply, repeatable) {
             if attempts.again(part.error.into()).await.is_err() {

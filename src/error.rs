@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Method;
+use crate::idempotency::Key;
 use crate::transport::Form;
 
 /// Any error that can be a cause.
@@ -348,9 +349,11 @@ impl Error {
         self.and(", and an earlier attempt ended without an answer").with_outcome(Outcome::Unknown)
     }
 
-    /// Says with which key the client sent the call.
-    pub(crate) fn with_idempotency_key(mut self, key: &str) -> Self {
-        self.0.idempotency_key = Some(key.into());
+    /// Says with which key the call was sent, if the client made it one.
+    pub(crate) fn with_key(mut self, key: Option<&Key>) -> Self {
+        if let Some(key) = key {
+            self.0.idempotency_key = Some(key.as_str().into());
+        }
         self
     }
 

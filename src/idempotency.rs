@@ -46,6 +46,24 @@ impl Key {
     }
 }
 
+/// A key for a request that takes one, if it is to have one.
+pub(crate) fn key_for(request: &impl Request, wanted: bool) -> Option<Key> {
+    if wanted && request.takes_key() { Key::new() } else { None }
+}
+
+/// The length of a request with this key, in protobuf.
+pub(crate) fn encoded_len(request: &impl Request, key: Option<&Key>) -> usize {
+    request.encoded_len() + key.map_or(0, |_| Key::ENCODED)
+}
+
+/// Writes a request with this key, in protobuf.
+pub(crate) fn write(request: &impl Request, key: Option<Key>, out: &mut Vec<u8>) {
+    request.write(out);
+    if let Some(key) = key {
+        key.push(out);
+    }
+}
+
 /// A request with a key that it does not hold itself.
 pub(crate) struct Keyed<'a, R> {
     pub(crate) request: &'a R,
@@ -54,9 +72,8 @@ pub(crate) struct Keyed<'a, R> {
 
 impl<R: Request> Body for Keyed<'_, R> {
     fn to_protobuf(&self) -> Result<Bytes, Error> {
-        let mut request = Vec::with_capacity(self.request.encoded_len() + Key::ENCODED);
-        self.request.write(&mut request);
-        self.key.push(&mut request);
+        let mut request = Vec::with_capacity(encoded_len(self.request, Some(&self.key)));
+        write(self.request, Some(self.key), &mut request);
         Ok(request.into())
     }
 

@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::batching::engine::{Accepted, Engine, encoded_len};
+use crate::batching::engine::{Accepted, Engine};
 use crate::batching::room::Room;
 use crate::batching::{self, Awaited, Batching, Order};
 use crate::client::Client;
-use crate::idempotency::Key;
+use crate::idempotency::{self, Key};
 use crate::{AsRequest, Ended, Error, ErrorKind, Message, Method, Request};
 
 /// Publishes what many tasks have to say in few requests, in order, and holds no more of it than it may.
@@ -250,8 +250,8 @@ impl Publisher {
     /// Makes the checks of a request. Its key, if it is given one, and its length with that.
     fn check<R: Request>(&self, request: &R) -> Result<(Option<Key>, usize), Error> {
         let client = self.engine.client();
-        let key = if self.keys && request.takes_key() { Key::new() } else { None };
-        let len = encoded_len(request, key.as_ref());
+        let key = idempotency::key_for(request, self.keys);
+        let len = idempotency::encoded_len(request, key.as_ref());
         let checked = client.check(request).and_then(|()| client.check_len(len));
         checked.map_err(|error| self.told(error, R::METHOD, None))?;
         Ok((key, len))
@@ -259,7 +259,7 @@ impl Publisher {
 
     /// Adds to an error what only this place knows.
     fn told(&self, error: Error, method: Method, key: Option<&Key>) -> Error {
-        batching::with_key(self.engine.client().at(error, method.name()), key)
+        self.engine.client().at(error, method.name()).with_key(key)
     }
 }
 
@@ -302,7 +302,7 @@ impl<T: Message> Future for Ticket<T> {
         Poll::Ready(
             self.accepted
                 .read(settled, self.method, self.answers)
-                .map_err(|error| batching::with_key(self.accepted.at(error, self.method), self.key.as_ref())),
+                .map_err(|error| self.accepted.at(error, self.method).with_key(self.key.as_ref())),
         )
     }
 }

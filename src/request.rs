@@ -282,7 +282,11 @@ mod write {
 
     /// Appends fields in the order of their numbers, those without a value left out.
     macro_rules! write {
-        ($out:ident $($number:literal $field:ident $kind:ident,)*) => { $(write!(@$kind $out $number $field);)* };
+        ($out:ident $type:ident $request:ident $($number:literal $field:ident $kind:ident,)*) => {
+            // Every field, so that a new one is not forgotten.
+            let $type { $($field),* } = $request;
+            $(write!(@$kind $out $number $field);)*
+        };
         (@string $out:ident $number:literal $field:ident) => {
             if !$field.is_empty() {
                 bytes($number, $field.as_bytes(), $out);
@@ -322,37 +326,14 @@ mod write {
     }
 
     pub(super) fn publish(request: &PublishRequest, out: &mut Vec<u8>) {
-        // Every field, so that a new one is not forgotten.
-        let PublishRequest {
-            channel,
-            data,
-            b64data,
-            skip_history,
-            tags,
-            idempotency_key,
-            delta,
-            version,
-            version_epoch,
-        } = request;
-        write! { out
+        write! { out PublishRequest request
             1 channel string, 2 data bytes, 3 b64data string, 4 skip_history bool, 5 tags map, 6 idempotency_key string,
             7 delta bool, 8 version uint64, 9 version_epoch string,
         }
     }
 
     pub(super) fn broadcast(request: &BroadcastRequest, out: &mut Vec<u8>) {
-        let BroadcastRequest {
-            channels,
-            data,
-            b64data,
-            skip_history,
-            tags,
-            idempotency_key,
-            delta,
-            version,
-            version_epoch,
-        } = request;
-        write! { out
+        write! { out BroadcastRequest request
             1 channels strings, 2 data bytes, 3 b64data string, 4 skip_history bool, 5 tags map, 6 idempotency_key string,
             7 delta bool, 8 version uint64, 9 version_epoch string,
         }

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::{ApiError, Request};
+use crate::ApiError;
 
 /// The number of the field `error` in the response of a method, and of `result`.
 const ERROR: u32 = 1;
@@ -102,15 +102,7 @@ pub(crate) fn batch_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<Answer
 /// The field of a batch whose commands may run at the same time. It may stand before the commands.
 pub(crate) const PARALLEL: [u8; 2] = [2 << 3, 1];
 
-/// Appends a command to the protobuf form of a batch: tag, length, body, twice, without a copy of the body.
-///
-/// `len` is the request's `encoded_len`, which costs a walk over it.
-pub(crate) fn push_command(tag: u32, len: usize, request: &impl Request, batch: &mut Vec<u8>) {
-    open_command(tag, len, batch);
-    request.write(batch);
-}
-
-/// The same for a request that is encoded already.
+/// Appends a command, whose request is encoded already, to the protobuf form of a batch.
 pub(crate) fn push_encoded_command(tag: u32, request: &[u8], batch: &mut Vec<u8>) {
     open_command(tag, request.len(), batch);
     batch.extend_from_slice(request);

@@ -14,13 +14,13 @@ use tokio::time::Instant;
 
 use super::parcel::{Member, Parcel};
 use super::queue::{Command, Hashes, Limits, Queue, Ticket};
-use super::room::Room;
+use super::room::{self, Room};
 use super::{Batching, Order};
 use crate::attempts::{Attempts, unless};
 use crate::batch;
 use crate::client::Client;
 use crate::close::{Cut, GRACE};
-use crate::idempotency::Key;
+use crate::idempotency::{self, Key};
 use crate::transport::ReplyBody;
 use crate::{Ended, Error, ErrorKind, Message, Method, Outcome, Request};
 
@@ -122,19 +122,11 @@ impl Accepted {
     /// Reads what the command ended with.
     pub(crate) fn read<T: Message>(&self, settled: Settled, method: Method, answers: usize) -> Result<T, Error> {
         let Answered { result, place, in_doubt } = settled?;
-        let reply = result.read_result::<T>();
-        match reply.and_then(|reply| batch::check_answers(answers, &reply).map(|()| reply)) {
-            Ok(mut reply) => {
-                if in_doubt {
-                    reply.doubt();
-                }
-                Ok(reply)
-            }
-            Err(error) => {
-                let from = self.engine.client.shared.carrier.at(place);
-                Err(error.at(method.name().into(), from.name(), from.endpoint()))
-            }
-        }
+        let reply = result.read_result().and_then(|reply| batch::checked(answers, in_doubt, reply));
+        reply.map_err(|error| {
+            let from = self.engine.client.shared.carrier.at(place);
+            error.at(method.name().into(), from.name(), from.endpoint())
+        })
     }
 }
 
@@ -185,11 +177,6 @@ impl Errand {
     fn carried(&self) -> MutexGuard<'_, (Option<crate::BoxFuture<'static, ()>>, Option<Waker>)> {
         self.carried.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The length of a request with this key.
-pub(crate) fn encoded_len<R: Request>(request: &R, key: Option<&Key>) -> usize {
-    request.encoded_len() + key.map_or(0, |_| Key::ENCODED)
 }
 
 impl Engine {
@@ -250,13 +237,7 @@ impl Engine {
         waits: bool,
     ) -> Result<Accepted, Error> {
         let (reply, settled) = oneshot::channel();
-        let len = encoded_len(request, key.as_ref());
-        let encode = |encoded: &mut Vec<u8>| {
-            request.write(encoded);
-            if let Some(key) = key {
-                key.push(encoded);
-            }
-        };
+        let len = idempotency::encoded_len(request, key.as_ref());
         let command = Command {
             method: R::METHOD,
             repeatable: key.is_some() || request.is_repeatable(),
@@ -269,11 +250,11 @@ impl Engine {
         if state.closed {
             drop(state);
             self.release([len]);
-            return Err(Error::new(ErrorKind::Closed, "the publisher was closed before the call"));
+            return Err(room::closed());
         }
         let is_alone = state.hurried == 0 && !state.queue.has_parcel();
         let is_errand = waits && state.slots > 0 && is_alone && self.linger.is_none() && self.is_here();
-        let ticket = state.queue.push(command, len, encode);
+        let ticket = state.queue.push(command, len, |encoded| idempotency::write(request, key, encoded));
         let is_full = self.linger.is_some() && state.queue.is_full();
         let sends = state.slots > 0 && state.queue.has_parcel();
         state.slots -= usize::from(sends);

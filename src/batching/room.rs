@@ -96,7 +96,7 @@ fn keep(bytes: SemaphorePermit<'_>, message: SemaphorePermit<'_>) {
     message.forget();
 }
 
-fn closed() -> Error {
+pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the publisher was closed before the call")
 }
 
