@@ -16,6 +16,7 @@ use std::{env, fs};
 use prost_reflect::{Cardinality, DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
 const PACKAGE: &str = "centrifugal.centrifugo.api";
+const SERVICE: &str = "centrifugal.centrifugo.api.CentrifugoApi";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
@@ -59,7 +60,7 @@ struct Schema {
 impl Schema {
     fn new(pool: DescriptorPool) -> Result<Self, Box<dyn Error>> {
         let mut schema = Self { pool, requests: HashSet::new(), met: BTreeSet::new() };
-        let service = schema.pool.get_service_by_name(&format!("{PACKAGE}.CentrifugoApi")).ok_or("no service")?;
+        let service = schema.pool.get_service_by_name(SERVICE).ok_or("no service")?;
         for method in service.methods().filter(|method| method.name() != "Batch") {
             let mut requests = BTreeSet::new();
             reach(&method.input(), &mut requests);
@@ -77,6 +78,14 @@ impl Schema {
 
     fn envelopes(&self) -> impl Iterator<Item = MessageDescriptor> {
         self.messages().filter(|message| !self.met.contains(message.full_name()) && message.name() != "Error")
+    }
+
+    /// The service's name for the method that a field of `Command` calls.
+    fn rpc_of(&self, field: &FieldDescriptor) -> Result<String, Box<dyn Error>> {
+        let service = self.pool.get_service_by_name(SERVICE).ok_or("no service")?;
+        let request = field.kind().as_message().cloned();
+        let method = service.methods().find(|method| Some(method.input()) == request);
+        Ok(method.ok_or("a command of no method")?.name().to_owned())
     }
 
     /// The words that `message!`, `setters!` and `command_tags!` read.
@@ -111,7 +120,8 @@ impl Schema {
         let command = self.pool.get_message_by_name(&format!("{PACKAGE}.Command")).ok_or("no Command")?;
         writeln!(words, "command_tags! {{")?;
         for field in fields(&command) {
-            writeln!(words, "    {} {};", field.name(), field.number())?;
+            let rpc = self.rpc_of(&field)?;
+            writeln!(words, "    {} {} \"/{SERVICE}/{rpc}\";", field.name(), field.number())?;
         }
         writeln!(words, "}}")?;
         Ok(words)

@@ -143,28 +143,28 @@ impl std::fmt::Debug for Batch {
 }
 
 /// Which reply of a batch belongs to a command, and what type it has.
-pub struct Handle<T: ?Sized> {
+pub struct BatchHandle<T: ?Sized> {
     index: usize,
     /// The method, unless the command was given as JSON.
     method: Option<Method>,
     reply: PhantomData<fn() -> Box<T>>,
 }
 
-impl<T: ?Sized> Clone for Handle<T> {
+impl<T: ?Sized> Clone for BatchHandle<T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T: ?Sized> Copy for Handle<T> {}
+impl<T: ?Sized> Copy for BatchHandle<T> {}
 
-impl<T: ?Sized> std::fmt::Debug for Handle<T> {
+impl<T: ?Sized> std::fmt::Debug for BatchHandle<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Handle").field(&self.index).finish()
+        f.debug_tuple("BatchHandle").field(&self.index).finish()
     }
 }
 
-impl<T: ?Sized> Handle<T> {
+impl<T: ?Sized> BatchHandle<T> {
     fn new(index: usize, method: Option<Method>) -> Self {
         Self { index, method, reply: PhantomData }
     }
@@ -199,7 +199,7 @@ impl Batch {
 
     /// Adds a command. Its reply is fetched with the handle.
     #[allow(clippy::needless_pass_by_value, reason = "a request or a reference to one, as everywhere")]
-    pub fn push<R: AsRequest>(&mut self, request: R) -> Handle<<R::Request as Request>::Reply> {
+    pub fn push<R: AsRequest>(&mut self, request: R) -> BatchHandle<<R::Request as Request>::Reply> {
         let (method, request) = (R::Request::METHOD, request.as_request());
         self.check_command(Some(method), || request.check());
         let key = idempotency::key_for(request, self.keys);
@@ -211,7 +211,7 @@ impl Batch {
         wire::open_command(tag, len, &mut commands.encoded);
         idempotency::write(request, key, &mut commands.encoded);
         let index = commands.add(once, Kind::Encoded { method, len, answers: request.answers() });
-        Handle::new(index, Some(method))
+        BatchHandle::new(index, Some(method))
     }
 
     /// Adds a command by its name, with its parameters in JSON, such as the schema of this version may not know.
@@ -221,7 +221,7 @@ impl Batch {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the parameters cannot be written as JSON or the name is no name.
-    pub fn push_json(&mut self, method: &str, params: impl serde::Serialize) -> Result<Handle<RawValue>, Error> {
+    pub fn push_json(&mut self, method: &str, params: impl serde::Serialize) -> Result<BatchHandle<RawValue>, Error> {
         check_method_name(method)?;
         let params = serde_json::value::to_raw_value(&params)
             .map_err(|_| Error::invalid("the command's parameters cannot be written as JSON"))?;
@@ -229,7 +229,7 @@ impl Batch {
         self.check_command(known, || known.map_or(Ok(()), |known| known.check_json(params.get().as_bytes())));
         let once = !known.is_some_and(|known| known.is_repeatable_json(params.get().as_bytes()));
         let index = Arc::make_mut(&mut self.commands).add(once, Kind::Json { method: method.into(), params });
-        Ok(Handle::new(index, None))
+        Ok(BatchHandle::new(index, None))
     }
 
     /// Remembers the first command that must not be sent.
@@ -553,7 +553,7 @@ impl BatchReplies {
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the reply is not one to this command, [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the handle is of
     /// another, longer batch; and, of a batch that took several requests, any error that its part ended with, or
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the part was not sent because one before it had failed.
-    pub fn get<T: Message>(&self, handle: Handle<T>) -> Result<T, Error> {
+    pub fn get<T: Message>(&self, handle: BatchHandle<T>) -> Result<T, Error> {
         self.read(
             handle,
             |command, answers, reply| match answers.form {
@@ -572,7 +572,7 @@ impl BatchReplies {
     /// # Errors
     ///
     /// Those of [`get`](Self::get).
-    pub fn get_json<T: DeserializeOwned>(&self, handle: Handle<RawValue>) -> Result<T, Error> {
+    pub fn get_json<T: DeserializeOwned>(&self, handle: BatchHandle<RawValue>) -> Result<T, Error> {
         self.read(
             handle,
             |command, answers, reply| match answers.form {
@@ -588,7 +588,7 @@ impl BatchReplies {
 
     fn read<H: ?Sized, T>(
         &self,
-        handle: Handle<H>,
+        handle: BatchHandle<H>,
         read: impl FnOnce(&Command, &Answers, Range<usize>) -> Result<Answer<T>, Malformed>,
         check: impl FnOnce(usize, bool, T) -> Result<T, Error>,
     ) -> Result<T, Error> {
@@ -622,7 +622,7 @@ impl BatchReplies {
     pub(crate) fn to_json(&self) -> Result<Vec<Box<RawValue>>, Error> {
         let mut all = Vec::with_capacity(self.len());
         for (index, command) in self.commands.list.iter().enumerate() {
-            let envelope = match self.get_json::<Box<RawValue>>(Handle::new(index, None)) {
+            let envelope = match self.get_json::<Box<RawValue>>(BatchHandle::new(index, None)) {
                 Ok(result) => serde_json::value::to_raw_value(&BTreeMap::from([(command.method(), result)])),
                 Err(error) => match error.api() {
                     Some(api) => serde_json::value::to_raw_value(&BTreeMap::from([("error", api)])),

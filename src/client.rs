@@ -17,7 +17,7 @@ use crate::ErrorKind;
 use crate::attempts::Attempts;
 use crate::batch::{self, Batch, BatchReplies};
 use crate::batching::{Batcher, Batching};
-use crate::close::{Ended, Gate};
+use crate::close::{CloseSummary, Gate};
 use crate::idempotency::{self, Key};
 use crate::methods::for_each_method;
 use crate::request::{AsRequest, Request};
@@ -240,7 +240,7 @@ impl Client {
     /// ```no_run
     /// # use centrifugo_api::{BreakerState, Client};
     /// # async fn f(client: &Client) {
-    /// if let Some(mut state) = client.breaker() {
+    /// if let Some(mut state) = client.watch_breaker() {
     ///     println!("calls go over {}", if *state.borrow() == BreakerState::Closed { "gRPC" } else { "HTTP" });
     ///     while state.changed().await.is_ok() {
     ///         println!("the breaker is now {:?}", *state.borrow_and_update());
@@ -250,7 +250,7 @@ impl Client {
     /// ```
     #[cfg(any(feature = "grpc", feature = "http"))]
     #[must_use]
-    pub fn breaker(&self) -> Option<tokio::sync::watch::Receiver<BreakerState>> {
+    pub fn watch_breaker(&self) -> Option<tokio::sync::watch::Receiver<BreakerState>> {
         match &self.shared.carrier {
             Carrier::Route(route) => route.state(),
             Carrier::Custom(_) => None,
@@ -270,7 +270,7 @@ impl Client {
     /// println!("{} calls done, {} of unknown outcome", closed.done, closed.unknown);
     /// # }
     /// ```
-    pub async fn close(&self, timeout: Duration) -> Ended {
+    pub async fn close(&self, timeout: Duration) -> CloseSummary {
         let closed = self.shared.gate.close(timeout).await;
         self.transport().disconnect();
         closed

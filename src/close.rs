@@ -15,8 +15,8 @@ pub(crate) const GRACE: Duration = Duration::from_millis(20);
 /// How calls ended: those that were running when [`Client::close`](crate::Client::close) was called.
 ///
 /// ```
-/// # use centrifugo_api::Ended;
-/// # fn f(closed: Ended) {
+/// # use centrifugo_api::CloseSummary;
+/// # fn f(closed: CloseSummary) {
 /// if closed.unknown > 0 {
 ///     eprintln!("{} calls may or may not have been carried out", closed.unknown);
 /// }
@@ -24,7 +24,7 @@ pub(crate) const GRACE: Duration = Duration::from_millis(20);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Ended {
+pub struct CloseSummary {
     /// Those that were carried out.
     pub done: u64,
     /// Those that were answered and not carried out.
@@ -35,7 +35,7 @@ pub struct Ended {
     pub unknown: u64,
 }
 
-impl Ended {
+impl CloseSummary {
     pub(crate) fn count(&mut self, outcome: Outcome) {
         *match outcome {
             Outcome::Done => &mut self.done,
@@ -54,7 +54,7 @@ pub(crate) struct Gate {
     /// Woken when the last call of a lane ends.
     turned: Notify,
     /// How the calls ended that ran when it was closed. Locked while one of them leaves, so that each is counted once.
-    ended: Mutex<Ended>,
+    ended: Mutex<CloseSummary>,
 }
 
 const LANES: usize = 16;
@@ -113,7 +113,7 @@ impl Gate {
         self.lanes.iter().map(|lane| lane.state.load(Ordering::SeqCst) / CALL).sum()
     }
 
-    fn ended(&self) -> MutexGuard<'_, Ended> {
+    fn ended(&self) -> MutexGuard<'_, CloseSummary> {
         // Numbers only, which are whole at any time.
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,7 +128,7 @@ impl Gate {
         turned(&self.lanes[lane()].cut, || self.is_cut()).await;
     }
 
-    pub(crate) async fn close(&self, timeout: Duration) -> Ended {
+    pub(crate) async fn close(&self, timeout: Duration) -> CloseSummary {
         for lane in &self.lanes {
             lane.state.fetch_or(CLOSED, Ordering::SeqCst);
         }
@@ -147,7 +147,7 @@ impl Gate {
             let _ = tokio::time::timeout(GRACE, ended()).await;
         }
         let ended = self.ended();
-        Ended { unknown: ended.unknown + self.running(), ..*ended }
+        CloseSummary { unknown: ended.unknown + self.running(), ..*ended }
     }
 }
 

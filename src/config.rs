@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::error::BoxError;
 use crate::transport::Transport;
-use crate::transport::balancer::{Balance, Balancer};
+use crate::transport::balancer::{Balancer, LoadBalancing};
 use crate::transport::fallback::Route;
 use crate::transport::names::Lookup;
 use crate::{BoxFuture, Error, Retry};
@@ -48,7 +48,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 #[must_use]
 pub struct Config {
     pub(crate) endpoints: Vec<String>,
-    pub(crate) balance: Balance,
+    pub(crate) balance: LoadBalancing,
     pub(crate) fallback: Option<Box<Config>>,
     clear_text_fallback: bool,
     retry: Option<Retry>,
@@ -118,7 +118,7 @@ impl Config {
     fn new(endpoint: String, transport: Chosen, max_request_size: Option<usize>) -> Self {
         Self {
             endpoints: vec![endpoint],
-            balance: Balance::default(),
+            balance: LoadBalancing::default(),
             fallback: None,
             clear_text_fallback: false,
             retry: None,
@@ -148,10 +148,10 @@ impl Config {
     /// published on one reaches nobody on the others.
     ///
     /// ```
-    /// use centrifugo_api::{Balance, Client, Config};
+    /// use centrifugo_api::{LoadBalancing, Client, Config};
     ///
     /// let config = Config::grpc("http://node-1:10000").endpoint("http://node-2:10000").api_key("my key");
-    /// let client = Client::new(config.balance(Balance::Priority))?;
+    /// let client = Client::new(config.balance(LoadBalancing::Priority))?;
     /// # Ok::<(), centrifugo_api::Error>(())
     /// ```
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
@@ -160,7 +160,7 @@ impl Config {
     }
 
     /// Which of several endpoints gets a call. The less busy of two unless set.
-    pub fn balance(mut self, balance: Balance) -> Self {
+    pub fn balance(mut self, balance: LoadBalancing) -> Self {
         self.balance = balance;
         self
     }
@@ -168,7 +168,7 @@ impl Config {
     /// Makes calls over HTTP while gRPC is not there or does not answer, and over gRPC again as soon as it does.
     ///
     /// The fallback has endpoints, a key, TLS and sizes of its own. Timeouts of calls and retries are those of this
-    /// configuration. [`Client::breaker`](crate::Client::breaker) tells which of the two carries the calls.
+    /// configuration. [`Client::watch_breaker`](crate::Client::watch_breaker) tells which of the two carries the calls.
     ///
     /// No error of the API, of the key, of a certificate, of a size or of overload leads to HTTP.
     ///

@@ -520,7 +520,7 @@ impl From<ApiError> for Error {
 impl Error {
     /// What the server says of a command of a batch. 104 means, for any but `rpc`, that it has no such method.
     pub(crate) fn of_command(method: &str, api: ApiError) -> Self {
-        if api.code != ApiError::NOT_FOUND || method == Method::RPC.name() {
+        if api.code != ApiError::NOT_FOUND || method == Method::Rpc.name() {
             return api.into();
         }
         let mut error = Self::new(ErrorKind::Unsupported, "the server does not know this command");

@@ -58,10 +58,10 @@
 //! The default features build with Rust and the C toolchain that it links with (ring, under `tls`, compiles a little with
 //! it): no protoc, no cmake, no OpenSSL.
 
-pub use batch::{Batch, BatchReplies, Handle};
+pub use batch::{Batch, BatchHandle, BatchReplies};
 pub use batching::{Batching, Order};
 pub use client::Client;
-pub use close::Ended;
+pub use close::CloseSummary;
 #[cfg(any(feature = "grpc", feature = "http"))]
 pub use config::Config;
 pub use error::{ApiError, Error, ErrorKind, Outcome};
@@ -70,9 +70,9 @@ pub use methods::Method;
 pub use payload::Payload;
 pub use publisher::{Publisher, PublisherConfig, Ticket};
 pub use request::{AsRequest, Message, Request};
-pub use retry::{Retry, Retrying};
+pub use retry::{Retry, RetryEvent};
 #[cfg(any(feature = "grpc", feature = "http"))]
-pub use transport::balancer::{Balance, EndpointStatus};
+pub use transport::balancer::{EndpointStatus, LoadBalancing};
 #[cfg(any(feature = "grpc", feature = "http"))]
 pub use transport::breaker::BreakerState;
 #[cfg(all(feature = "tls", any(feature = "grpc", feature = "http")))]

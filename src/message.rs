@@ -74,12 +74,17 @@ macro_rules! setters {
     };
 }
 
-/// The number of each method's field in a batch's commands and replies.
+/// The number of each method's field in a batch's commands and replies, and the method's path over gRPC.
 macro_rules! command_tags {
-    ($($method:ident $tag:literal;)*) => {
+    ($($method:ident $tag:literal $path:literal;)*) => {
         pub(crate) mod command_tag {
             #![allow(non_upper_case_globals, reason = "named as the methods are")]
             $(pub(crate) const $method: u32 = $tag;)*
+        }
+
+        pub(crate) mod grpc_path {
+            #![allow(non_upper_case_globals, reason = "named as the methods are")]
+            $(pub(crate) const $method: &str = $path;)*
         }
     };
 }

@@ -100,7 +100,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
         /// Calls an RPC method that an extension of the server has registered.
         ///
         /// The open-source server has none and answers error 104.
-        RPC => rpc(RpcRequest { method: String }) -> RpcResult, repeat never;
+        Rpc => rpc(RpcRequest { method: String }) -> RpcResult, repeat never;
     }
 
     /// # Maps
@@ -229,7 +229,6 @@ macro_rules! methods {
         /// assert_eq!(Method::PresenceStats.name(), "presence_stats");
         /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[allow(clippy::upper_case_acronyms, reason = "named as the server's RPC method is")]
         #[non_exhaustive]
         pub enum Method {
             $($( $(#[$doc])* $rpc, )+)+
@@ -254,7 +253,7 @@ macro_rules! methods {
             #[must_use]
             pub const fn grpc_path(self) -> &'static str {
                 match self {
-                    $($(Self::$rpc => concat!("/centrifugal.centrifugo.api.CentrifugoApi/", stringify!($rpc)),)+)+
+                    $($(Self::$rpc => grpc_path::$name,)+)+
                     Self::Batch => "/centrifugal.centrifugo.api.CentrifugoApi/Batch",
                 }
             }
@@ -338,7 +337,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::Error;
-use crate::message::{self, command_tag};
+use crate::message::{self, command_tag, grpc_path};
 use crate::request::{Problem, Request as _};
 use crate::transport::not_json;
 use crate::wire::json;
@@ -384,7 +383,7 @@ mod tests {
                     .output()
                     .get_field_by_name("result")
                     .map_or(String::new(), |field| field.kind().as_message().unwrap().name().to_owned());
-                (method.name().to_owned(), rust(method.input().name()), rust(&result))
+                (rust(method.name()), rust(method.input().name()), rust(&result))
             })
             .collect();
         assert!(

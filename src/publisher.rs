@@ -16,7 +16,7 @@ use crate::batching::room::Room;
 use crate::batching::{self, Awaited, Batching, Order};
 use crate::client::Client;
 use crate::idempotency::{self, Key};
-use crate::{AsRequest, Ended, Error, ErrorKind, Message, Method, Request};
+use crate::{AsRequest, CloseSummary, Error, ErrorKind, Message, Method, Request};
 
 /// Publishes what many tasks have to say in few requests, in order, and holds no more of it than it may.
 ///
@@ -235,7 +235,7 @@ impl Publisher {
 
     /// Waits until every message is over that was accepted before, and tells how they ended: those of them that were not over
     /// when it was called.
-    pub async fn flush(&self) -> Ended {
+    pub async fn flush(&self) -> CloseSummary {
         self.engine.flush().await
     }
 
@@ -243,7 +243,7 @@ impl Publisher {
     /// sent, and of what is under way nobody knows. Tells how those ended that were not over when it was called.
     ///
     /// It may be called more than once, and from several places. The client is not closed.
-    pub async fn close(&self, timeout: Duration) -> Ended {
+    pub async fn close(&self, timeout: Duration) -> CloseSummary {
         self.engine.close(timeout).await
     }
 

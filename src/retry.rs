@@ -53,12 +53,12 @@ pub struct Retry {
     observer: Option<Observer>,
 }
 
-type Observer = Arc<dyn Fn(&Retrying<'_>) + Send + Sync>;
+type Observer = Arc<dyn Fn(&RetryEvent<'_>) + Send + Sync>;
 
 /// A repeat that is about to happen, as [`Retry::observe`] tells it.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Retrying<'a> {
+pub struct RetryEvent<'a> {
     /// The method that is called.
     pub method: &'a str,
     /// The attempt that failed: 1 is the first.
@@ -132,7 +132,7 @@ impl Retry {
     }
 
     /// Calls `observer` before every repeat, for logs and metrics. It must not block.
-    pub fn observe(mut self, observer: impl Fn(&Retrying<'_>) + Send + Sync + 'static) -> Self {
+    pub fn observe(mut self, observer: impl Fn(&RetryEvent<'_>) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
         self
     }
@@ -186,7 +186,7 @@ impl Retry {
             return Next::NoBudget;
         }
         if let Some(observer) = &self.observer {
-            observer(&Retrying { method: failed.method, attempt, error, wait });
+            observer(&RetryEvent { method: failed.method, attempt, error, wait });
         }
         Next::After(wait)
     }

@@ -22,7 +22,7 @@ use crate::client::Client;
 use crate::close::{Cut, GRACE};
 use crate::idempotency::{self, Key};
 use crate::transport::ReplyBody;
-use crate::{Ended, Error, ErrorKind, Message, Method, Outcome, Request};
+use crate::{CloseSummary, Error, ErrorKind, Message, Method, Outcome, Request};
 
 /// Sends commands, of one client in one runtime.
 pub(crate) struct Engine {
@@ -84,8 +84,8 @@ struct Watcher {
     /// Those with smaller numbers.
     before: u64,
     left: usize,
-    ended: Ended,
-    done: oneshot::Sender<Ended>,
+    ended: CloseSummary,
+    done: oneshot::Sender<CloseSummary>,
 }
 
 /// What became of a command.
@@ -440,7 +440,7 @@ impl Engine {
     }
 
     /// Watches what there is now, none of which is left to callers to carry.
-    fn watch(&self, closes: bool) -> Option<(u64, oneshot::Receiver<Ended>)> {
+    fn watch(&self, closes: bool) -> Option<(u64, oneshot::Receiver<CloseSummary>)> {
         let mut state = self.state();
         state.closed |= closes;
         let watch = state.watch();
@@ -449,23 +449,23 @@ impl Engine {
     }
 
     /// Waits until what there is now is over, and tells how it ended.
-    pub(crate) async fn flush(&self) -> Ended {
+    pub(crate) async fn flush(&self) -> CloseSummary {
         match self.watch(false) {
             // Told as the last one is over.
             Some((_, over)) => over.await.unwrap_or_default(),
-            None => Ended::default(),
+            None => CloseSummary::default(),
         }
     }
 
     /// Accepts no more, waits until what there is now is over, and cuts off what is left after `timeout`.
-    pub(crate) async fn close(&self, timeout: Duration) -> Ended {
+    pub(crate) async fn close(&self, timeout: Duration) -> CloseSummary {
         let watch = self.watch(true);
         if let Some(room) = &self.room {
             room.close();
         }
         // A wait for more is over.
         self.full.notify_waiters();
-        let Some((watcher, mut over)) = watch else { return Ended::default() };
+        let Some((watcher, mut over)) = watch else { return CloseSummary::default() };
         let in_time = match Instant::now().checked_add(timeout) {
             Some(until) => tokio::time::timeout_at(until, &mut over).await.ok(),
             None => Some((&mut over).await),
@@ -501,7 +501,7 @@ impl Drop for Hurried<'_> {
 
 impl State {
     /// Watches what is not over now, if anything is.
-    fn watch(&mut self) -> Option<(u64, oneshot::Receiver<Ended>)> {
+    fn watch(&mut self) -> Option<(u64, oneshot::Receiver<CloseSummary>)> {
         let left = self.queue.len();
         if left == 0 {
             return None;
@@ -509,7 +509,7 @@ impl State {
         let (done, over) = oneshot::channel();
         let number = self.watched;
         self.watched += 1;
-        self.watchers.push(Watcher { number, before: self.queue.next(), left, ended: Ended::default(), done });
+        self.watchers.push(Watcher { number, before: self.queue.next(), left, ended: CloseSummary::default(), done });
         Some((number, over))
     }
 
@@ -526,11 +526,11 @@ impl State {
     }
 
     /// Stops watching. What is left is of unknown outcome.
-    fn unwatch(&mut self, number: u64) -> Ended {
+    fn unwatch(&mut self, number: u64) -> CloseSummary {
         let found = self.watchers.iter().position(|watcher| watcher.number == number);
-        let Some(index) = found else { return Ended::default() };
+        let Some(index) = found else { return CloseSummary::default() };
         let Watcher { ended, left, .. } = self.watchers.remove(index);
-        Ended { unknown: ended.unknown + left as u64, ..ended }
+        CloseSummary { unknown: ended.unknown + left as u64, ..ended }
     }
 }
 

@@ -40,14 +40,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Closing {
     begun: Instant,
     timeout: Duration,
-    found: JoinHandle<(Ended, Duration)>,
+    found: JoinHandle<(CloseSummary, Duration)>,
 }
 
 #[derive(Default)]
 struct Model {
     closed: bool,
     /// What is known of the calls that ended since the gate was closed.
-    ended: Ended,
+    ended: CloseSummary,
     cut: bool,
 }
 
@@ -76,7 +76,7 @@ impl Model {
             self.cut |= running > 0 && begun.elapsed() >= *timeout;
             if found.is_finished() {
                 let (found, after) = found.await.unwrap();
-                let expected = Ended { unknown: self.ended.unknown + running, ..self.ended };
+                let expected = CloseSummary { unknown: self.ended.unknown + running, ..self.ended };
                 assert_eq!(found, expected);
                 assert!(after <= *timeout + Duration::from_millis(22), "{after:?} instead of {timeout:?}");
                 if running > 0 {
@@ -231,7 +231,7 @@ fn calls_that_are_refused_are_not_counted() {
         });
         let closed: Vec<_> = (0..2_000).map(|_| runtime.block_on(gate.close(Duration::ZERO))).collect();
         stop.store(true, Ordering::SeqCst);
-        assert!(closed.iter().all(|closed| *closed == Ended::default()), "there never was a call");
+        assert!(closed.iter().all(|closed| *closed == CloseSummary::default()), "there never was a call");
     });
 }
 
@@ -243,7 +243,7 @@ async fn who_waits_to_be_cut_off_is() {
     let mut early = pin!(gate.cut());
     assert!(polled(early.as_mut()).await.is_pending());
     let closed = gate.close(Duration::from_millis(1)).await;
-    assert_eq!(closed, Ended { unknown: 1, ..Ended::default() });
+    assert_eq!(closed, CloseSummary { unknown: 1, ..CloseSummary::default() });
     early.await;
     gate.cut().await;
 }

@@ -186,7 +186,7 @@ impl Command {
             Method::Presence,
             Method::PresenceStats,
             Method::Info,
-            Method::RPC,
+            Method::Rpc,
             Method::Refresh,
             Method::Channels,
             Method::MapPublish,

@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_path_names_a_service_and_a_method() {
-        assert_eq!(find_method(Method::RPC.grpc_path()).ok(), Some(Method::RPC));
+        assert_eq!(find_method(Method::Rpc.grpc_path()).ok(), Some(Method::Rpc));
         let refused = |path| find_method(path).err().map(|status| status.message);
         assert_eq!(refused("/x").as_deref(), Some("malformed method name: \"/x\""));
         assert_eq!(refused("/a.B/Publish").as_deref(), Some("unknown service a.B"));

@@ -61,7 +61,7 @@ fn method(command: &Object) -> Result<Option<Method>, NotAccepted> {
         (7, Method::HistoryRemove),
         (8, Method::Channels),
         (9, Method::Info),
-        (10, Method::RPC),
+        (10, Method::Rpc),
         (11, Method::Subscribe),
         (12, Method::Refresh),
         (33, Method::MapPublish),

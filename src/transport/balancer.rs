@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind, Outcome};
 /// Which of several endpoints gets a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Balance {
+pub enum LoadBalancing {
     /// Of two that are picked at random the one with fewer calls under way. For endpoints that are equal.
     #[default]
     LeastBusy,
@@ -25,7 +25,7 @@ pub enum Balance {
 #[derive(Debug)]
 pub(crate) struct Balancer {
     endpoints: Vec<Endpoint>,
-    balance: Balance,
+    balance: LoadBalancing,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub struct EndpointStatus {
 }
 
 impl Balancer {
-    pub(crate) fn new(transports: Vec<Box<dyn Transport>>, balance: Balance) -> Self {
+    pub(crate) fn new(transports: Vec<Box<dyn Transport>>, balance: LoadBalancing) -> Self {
         let endpoints = transports.into_iter().zip(1..).map(|(transport, place)| Endpoint {
             transport,
             place,
@@ -146,8 +146,8 @@ impl Balancer {
         let less_busy = |one, other| if busy(one) <= busy(other) { one } else { other };
         if tried.is_empty() && avoided == NOWHERE && !self.endpoints.iter().any(Endpoint::is_troubled) {
             let index = match (self.balance, self.endpoints.len()) {
-                (Balance::Priority, _) | (_, 1) => 0,
-                (Balance::LeastBusy, number) => {
+                (LoadBalancing::Priority, _) | (_, 1) => 0,
+                (LoadBalancing::LeastBusy, number) => {
                     let (one, other) = two_of(number);
                     less_busy(one, other)
                 }
@@ -162,8 +162,8 @@ impl Balancer {
             candidates.retain(|index| self.endpoints[*index].place != avoided);
         }
         let picked = match (self.balance, candidates.len()) {
-            (Balance::Priority, _) | (_, 0 | 1) => candidates.first().copied(),
-            (Balance::LeastBusy, number) => {
+            (LoadBalancing::Priority, _) | (_, 0 | 1) => candidates.first().copied(),
+            (LoadBalancing::LeastBusy, number) => {
                 let (one, other) = two_of(number);
                 Some(less_busy(candidates[one], candidates[other]))
             }
@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn the_only_endpoint_takes_calls_while_a_slow_one_tries_it() {
         let fake = Box::new(from_fn("fake", |_| Ok(Reply::json(""))));
-        let balancer = Balancer::new(vec![fake], Balance::LeastBusy);
+        let balancer = Balancer::new(vec![fake], LoadBalancing::LeastBusy);
         let past = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
         balancer.endpoints[0].health().note(Sign::Unreachable, false, past);
         balancer.endpoints[0].troubled.store(true, Ordering::Relaxed);
@@ -381,7 +381,7 @@ mod tests {
         const CALLS: usize = 4;
         let fake = || Box::new(from_fn("fake", |_| Ok(Reply::json("")))) as Box<dyn Transport>;
         for _ in 0..500 {
-            let balancer = Balancer::new(vec![fake(), fake()], Balance::Priority);
+            let balancer = Balancer::new(vec![fake(), fake()], LoadBalancing::Priority);
             let past = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
             balancer.endpoints[0].health().note(Sign::Unreachable, false, past);
             balancer.endpoints[0].troubled.store(true, Ordering::Relaxed);

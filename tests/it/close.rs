@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    ApiError, Batch, BoxFuture, BreakerState, Call, Client, Config, Ended, Error, ErrorKind, Outcome, PublishRequest,
-    PublishResult, Reply, Retry, Transport,
+    ApiError, Batch, BoxFuture, BreakerState, Call, Client, CloseSummary, Config, Error, ErrorKind, Outcome,
+    PublishRequest, PublishResult, Reply, Retry, Transport,
 };
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -66,12 +66,12 @@ async fn told(calls: Vec<JoinHandle<Result<PublishResult, Error>>>) -> [u64; 4] 
     told
 }
 
-fn counts(closed: Ended) -> [u64; 4] {
+fn counts(closed: CloseSummary) -> [u64; 4] {
     [closed.done, closed.refused, closed.not_sent, closed.unknown]
 }
 
 /// A close with much time, which has begun when this returns.
-fn begin_close(client: &Client) -> JoinHandle<Ended> {
+fn begin_close(client: &Client) -> JoinHandle<CloseSummary> {
     let client = client.clone();
     let mut closing = Box::pin(async move { client.close(60 * SECOND).await });
     assert!(closing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
@@ -95,7 +95,7 @@ async fn a_client_at_rest_closes_at_once_and_refuses_every_call_after_it() {
         let client = client(over, &server);
         client.publish(request()).await.unwrap();
         let clone = client.clone();
-        assert_eq!(within(SLACK, client.close(60 * SECOND)).await, Ended::default());
+        assert_eq!(within(SLACK, client.close(60 * SECOND)).await, CloseSummary::default());
         server.clear_calls();
         for client in [&client, &clone, &client.with_timeout(SECOND), &client.with_retry(Retry::off())] {
             let mut batch = Batch::new();
@@ -448,7 +448,7 @@ fn a_client_with_a_fallback_leaves_nothing_behind_either() {
         let (nobody, tasks) = (Nobody::new(), Handle::current().metrics().num_alive_tasks());
         let client = Client::new(Config::grpc(nobody.url()).fallback(Config::http(server.api_url()))).unwrap();
         client.publish(request()).await.unwrap();
-        let mut state = client.breaker().unwrap();
+        let mut state = client.watch_breaker().unwrap();
         assert_eq!(*state.borrow_and_update(), BreakerState::Open);
         drop(client);
         all_ended(&ends, server.dials(), tasks).await;
@@ -494,7 +494,7 @@ fn a_runtime_that_ends_in_the_middle_of_calls_leaves_no_call_hanging() {
             }
             // The client goes on in another runtime.
             within(SECOND, client.publish(request())).await.unwrap();
-            assert_eq!(within(SLACK, client.close(60 * SECOND)).await, Ended::default());
+            assert_eq!(within(SLACK, client.close(60 * SECOND)).await, CloseSummary::default());
             server.shutdown().await;
         });
     }
@@ -534,6 +534,6 @@ async fn a_hook_that_panics_ends_its_call_only() {
         let call = tokio::spawn(async move { panics.publish(request()).await });
         assert!(soon(call).await.unwrap_err().is_panic());
         client.publish(request()).await.unwrap();
-        assert_eq!(within(SLACK, client.close(60 * SECOND)).await, Ended::default());
+        assert_eq!(within(SLACK, client.close(60 * SECOND)).await, CloseSummary::default());
     }
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use centrifugo_api::{Balance, BreakerState, Client, Config, Error, ErrorKind, Outcome, PublishRequest, Retry, Tls};
+use centrifugo_api::{
+    BreakerState, Client, Config, Error, ErrorKind, LoadBalancing, Outcome, PublishRequest, Retry, Tls,
+};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -40,7 +42,7 @@ fn good() -> Server {
 }
 
 /// These endpoints, without retries.
-fn client(urls: &[String], balance: Balance) -> Client {
+fn client(urls: &[String], balance: LoadBalancing) -> Client {
     Client::new(config(urls).balance(balance)).unwrap()
 }
 
@@ -70,12 +72,12 @@ fn assert_not_sent(error: &Error, kind: ErrorKind) {
 /// A call to an endpoint that no connection can be made to fails as not sent, in this time, and with another endpoint
 /// behind it, it goes there at no cost. Later calls do not go where nobody was.
 async fn is_passed_over(url: String, time: Duration) {
-    let alone = client(std::slice::from_ref(&url), Balance::LeastBusy);
+    let alone = client(std::slice::from_ref(&url), LoadBalancing::LeastBusy);
     assert_not_sent(&within(time, publish(&alone, 0)).await.unwrap_err(), ErrorKind::Connect);
     assert!(!alone.endpoints()[0].available);
 
     let server = good();
-    let client = client(&[url, server.url()], Balance::Priority);
+    let client = client(&[url, server.url()], LoadBalancing::Priority);
     within(time, publish(&client, 0)).await.unwrap();
     assert_eq!(client.endpoints().iter().map(|endpoint| endpoint.available).collect::<Vec<_>>(), [false, true]);
     let started = Instant::now();
@@ -127,7 +129,7 @@ async fn an_endpoint_whose_tls_handshake_hangs_is_passed_over_when_the_time_to_c
     let alone = Client::new(config(&[silent.https_url()]).tls(tls.clone())).unwrap();
     assert_not_sent(&within(time, publish(&alone, 0)).await.unwrap_err(), ErrorKind::Connect);
 
-    let both = config(&[silent.https_url(), server.grpc_url()]).balance(Balance::Priority).tls(tls);
+    let both = config(&[silent.https_url(), server.grpc_url()]).balance(LoadBalancing::Priority).tls(tls);
     within(time, publish(&Client::new(both).unwrap(), 0)).await.unwrap();
     assert_eq!(server.applied("news"), 1);
     assert_eq!((silent.dials(), silent.in_the_clear()), (2, 0));
@@ -140,7 +142,7 @@ async fn an_endpoint_whose_name_has_no_address_is_passed_over() {
     let urls = [format!("http://nowhere.test:{port}"), format!("http://here.test:{port}")];
     for nowhere in ["unknown", "without an address", "asked for in vain"] {
         let resolved = |config: Config| {
-            Client::new(config.balance(Balance::Priority).resolver(move |host| async move {
+            Client::new(config.balance(LoadBalancing::Priority).resolver(move |host| async move {
                 match (&host[..], nowhere) {
                     ("here.test", _) => Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
                     (_, "unknown") => Err(std::io::ErrorKind::NotFound.into()),
@@ -167,7 +169,7 @@ async fn a_call_that_one_endpoint_refuses_goes_to_another_at_no_cost() {
         connection.finish().await
     });
     let server = good();
-    let client = client(&[refusing.url(), leaving.url(), server.url()], Balance::Priority);
+    let client = client(&[refusing.url(), leaving.url(), server.url()], LoadBalancing::Priority);
     for n in 0..10 {
         within(AT_ONCE, publish(&client, n)).await.unwrap();
     }
@@ -180,7 +182,7 @@ async fn one_of_three_endpoints_that_is_dead_from_the_start_costs_no_call() {
     const CALLERS: usize = 50;
     const CALLS: usize = 200;
     let (nobody, one, other) = (Nobody::new(), good(), good());
-    let client = client(&[nobody.url(), one.url(), other.url()], Balance::LeastBusy);
+    let client = client(&[nobody.url(), one.url(), other.url()], LoadBalancing::LeastBusy);
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
         let client = client.clone();
@@ -390,7 +392,7 @@ async fn a_server_that_finds_the_signs_of_life_too_many_is_asked_for_half_as_man
 #[tokio::test]
 async fn calls_go_to_the_less_busy_of_two_endpoints() {
     let (one, other) = (h2script::replying(|_| Reply::hang()), h2script::replying(|_| Reply::hang()));
-    let client = client(&[one.url(), other.url()], Balance::LeastBusy);
+    let client = client(&[one.url(), other.url()], LoadBalancing::LeastBusy);
     let mut calls = Vec::new();
     for n in 1..=20 {
         calls.push(publishing(&client, n));
@@ -417,7 +419,7 @@ async fn the_first_endpoint_that_can_be_reached_has_priority_and_has_it_again_wh
     let (first, second) = (good(), good());
     let proxy = Proxy::to(first.address());
     // With retries: the first call may be on its way when the connection is cut.
-    let config = config(&[proxy.url(), second.url()]).balance(Balance::Priority).retry(Retry::new());
+    let config = config(&[proxy.url(), second.url()]).balance(LoadBalancing::Priority).retry(Retry::new());
     let client = Client::new(config).unwrap();
     for n in 0..10 {
         within(AT_ONCE, publish(&client, n)).await.unwrap();
@@ -467,7 +469,7 @@ fn bad_at_first(bad: &Arc<Mutex<bool>>, cuts: bool) -> Server {
 async fn is_left_out_after(failures: usize, cuts: bool, kind: ErrorKind) {
     let bad = Arc::new(Mutex::new(true));
     let (first, second) = (bad_at_first(&bad, cuts), good());
-    let client = client(&[first.url(), second.url()], Balance::Priority);
+    let client = client(&[first.url(), second.url()], LoadBalancing::Priority);
     // Less would be the caller's affair.
     let impatient = client.with_timeout(Duration::from_secs(1));
     for n in 0..failures {
@@ -522,7 +524,7 @@ async fn an_endpoint_where_five_calls_in_a_row_are_not_answered_in_time_is_left_
 async fn an_only_endpoint_that_loses_calls_is_tried_all_the_same() {
     let bad = Arc::new(Mutex::new(true));
     let server = bad_at_first(&bad, true);
-    let client = client(&[server.url()], Balance::LeastBusy);
+    let client = client(&[server.url()], LoadBalancing::LeastBusy);
     for n in 0..10 {
         let error = within(AT_ONCE, publish(&client, n)).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Lost, Outcome::Unknown), "{error:?}");
@@ -536,7 +538,7 @@ async fn an_only_endpoint_that_loses_calls_is_tried_all_the_same() {
 #[tokio::test]
 async fn an_endpoint_that_only_refuses_calls_is_not_left_out() {
     let (first, second) = (h2script::replying(|_| Reply::status(3, "no")), good());
-    let client = client(&[first.url(), second.url()], Balance::Priority);
+    let client = client(&[first.url(), second.url()], LoadBalancing::Priority);
     for n in 0..20 {
         let error = within(AT_ONCE, publish(&client, n)).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Invalid, Outcome::Refused), "{error:?}");
@@ -585,7 +587,7 @@ async fn thousands_of_calls_that_are_dropped_harm_no_other_call_on_their_connect
         connection.reply(&bystander, &Reply::result()).await?;
         connection.serve().await
     });
-    let client = client(&[server.url()], Balance::LeastBusy);
+    let client = client(&[server.url()], LoadBalancing::LeastBusy);
     let patient = client.with_timeout(Duration::from_secs(3600));
     let bystander = publishing(&patient, 0);
     soon(server.tally.until_arrived(1)).await;
@@ -638,7 +640,7 @@ async fn what_is_not_http2_at_an_endpoint_is_passed_over_for_one_that_is() {
         std::future::pending().await
     });
     let server = good();
-    let client = client(&[web.url(), server.url()], Balance::Priority);
+    let client = client(&[web.url(), server.url()], LoadBalancing::Priority);
     within(AT_ONCE, publish(&client, 0)).await.unwrap();
     assert_eq!(applied(&[&server.tally]), (1, 1));
 }
@@ -665,7 +667,7 @@ async fn calls_that_are_lost_with_one_connection_are_one_loss() {
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Lost);
     }
     assert!(client.endpoints().iter().all(|endpoint| endpoint.available));
-    assert_eq!(*client.breaker().unwrap().borrow(), BreakerState::Closed);
+    assert_eq!(*client.watch_breaker().unwrap().borrow(), BreakerState::Closed);
     within(AT_ONCE, publish(&client, 20)).await.unwrap();
     assert_eq!((server.tally.applied().len(), http.tally.applied().len()), (1, 0));
 }

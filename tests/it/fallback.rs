@@ -47,7 +47,7 @@ fn client(grpc: impl Into<String>, http: &Server) -> Client {
 }
 
 fn state(client: &Client) -> State {
-    *client.breaker().unwrap().borrow()
+    *client.watch_breaker().unwrap().borrow()
 }
 
 /// How many calls came over each front.
@@ -66,12 +66,12 @@ async fn pass(time: Duration) {
 
 /// Waits until the breaker is in this state.
 async fn becomes(client: &Client, wanted: State) {
-    soon(client.breaker().unwrap().wait_for(|state| *state == wanted)).await.unwrap();
+    soon(client.watch_breaker().unwrap().wait_for(|state| *state == wanted)).await.unwrap();
 }
 
 /// Remembers every state that the breaker is in.
 fn watched(client: &Client) -> (Arc<std::sync::Mutex<Vec<State>>>, tokio::task::JoinHandle<()>) {
-    let (seen, mut state) = (Arc::<std::sync::Mutex<Vec<_>>>::default(), client.breaker().unwrap());
+    let (seen, mut state) = (Arc::<std::sync::Mutex<Vec<_>>>::default(), client.watch_breaker().unwrap());
     let see = Arc::clone(&seen);
     let watching = tokio::spawn(async move {
         while state.changed().await.is_ok() {
@@ -304,7 +304,7 @@ async fn the_cool_down_doubles_up_to_a_minute() {
         publish(&client).await.unwrap();
         assert_eq!((state(&client), probes.load(Ordering::SeqCst)), (State::Open, round));
         pass(cool_down.mul_f64(0.5)).await;
-        let mut state = client.breaker().unwrap();
+        let mut state = client.watch_breaker().unwrap();
         publish(&client).await.unwrap();
         soon(state.wait_for(|state| *state == State::Open)).await.unwrap();
         soon(async {
@@ -383,7 +383,7 @@ async fn an_endpoint_where_connecting_hangs_does_not_keep_a_probe_from_the_next(
     pass(7 * SECOND).await;
     publish(&client).await.unwrap();
     becomes(&client, State::HalfOpen).await;
-    let ended = client.breaker().unwrap();
+    let ended = client.watch_breaker().unwrap();
     let ended =
         within(5 * SECOND, async move { *{ ended }.wait_for(|now| *now != State::HalfOpen).await.unwrap() }).await;
     assert_eq!(ended, State::Closed);
@@ -398,7 +398,7 @@ async fn a_probe_that_is_refused_for_its_key_does_not_bring_calls_back() {
     });
     let client = opened(&script, &server).await;
     pass(7 * SECOND).await;
-    let mut state = client.breaker().unwrap();
+    let mut state = client.watch_breaker().unwrap();
     state.mark_unchanged();
     publish(&client).await.unwrap();
     soon(state.wait_for(|state| *state == State::Open)).await.unwrap();
@@ -661,7 +661,7 @@ async fn grpc_at_the_http_port_is_told_and_with_a_fallback_left_for_long() {
     within(SECOND, client.publish(request())).await.unwrap();
     assert_eq!((state(&client), server.applied("news")), (State::Open, 1));
     // A minute, a fifth more or less, and not the 5 s of an outage.
-    let mut state = client.breaker().unwrap();
+    let mut state = client.watch_breaker().unwrap();
     state.mark_unchanged();
     pass(45 * SECOND).await;
     publish(&client).await.unwrap();
@@ -837,7 +837,7 @@ async fn both_ways_are_paid_from_one_budget_and_end_at_one_deadline() {
 async fn a_client_without_a_fallback_has_no_breaker() {
     let server = start().await;
     for config in [Config::grpc(server.grpc_url()), Config::http(server.http_url())] {
-        assert!(Client::new(config).unwrap().breaker().is_none());
+        assert!(Client::new(config).unwrap().watch_breaker().is_none());
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    ApiError, Balance, Batch, BatchReplies, Client, Config, Error, ErrorKind, Method, Outcome, PublishRequest,
+    ApiError, Batch, BatchReplies, Client, Config, Error, ErrorKind, LoadBalancing, Method, Outcome, PublishRequest,
     PublishResult, Retry, Tls,
 };
 use serde_json::json;
@@ -51,7 +51,7 @@ fn assert_error(error: &Error, kind: ErrorKind, outcome: Outcome, attempts: u32)
 #[tokio::test]
 async fn a_refused_connection_costs_no_time_and_the_call_goes_to_the_next_endpoint() {
     let (nobody, server) = (Nobody::new(), Server::start().await.unwrap());
-    let config = || Config::http(format!("{}/api", nobody.url())).balance(Balance::Priority).retry(Retry::off());
+    let config = || Config::http(format!("{}/api", nobody.url())).balance(LoadBalancing::Priority).retry(Retry::off());
     let alone = Client::new(config()).unwrap();
     let error = within(SECOND, alone.publish(request())).await.unwrap_err();
     assert_error(&error, ErrorKind::Connect, Outcome::NotSent, 1);
@@ -71,7 +71,7 @@ async fn a_call_that_one_endpoint_refused_and_that_never_reached_the_next_was_no
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http2 = reqwest::Client::builder().no_proxy().retry(reqwest::retry::never()).http2_prior_knowledge();
     let config = Config::http(format!("{}/api", refusing.url())).endpoint(format!("{}/api", silent.url()));
-    let config = config.balance(Balance::Priority).retry(Retry::off()).timeout(SECOND / 2);
+    let config = config.balance(LoadBalancing::Priority).retry(Retry::off()).timeout(SECOND / 2);
     let client = Client::new(config.reqwest_client(http2.build().unwrap())).unwrap();
     let error = publish(&client).await.unwrap_err();
     assert_error(&error, ErrorKind::Timeout, Outcome::NotSent, 1);
@@ -83,7 +83,7 @@ async fn a_call_that_one_endpoint_refused_and_that_never_reached_the_next_was_no
 async fn a_connect_that_hangs_ends_in_its_own_time_and_the_call_goes_to_the_next_endpoint() {
     let (backlog, server) = (Backlog::fill().await, Server::start().await.unwrap());
     let config = || {
-        let first = Config::http(format!("{}/api", backlog.url())).balance(Balance::Priority).retry(Retry::off());
+        let first = Config::http(format!("{}/api", backlog.url())).balance(LoadBalancing::Priority).retry(Retry::off());
         first.connect_timeout(Duration::from_millis(300))
     };
     let error = within(2 * SECOND, Client::new(config()).unwrap().publish(request())).await.unwrap_err();
@@ -100,7 +100,7 @@ async fn a_handshake_that_hangs_ends_in_its_own_time_and_the_call_goes_to_the_ne
     let (silent, identity) = (Peer::with(Flaw::Silent, &authority), authority.issue("127.0.0.1"));
     let server = Server::builder().tls(identity.certificate, identity.key).start().await.unwrap();
     let config = || {
-        let first = Config::http(format!("{}/api", silent.https_url())).balance(Balance::Priority);
+        let first = Config::http(format!("{}/api", silent.https_url())).balance(LoadBalancing::Priority);
         let trust = Tls::new().ca_certificates(authority.pem());
         first.tls(trust).connect_timeout(Duration::from_millis(300)).retry(Retry::off())
     };

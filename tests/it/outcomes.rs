@@ -627,7 +627,7 @@ async fn a_server_that_is_not_trusted_is_asked_once_and_nothing_goes_another_way
         assert_eq!((peer.requests(), peer.in_the_clear(), http.dials()), (0, 0, 0), "{flaw:?}");
         // The later calls did not ask again so soon.
         assert_eq!(peer.dials(), 1, "{flaw:?}");
-        assert_eq!(*client.breaker().unwrap().borrow(), BreakerState::Closed);
+        assert_eq!(*client.watch_breaker().unwrap().borrow(), BreakerState::Closed);
     }
 }
 
@@ -649,7 +649,7 @@ async fn a_server_without_http2_over_tls_is_told_so_and_is_the_one_that_http_ove
         let client = Client::new(config.fallback(Config::http(http.http_url()).tls(tls))).unwrap();
         within(AT_ONCE, publish(&client, 0)).await.unwrap();
         assert_eq!(http.applied("news"), before + 1);
-        assert_eq!(*client.breaker().unwrap().borrow(), BreakerState::Open);
+        assert_eq!(*client.watch_breaker().unwrap().borrow(), BreakerState::Open);
         assert_eq!((peer.requests(), peer.in_the_clear()), (0, 0));
     }
 }

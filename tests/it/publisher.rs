@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Namespace, Server, Transport as Front};
 use centrifugo_api::{
-    ApiError, Batching, BoxFuture, BroadcastRequest, Client, Config, DisconnectRequest, Ended, Error, ErrorKind,
+    ApiError, Batching, BoxFuture, BroadcastRequest, Client, CloseSummary, Config, DisconnectRequest, Error, ErrorKind,
     HistoryRequest, Method, Order, Outcome, PublishRequest, PublishResult, Publisher, PublisherConfig, Retry,
     SubscribeRequest, Ticket, UnsubscribeRequest,
 };
@@ -64,7 +64,7 @@ fn assert_error<T>(result: Result<T, Error>, kind: ErrorKind, outcome: Outcome) 
     error
 }
 
-fn counts(ended: Ended) -> [u64; 4] {
+fn counts(ended: CloseSummary) -> [u64; 4] {
     [ended.done, ended.refused, ended.not_sent, ended.unknown]
 }
 
@@ -709,7 +709,7 @@ async fn a_flush_counts_what_was_not_over() {
     });
     let batching = Batching::new().in_flight(1).max_commands(1);
     let publisher = Publisher::new(&fake.client(), PublisherConfig::new().batching(batching)).unwrap();
-    assert_eq!(publisher.flush().await, Ended::default());
+    assert_eq!(publisher.flush().await, CloseSummary::default());
     let tickets = ["done", "lost", "nobody", "refused", "withdrawn"].map(|data| enqueue(&publisher, "a", data));
     settle().await;
     let one = begin(publisher.flush());
@@ -722,7 +722,7 @@ async fn a_flush_counts_what_was_not_over() {
     let (one, two) = tokio::join!(one, two);
     assert_eq!((counts(one), counts(two)), ([1, 1, 2, 1], [2, 1, 1, 1]));
     assert_error(refused.await, ErrorKind::Api, Outcome::Refused);
-    assert_eq!(publisher.flush().await, Ended::default());
+    assert_eq!(publisher.flush().await, CloseSummary::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -768,7 +768,7 @@ async fn a_close_ends_what_is_left_in_time_and_says_how() {
         }
         let sent: usize = fake.data().iter().map(Vec::len).sum();
         assert_eq!(told, [fake.data()[0].len(), 10 - sent, sent - fake.data()[0].len()]);
-        assert_eq!(publisher.close(SECOND).await, Ended::default());
+        assert_eq!(publisher.close(SECOND).await, CloseSummary::default());
     }
 }
 
@@ -868,7 +868,7 @@ fn tickets_are_told_of_the_end_of_the_runtime_in_another_one() {
             assert_error(enqueue(&publisher, "a", number).await, ErrorKind::Closed, Outcome::NotSent);
             assert_error(publisher.publish(message("a", 1)).await, ErrorKind::Closed, Outcome::NotSent);
         }
-        assert_eq!(publisher.flush().await, Ended::default());
+        assert_eq!(publisher.flush().await, CloseSummary::default());
         publisher.close(SECOND).await;
     }));
 }
@@ -1075,7 +1075,7 @@ async fn publish_in_order(
         }
     }
     assert_eq!(all, tasks * each);
-    assert_eq!(publisher.close(SECOND).await, Ended::default());
+    assert_eq!(publisher.close(SECOND).await, CloseSummary::default());
 }
 
 fn zipf(task: usize) -> usize {
@@ -1382,13 +1382,13 @@ async fn live(seed: u64) {
     }
     if random.bool() {
         publisher.flush().await;
-        assert_eq!(publisher.close(SECOND).await, Ended::default());
+        assert_eq!(publisher.close(SECOND).await, CloseSummary::default());
     } else {
         publisher.close(Duration::from_millis(random.u64(..20_000))).await;
     }
     while tasks.join_next().await.transpose().unwrap().is_some() {}
     while flushes.join_next().await.transpose().unwrap().is_some() {}
-    assert_eq!(publisher.flush().await, Ended::default());
+    assert_eq!(publisher.flush().await, CloseSummary::default());
     let (carried, told) = (carried.lock().unwrap(), told.lock().unwrap());
     assert_eq!(told.len(), 200, "each is told once");
     for (channel, numbers) in &carried.channels {

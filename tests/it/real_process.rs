@@ -513,7 +513,7 @@ async fn a_fallback_stays_when_there_is_no_grpc_at_the_port() {
     let config = Config::grpc(wrong.url()).api_key(KEY).fallback(server.config(Over::Http));
     let client = Client::new(config).unwrap();
     client.info(InfoRequest::new()).await.unwrap();
-    assert_eq!(*client.breaker().unwrap().borrow(), BreakerState::Open);
+    assert_eq!(*client.watch_breaker().unwrap().borrow(), BreakerState::Open);
     // After an outage gRPC would be tried after 6 s at the latest.
     for _ in 0..35 {
         client.info(InfoRequest::new()).await.unwrap();
@@ -547,14 +547,14 @@ async fn neither_a_wrong_key_nor_a_method_of_pro_leads_to_http() {
             (ErrorKind::Unauthenticated, Outcome::Refused, 1)
         );
     }
-    assert_eq!((http.dials(), *client.breaker().unwrap().borrow()), (0, BreakerState::Closed));
+    assert_eq!((http.dials(), *client.watch_breaker().unwrap().borrow()), (0, BreakerState::Closed));
 
     let client = Client::new(server.config(Over::Grpc).fallback(fallback())).unwrap();
     for _ in 0..10 {
         let error = client.get_user_status(GetUserStatusRequest::new(["alice"])).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome(), error.attempts()), (ErrorKind::Unsupported, Outcome::Refused, 1));
     }
-    assert_eq!((http.dials(), *client.breaker().unwrap().borrow()), (0, BreakerState::Closed));
+    assert_eq!((http.dials(), *client.watch_breaker().unwrap().borrow()), (0, BreakerState::Closed));
     client.info(InfoRequest::new()).await.unwrap();
     let client = Client::new(server.config(Over::Http)).unwrap();
     let error = client.get_user_status(GetUserStatusRequest::new(["alice"])).await.unwrap_err();

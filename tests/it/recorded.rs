@@ -208,7 +208,7 @@ requests! {
     Publish PublishRequest, Broadcast BroadcastRequest, Subscribe SubscribeRequest, Unsubscribe UnsubscribeRequest,
     Disconnect DisconnectRequest, Refresh RefreshRequest, Connections ConnectionsRequest, Presence PresenceRequest,
     PresenceStats PresenceStatsRequest, History HistoryRequest, HistoryRemove HistoryRemoveRequest, Info InfoRequest,
-    Channels ChannelsRequest, RPC RpcRequest, MapPublish MapPublishRequest, MapRemove MapRemoveRequest,
+    Channels ChannelsRequest, Rpc RpcRequest, MapPublish MapPublishRequest, MapRemove MapRemoveRequest,
     MapReadState MapReadStateRequest, MapReadStream MapReadStreamRequest, MapStats MapStatsRequest,
     MapClear MapClearRequest, SharedPollPublish SharedPollPublishRequest, UpdateUserStatus UpdateUserStatusRequest,
     GetUserStatus GetUserStatusRequest, DeleteUserStatus DeleteUserStatusRequest, BlockUser BlockUserRequest,

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server, Transport as Front};
 use centrifugo_api::{
-    ApiError, Balance, Batch, BoxFuture, BroadcastRequest, Call, Client, Config, DisconnectRequest, Error, ErrorKind,
-    HistoryRemoveRequest, HistoryRequest, InfoRequest, MapClearRequest, MapPublishRequest, Method, Outcome,
-    PublishRequest, PublishResult, Reply, Retry, RpcRequest, SubscribeRequest, Transport, from_fn,
+    ApiError, Batch, BoxFuture, BroadcastRequest, Call, Client, Config, DisconnectRequest, Error, ErrorKind,
+    HistoryRemoveRequest, HistoryRequest, InfoRequest, LoadBalancing, MapClearRequest, MapPublishRequest, Method,
+    Outcome, PublishRequest, PublishResult, Reply, Retry, RpcRequest, SubscribeRequest, Transport, from_fn,
 };
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -545,7 +545,7 @@ async fn the_attempts_of_a_call_that_waits_are_numbered_and_their_waits_grow() {
 #[tokio::test]
 async fn a_call_that_one_endpoint_does_not_answer_in_time_goes_to_another() {
     for over in BOTH {
-        for balance in [Balance::LeastBusy, Balance::Priority] {
+        for balance in [LoadBalancing::LeastBusy, LoadBalancing::Priority] {
             let (silent, good) = (start().await, start().await);
             silent.fault(Fault::hang_before().always());
             let config = match over {
@@ -920,7 +920,7 @@ async fn an_error_names_the_endpoint_that_did_not_answer() {
                 (first.endpoint(silent.http_url()), "http", silent.http_url())
             }
         };
-        let config = config.balance(Balance::Priority).retry(Retry::off()).timeout(SECOND / 2);
+        let config = config.balance(LoadBalancing::Priority).retry(Retry::off()).timeout(SECOND / 2);
         let error = publish(&Client::new(config).unwrap()).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown), "{error:?}");
         assert_eq!((error.transport(), error.endpoint()), (Some(name), Some(&there[..])));

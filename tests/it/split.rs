@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    Batch, BoxFuture, BroadcastRequest, Call, Client, Config, Error, ErrorKind, Handle, HistoryRequest, Outcome,
+    Batch, BatchHandle, BoxFuture, BroadcastRequest, Call, Client, Config, Error, ErrorKind, HistoryRequest, Outcome,
     Payload, PublishRequest, PublishResult, Reply, Retry, Transport,
 };
 use proptest::prelude::*;
@@ -49,7 +49,7 @@ fn long(n: usize, length: usize) -> PublishRequest {
 }
 
 /// Publications that go in three requests, or in four when they are halved.
-fn nine(batch: &mut Batch) -> Vec<Handle<PublishResult>> {
+fn nine(batch: &mut Batch) -> Vec<BatchHandle<PublishResult>> {
     (0..9).map(|n| batch.push(long(n, 500))).collect()
 }
 
@@ -63,9 +63,9 @@ fn numbers(server: &Server) -> Vec<Vec<u64>> {
 /// What became of each command: its offset, or its error's kind and outcome.
 fn fates(
     replies: &centrifugo_api::BatchReplies,
-    handles: &[Handle<PublishResult>],
+    handles: &[BatchHandle<PublishResult>],
 ) -> Vec<Result<u64, (ErrorKind, Outcome)>> {
-    let fate = |handle: &Handle<PublishResult>| match replies.get(*handle) {
+    let fate = |handle: &BatchHandle<PublishResult>| match replies.get(*handle) {
         Ok(result) => Ok(result.offset),
         Err(error) => {
             assert_eq!(error.method(), Some("publish"));

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use centrifugo_api::{
-    ApiError, AsRequest, Batch, BatchReplies, BroadcastRequest, Client, Error, ErrorKind, Handle, Message, Method,
+    ApiError, AsRequest, Batch, BatchHandle, BatchReplies, BroadcastRequest, Client, Error, ErrorKind, Message, Method,
     Reply, Request, from_fn,
 };
 use serde_json::value::RawValue;
@@ -124,7 +124,7 @@ fn batch(client: &Client, commands: &[Method]) {
     assert_eq!((batch.len(), typed.len()), (commands.len(), commands.len()));
 
     let mut raw_batch = Batch::new();
-    let raw: Vec<Handle<RawValue>> = commands
+    let raw: Vec<BatchHandle<RawValue>> = commands
         .iter()
         .map(|command| raw_batch.push_json(command.name(), serde_json::json!({})).expect("a method of the schema"))
         .collect();
