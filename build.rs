@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = prost_build::Config::new();
     config.bytes(["."]).btree_map(["."]).skip_debug(["."]);
     config.message_attribute(".", "#[non_exhaustive]");
-    config.extern_path(format!(".{PACKAGE}.Error"), "crate::ApiError");
+    config.extern_path(format!(".{PACKAGE}.Error"), "crate::error::ApiError");
     for message in schema.envelopes() {
         config.extern_path(format!(".{}", message.full_name()), format!("crate::wire::{}", message.name()));
     }

@@ -18,7 +18,8 @@ async fn main() -> Result<(), Error> {
 
     // The same request goes over either transport.
     let request = PublishRequest::new("news", json!({ "text": "hello" })).tags([("lang", "en")]);
-    for config in [Config::grpc(grpc), Config::http(http)] {
+    let transports: [Config; 2] = [Config::grpc(grpc).into(), Config::http(http).into()];
+    for config in transports {
         let client = Client::new(config.api_key(&key))?;
         let position = client.publish(&request).await?;
         println!("published over {}: offset {}, epoch {}", client.transport().name(), position.offset, position.epoch);

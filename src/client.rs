@@ -1,31 +1,33 @@
-//! The client: one generic call, and a method for every entry of the table.
+//! The client: the public face of the crate, with a method for every entry of the table.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::sync::watch;
 
-#[cfg(any(feature = "grpc", feature = "http"))]
-use crate::Config;
+use crate::api::batch::Batch;
+use crate::api::message;
+use crate::api::methods::for_each_method;
+use crate::api::replies::BatchReplies;
+use crate::api::request::{AsRequest, Request};
+use crate::batching::batcher::Batcher;
+use crate::batching::publisher::Publisher;
+use crate::call::Core;
+use crate::call::close::CloseSummary;
+use crate::call::typed::TypedCall;
+use crate::config::Config;
+use crate::config::batching::Batching;
+use crate::config::publisher::PublisherConfig;
+use crate::config::retry::Retry;
+use crate::error::{ApiError, Error};
 #[cfg(doc)]
-use crate::ErrorKind;
-use crate::attempts::Attempts;
-use crate::batch::{self, Batch, BatchReplies};
-use crate::batching::{Batcher, Batching};
-use crate::close::{CloseSummary, Gate};
-use crate::idempotency::{self, Key};
-use crate::methods::for_each_method;
-use crate::request::{AsRequest, Request};
-use crate::retry::{Budget, Retry};
-use crate::transport::{Body, Call, Reply, ReplyBody, Transport};
-#[cfg(any(feature = "grpc", feature = "http"))]
-use crate::transport::{balancer::Balancer, balancer::EndpointStatus, breaker::BreakerState, fallback::Route};
-use crate::{ApiError, Error, Method, Outcome, message, transport, wire};
+use crate::error::{ErrorKind, Outcome};
+use crate::transport::Transport;
+use crate::transport::routing::balancer::EndpointStatus;
+use crate::transport::routing::breaker::BreakerState;
 
 /// A client of the server API, over gRPC or over HTTP.
 ///
@@ -55,58 +57,8 @@ use crate::{ApiError, Error, Method, Outcome, message, transport, wire};
 /// Calls panic, with tokio's own message, in a runtime whose I/O or time is not enabled.
 #[derive(Clone)]
 pub struct Client {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) retry: Arc<Retry>,
-    batching: Option<Arc<Batcher>>,
-    timeout: Option<Duration>,
-    pro: bool,
-}
-
-/// What the clones of a client share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) carrier: Carrier,
-    /// The longest request over gRPC.
-    max_request_size: Option<usize>,
-    pub(crate) budget: Budget,
-    pub(crate) gate: Gate,
-}
-
-/// What carries the calls.
-#[derive(Debug)]
-pub(crate) enum Carrier {
-    #[cfg(any(feature = "grpc", feature = "http"))]
-    Route(Arc<Route>),
-    Custom(Box<dyn Transport>),
-}
-
-impl Carrier {
-    /// Sends a call once.
-    pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Reply, Error> {
-        match self {
-            #[cfg(any(feature = "grpc", feature = "http"))]
-            Self::Route(route) => Route::send(route, call).await,
-            Self::Custom(custom) => custom.send(call).await,
-        }
-    }
-
-    /// The endpoint that a call was given to.
-    #[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(unused_variables, reason = "there is one only"))]
-    pub(crate) fn at(&self, place: usize) -> &dyn Transport {
-        match self {
-            #[cfg(any(feature = "grpc", feature = "http"))]
-            Self::Route(route) => route.at(place),
-            Self::Custom(custom) => &**custom,
-        }
-    }
-
-    fn transport(&self) -> &dyn Transport {
-        match self {
-            #[cfg(any(feature = "grpc", feature = "http"))]
-            Self::Route(route) => route,
-            Self::Custom(custom) => &**custom,
-        }
-    }
+    core: Core,
+    batcher: Option<Arc<Batcher>>,
 }
 
 impl Client {
@@ -115,36 +67,27 @@ impl Client {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] when a setting is wrong: the text names it.
-    #[cfg(any(feature = "grpc", feature = "http"))]
-    #[allow(
-        clippy::needless_pass_by_value,
-        reason = "a configuration is used up: changing it later would change nothing"
-    )]
-    pub fn new(config: Config) -> Result<Self, Error> {
-        let (carrier, limit) = (Carrier::Route(config.route()?), config.max_grpc_request_size());
-        let (timeout, pro, batching) = (config.call_timeout(), config.pro, config.batching);
-        let client = Self::over(carrier, limit, Some(timeout), pro, config.retries());
-        match batching {
-            Some(batching) => client.with_batching(batching),
-            None => Ok(client),
-        }
+    pub fn new(config: impl Into<Config>) -> Result<Self, Error> {
+        let config = config.into();
+        Self::with_transport(config.transport()?).with_config(&config)
     }
 
-    /// A client over a transport of your own: a fake, a recorder, a fault injector. It has no deadline until
-    /// [`with_timeout`](Self::with_timeout) sets one, and repeats nothing until [`with_retry`](Self::with_retry) says so.
+    /// Makes calls over a transport of your own: a fake, a recorder, a fault injector. They have no deadline and are not
+    /// repeated until [`with_config`](Self::with_config), [`with_timeout`](Self::with_timeout) or
+    /// [`with_retry`](Self::with_retry) says so.
     pub fn with_transport(transport: impl Transport) -> Self {
-        Self::over(Carrier::Custom(Box::new(transport)), None, None, false, Retry::off())
+        Self { core: Core::new(Box::new(transport)), batcher: None }
     }
 
-    fn over(
-        carrier: Carrier,
-        max_request_size: Option<usize>,
-        timeout: Option<Duration>,
-        pro: bool,
-        retry: Retry,
-    ) -> Self {
-        let shared = Shared { carrier, max_request_size, budget: Budget::new(), gate: Gate::default() };
-        Self { shared: Arc::new(shared), retry: Arc::new(retry), batching: None, timeout, pro }
+    /// The same client with the deadline, the retries, the batching and the limits of a configuration, and over the transport
+    /// that it has: for a transport that wraps the one of [`Config::transport`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when a setting of the batching is wrong.
+    pub fn with_config<T>(&self, config: &Config<T>) -> Result<Self, Error> {
+        let core = self.core.clone().with_config(&config.common);
+        Self { core, batcher: None }.with_batching(config.common.batching)
     }
 
     /// The same client with another deadline for each of its calls.
@@ -157,14 +100,14 @@ impl Client {
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn with_timeout(&self, timeout: Duration) -> Self {
-        Self { timeout: Some(timeout), ..self.clone() }
+    pub fn with_timeout(&self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.with_core(|core| core.timeout = timeout.into())
     }
 
     /// The same client, told whether the server is Centrifugo PRO: see `Config::pro`.
     #[must_use]
     pub fn with_pro(&self, pro: bool) -> Self {
-        Self { pro, ..self.clone() }
+        self.with_core(|core| core.pro = pro)
     }
 
     /// The same client with other retries for each of its calls. They are paid from the same budget.
@@ -172,13 +115,13 @@ impl Client {
     /// ```no_run
     /// # use centrifugo_api::{Client, PublishRequest, Retry};
     /// # async fn f(client: &Client, request: PublishRequest) -> Result<(), centrifugo_api::Error> {
-    /// let position = client.with_retry(Retry::off()).publish(request).await?;
+    /// let position = client.with_retry(None).publish(request).await?;
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn with_retry(&self, retry: Retry) -> Self {
-        let batching = self.batching.as_deref().map(Batcher::apart);
-        Self { retry: Arc::new(retry), batching, ..self.clone() }
+    pub fn with_retry(&self, retry: impl Into<Option<Retry>>) -> Self {
+        let retry = Arc::new(retry.into().unwrap_or_else(Retry::none));
+        self.with_core(|core| core.retry = retry)
     }
 
     /// The same client, whose calls share requests when there are many: see [`Batching`].
@@ -200,19 +143,27 @@ impl Client {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] when a setting is wrong.
-    pub fn with_batching(&self, batching: Batching) -> Result<Self, Error> {
-        batching.check()?;
-        Ok(Self { batching: Some(Batcher::new(batching)), ..self.clone() })
+    pub fn with_batching(&self, batching: impl Into<Option<Batching>>) -> Result<Self, Error> {
+        let batcher = match batching.into() {
+            Some(batching) => {
+                batching.check()?;
+                Some(Batcher::new(batching))
+            }
+            None => None,
+        };
+        Ok(Self { batcher, ..self.clone() })
     }
 
-    pub(crate) fn without_batching(&self) -> Self {
-        Self { batching: None, ..self.clone() }
+    fn with_core(&self, change: impl FnOnce(&mut Core)) -> Self {
+        let mut client = self.clone();
+        change(&mut client.core);
+        client
     }
 
     /// The transport that carries the calls: over all endpoints, and with the fallback if there is one.
     #[must_use]
     pub fn transport(&self) -> &dyn Transport {
-        self.shared.carrier.transport()
+        self.core.transport()
     }
 
     /// The endpoints as they are now, in the order given, those of the fallback last. Empty for a transport of your own.
@@ -225,13 +176,9 @@ impl Client {
     /// }
     /// # }
     /// ```
-    #[cfg(any(feature = "grpc", feature = "http"))]
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
-        match &self.shared.carrier {
-            Carrier::Route(route) => route.balancers().flat_map(Balancer::status).collect(),
-            Carrier::Custom(_) => Vec::new(),
-        }
+        self.transport().endpoints()
     }
 
     /// Whether calls go over gRPC or over the fallback, now and when it changes. `None` without a
@@ -248,13 +195,9 @@ impl Client {
     /// }
     /// # }
     /// ```
-    #[cfg(any(feature = "grpc", feature = "http"))]
     #[must_use]
-    pub fn watch_breaker(&self) -> Option<tokio::sync::watch::Receiver<BreakerState>> {
-        match &self.shared.carrier {
-            Carrier::Route(route) => route.state(),
-            Carrier::Custom(_) => None,
-        }
+    pub fn watch_breaker(&self) -> Option<watch::Receiver<BreakerState>> {
+        self.transport().watch_breaker()
     }
 
     /// Ends this client and all its clones: refuses new calls at once, waits for those that run, and cuts off what is left
@@ -271,7 +214,7 @@ impl Client {
     /// # }
     /// ```
     pub async fn close(&self, timeout: Duration) -> CloseSummary {
-        let closed = self.shared.gate.close(timeout).await;
+        let closed = self.core.gate().close(timeout).await;
         self.transport().disconnect();
         closed
     }
@@ -293,27 +236,12 @@ impl Client {
     ///
     /// See [`ErrorKind`]: the kinds are the same over every transport.
     pub async fn call<R: AsRequest>(&self, request: R) -> Result<<R::Request as Request>::Reply, Error> {
-        let (method, request) = (R::Request::METHOD, request.as_request());
-        self.check(request).map_err(|error| self.at(error, method.name()))?;
-        let key = idempotency::key_for(request, self.retry.makes_keys());
-        let repeatable = key.is_some() || request.is_repeatable();
-        let mut attempts = Attempts::new(self, method.name(), Some(method), repeatable)?;
-        let sent = send(self, &mut attempts, request, key).await;
-        let mut reply = sent.map_err(|error| error.with_key(key.as_ref()))?;
-        // What failed of it is tried again, as the whole would have been.
-        while let Some(part) = request.failed_part(&reply, repeatable) {
-            if attempts.again(part.error.into()).await.is_err() {
-                break;
-            }
-            let answer = send(self, &mut attempts, &part.request, key).await;
-            let failed = answer.is_err();
-            R::Request::join(&mut reply, &part.places, answer);
-            if failed {
-                break;
-            }
-        }
-        attempts.end(Outcome::Done);
-        Ok(reply)
+        let mut call = TypedCall::begin(&self.core, request.as_request())?;
+        let sent = match &self.batcher {
+            Some(batcher) => batcher.send(&self.core, &mut call).await,
+            None => call.send().await,
+        };
+        call.finish(sent).await
     }
 
     /// Sends many commands in one request, or in several if they are too large for one: over the limit of this client, or
@@ -330,39 +258,7 @@ impl Client {
     /// several requests fails, that is the error of each of its commands, and those behind it are not sent, unless the batch
     /// is [parallel](Batch::parallel): theirs is [`ErrorKind::Unavailable`], with [`Outcome::NotSent`].
     pub async fn batch(&self, batch: &Batch) -> Result<BatchReplies, Error> {
-        batch.check(self.pro).map_err(|error| self.at(error, Method::Batch.name()))?;
-        let all = batch.all();
-        let mut attempts = Attempts::new(self, Method::Batch.name(), Some(Method::Batch), all.is_repeatable())?;
-        let mut replies = BatchReplies::to(batch);
-        let mut waiting = vec![all];
-        while let Some(part) = waiting.pop() {
-            let sent = match attempts.begin_part(part.is_repeatable()) {
-                Ok(()) => attempts.run(&part, |reply| part.read(reply)).await,
-                Err(error) => Err(error),
-            };
-            let error = match sent {
-                Ok(answers) => {
-                    let from = attempts.from();
-                    let answers = answers.from(from.name(), from.endpoint()).after(attempts.may_have_run());
-                    replies.add(&part, Ok(answers));
-                    continue;
-                }
-                Err(error) => error,
-            };
-            match part.divide(error) {
-                Ok(parts) => waiting.extend(parts),
-                Err(error) => {
-                    let skipped = Error::after_failed_part(&error);
-                    replies.add(&part, Err(error));
-                    if !batch.is_parallel() {
-                        waiting.drain(..).rev().for_each(|part| replies.add(&part, Err(skipped.echo())));
-                    }
-                }
-            }
-        }
-        let replies = replies.unless_all_failed();
-        attempts.end(replies.as_ref().map_or_else(Error::outcome, BatchReplies::outcome));
-        replies
+        self.core.batch(batch).await
     }
 
     /// Calls a method by its name, with JSON in and JSON out.
@@ -384,36 +280,18 @@ impl Client {
     ///
     /// See [`ErrorKind`]: the kinds are the same over every transport.
     pub async fn call_json<T: DeserializeOwned>(&self, method: &str, params: impl Serialize) -> Result<T, Error> {
-        let params = batch::check_method_name(method).and_then(|()| {
-            serde_json::value::to_raw_value(&params)
-                .map_err(|_| Error::invalid("the parameters cannot be written as JSON"))
-        });
-        let params = params.map_err(|error| self.at(error, method))?;
-        let body = RawBody { method, params: &params };
-        body.check(self.pro).map_err(|error| self.at(error, method))?;
-        let known = Method::from_name(method);
-        let mut attempts = Attempts::new(self, method, known, body.is_repeatable())?;
-        attempts.run(&body, |reply| body.read(reply)).await
+        self.core.call_json(method, params).await
     }
+}
 
-    /// Why a request must not be sent, if so.
-    pub(crate) fn check(&self, request: &impl Request) -> Result<(), Error> {
-        request.check().or_else(|problem| problem.error(self.pro))
-    }
-
-    /// Refuses a request that is too long for gRPC.
-    pub(crate) fn check_len(&self, len: usize) -> Result<(), Error> {
-        self.shared.max_request_size.map_or(Ok(()), |limit| transport::check_len(transport::Form::Protobuf, len, limit))
-    }
-
-    /// When a call that begins now has no more time. A deadline beyond what the clock can say is none.
-    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.timeout.and_then(|timeout| now.checked_add(timeout))
-    }
-
-    pub(crate) fn at(&self, error: Error, method: &str) -> Error {
-        let transport = self.transport();
-        error.at(method.to_owned().into(), transport.name(), transport.endpoint())
+impl Publisher {
+    /// Makes a publisher over this client, with its endpoints, its deadline, and its retries.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when a setting is wrong, or outside of a tokio runtime.
+    pub fn new(client: &Client, config: PublisherConfig) -> Result<Self, Error> {
+        Self::over(&client.core, config)
     }
 }
 
@@ -421,157 +299,10 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("transport", &self.transport())
-            .field("timeout", &self.timeout)
-            .field("retry", &self.retry)
-            .field("batching", &self.batching)
+            .field("timeout", &self.core.timeout)
+            .field("retry", &self.core.retry)
+            .field("batching", &self.batcher)
             .finish_non_exhaustive()
-    }
-}
-
-/// Sends a request, in several if it is too large for one and can be divided.
-async fn send<R: Request>(
-    client: &Client,
-    attempts: &mut Attempts<'_>,
-    request: &R,
-    key: Option<Key>,
-) -> Result<R::Reply, Error> {
-    let sent = match &client.batching {
-        Some(batching) => batching.call(client, request, key, attempts).await,
-        None => attempts.run_typed(request, key).await,
-    };
-    match sent {
-        Ok(reply) => Ok(reply),
-        Err(error) => {
-            let (parts, tried) = (request.divide(error)?, attempts.tried());
-            // Apart, so that the futures of other calls have no room for it.
-            let sent = Box::pin(send_parts(attempts, parts, key)).await;
-            attempts.have_tried(tried);
-            sent
-        }
-    }
-}
-
-/// Sends the parts of a request, the last of them first, each with attempts of its own.
-async fn send_parts<R: Request>(
-    attempts: &mut Attempts<'_>,
-    mut waiting: Vec<R>,
-    key: Option<Key>,
-) -> Result<R::Reply, Error> {
-    let (mut whole, repeatable) = (None, attempts.is_repeatable());
-    while let Some(part) = waiting.pop() {
-        let sent = match attempts.begin_part(repeatable) {
-            Ok(()) => attempts.run_typed(&part, key).await,
-            Err(error) => Err(error),
-        };
-        let answer = match sent {
-            Ok(reply) => Ok(reply),
-            Err(error) => match part.divide(error) {
-                Ok(parts) => {
-                    waiting.extend(parts);
-                    continue;
-                }
-                Err(error) => Err(error),
-            },
-        };
-        match &mut whole {
-            // The call fails as its first part does.
-            None => whole = Some(answer?),
-            Some(whole) => R::append(whole, &part, answer),
-        }
-    }
-    Ok(whole.unwrap_or_default())
-}
-
-/// A call given as JSON.
-struct RawBody<'a> {
-    method: &'a str,
-    params: &'a RawValue,
-}
-
-impl RawBody<'_> {
-    /// The checks that a call with its own types makes.
-    fn check(&self, pro: bool) -> Result<(), Error> {
-        match Method::from_name(self.method) {
-            Some(Method::Batch) => batch::check_json(self.params.get(), pro),
-            Some(method) => method.check_json(self.params.get().as_bytes()).or_else(|problem| problem.error(pro)),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether it may be carried out twice: if so says what a call with its own types would, and only if it is read in full.
-    fn is_repeatable(&self) -> bool {
-        match Method::from_name(self.method) {
-            Some(Method::Batch) => self.to_batch().is_ok_and(|batch| batch.all().is_repeatable()),
-            Some(method) => method.is_repeatable_json(self.params.get().as_bytes()),
-            None => false,
-        }
-    }
-
-    /// A batch given as JSON, for a transport that speaks protobuf.
-    fn to_batch(&self) -> Result<Batch, Error> {
-        #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Request {
-            commands: Option<Vec<std::collections::BTreeMap<String, Box<RawValue>>>>,
-            parallel: Option<bool>,
-        }
-        let request: Request = serde_json::from_str(batch::object(self.params.get())).map_err(|_| {
-            Error::invalid("a batch is `commands`, a list of objects with one method each, and `parallel`, a boolean")
-        })?;
-        let mut batch = Batch::new().parallel(request.parallel.unwrap_or_default());
-        for command in request.commands.unwrap_or_default() {
-            let mut methods = command.into_iter();
-            let (Some((method, params)), None) = (methods.next(), methods.next()) else {
-                return Err(Error::invalid("a command of a batch names exactly one method"));
-            };
-            batch.push_json(&method, params)?;
-        }
-        Ok(batch)
-    }
-
-    /// Reads the result, whichever form it has.
-    fn read<T: DeserializeOwned>(&self, reply: Reply) -> Result<T, Error> {
-        let is_batch = self.method == Method::Batch.name();
-        let result = match reply.body() {
-            ReplyBody::Json(body) => {
-                let answer = if is_batch { wire::batch_from_json(&body) } else { wire::answer_from_json(&body) };
-                match answer {
-                    Ok(Ok(result)) => Ok(result),
-                    Ok(Err(error)) => return Err(error.into()),
-                    Err(malformed) => Err(malformed),
-                }
-            }
-            ReplyBody::Protobuf(body) if is_batch => {
-                let batch = self.to_batch()?;
-                let all = batch.all();
-                let mut replies = BatchReplies::to(&batch);
-                replies.add(&all, Ok(all.read(Reply::protobuf(body))?));
-                let replies = replies.to_json()?;
-                // As text, in which numbers keep their digits. Left out when there is none, as the server does.
-                let replies: Vec<&str> = replies.iter().map(|reply| reply.get()).collect();
-                let list = format!(r#"{{"replies":[{}]}}"#, replies.join(","));
-                wire::from_json(if replies.is_empty() { b"{}" } else { list.as_bytes() })
-            }
-            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(&body) {
-                Ok(Ok(result)) => batch::result_from_protobuf(self.method, result),
-                Ok(Err(error)) => return Err(error.into()),
-                Err(malformed) => Err(malformed),
-            },
-        };
-        result.map_err(Error::protocol)
-    }
-}
-
-impl Body for RawBody<'_> {
-    fn to_protobuf(&self) -> Result<Bytes, Error> {
-        if self.method == Method::Batch.name() {
-            return self.to_batch()?.all().to_protobuf();
-        }
-        batch::from_json(self.method, self.params.get()).map(|(_, request)| request.into())
-    }
-
-    fn to_json(&self) -> Result<Bytes, Error> {
-        Ok(Bytes::copy_from_slice(self.params.get().as_bytes()))
     }
 }
 

@@ -9,10 +9,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Method;
-use crate::idempotency::Key;
-use crate::transport::Form;
-
 /// Any error that can be a cause.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -95,7 +91,6 @@ impl Outcome {
 }
 
 /// What a failure is besides its kind.
-#[cfg_attr(not(all(feature = "grpc", feature = "tls")), allow(dead_code, reason = "what some transports find out"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Verdict {
     #[default]
@@ -109,7 +104,6 @@ enum Verdict {
 }
 
 /// What the server says about a repeat.
-#[cfg_attr(not(feature = "grpc"), allow(dead_code, reason = "only gRPC says `Never`"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetryAfter {
     /// Not before this time has passed.
@@ -118,8 +112,14 @@ pub(crate) enum RetryAfter {
     Never,
 }
 
+/// The two forms of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Protobuf,
+    Json,
+}
+
 /// By how much a request is over a limit of this client.
-#[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "only our transports have limits"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Excess {
     /// The form in which it has the length.
@@ -242,6 +242,11 @@ impl Error {
         self
     }
 
+    pub(crate) fn with_api(mut self, api: ApiError) -> Self {
+        self.0.api = Some(api);
+        self
+    }
+
     /// States what became of the call.
     #[must_use]
     pub fn with_outcome(mut self, outcome: Outcome) -> Self {
@@ -250,7 +255,7 @@ impl Error {
     }
 
     /// Says that the two sides do not trust each other, which a repeat will not change.
-    #[cfg(all(feature = "tls", any(feature = "grpc", feature = "http")))]
+    #[cfg(feature = "tls")]
     pub(crate) fn untrusted(mut self) -> Self {
         self.0.verdict = Verdict::Untrusted;
         self
@@ -263,13 +268,11 @@ impl Error {
         self
     }
 
-    #[cfg(any(feature = "grpc", feature = "http"))]
     pub(crate) fn is_no_grpc(&self) -> bool {
         self.0.verdict == Verdict::NoGrpc
     }
 
     /// Says that more was asked than somebody allows.
-    #[cfg(any(feature = "grpc", feature = "http"))]
     pub(crate) fn overload(mut self) -> Self {
         self.0.verdict = Verdict::Overload;
         self
@@ -287,7 +290,6 @@ impl Error {
         self
     }
 
-    #[cfg(any(feature = "grpc", feature = "http"))]
     pub(crate) fn with_hint(mut self, hint: Option<RetryAfter>) -> Self {
         self.0.retry_after = hint;
         self
@@ -298,7 +300,6 @@ impl Error {
     }
 
     /// What a request over a limit of this client ends with.
-    #[cfg_attr(not(any(feature = "grpc", feature = "http")), allow(dead_code, reason = "for our transports"))]
     pub(crate) fn over_limit(excess: Excess) -> Self {
         let Excess { bytes, limit, .. } = excess;
         let mut error =
@@ -345,14 +346,14 @@ impl Error {
     }
 
     /// Takes back what the error promises: an earlier attempt may have been carried out.
-    pub(crate) fn in_doubt(self) -> Self {
+    pub(crate) fn outcome_unknown(self) -> Self {
         self.and(", and an earlier attempt ended without an answer").with_outcome(Outcome::Unknown)
     }
 
     /// Says with which key the call was sent, if the client made it one.
-    pub(crate) fn with_key(mut self, key: Option<&Key>) -> Self {
+    pub(crate) fn with_key(mut self, key: Option<&str>) -> Self {
         if let Some(key) = key {
-            self.0.idempotency_key = Some(key.as_str().into());
+            self.0.idempotency_key = Some(key.into());
         }
         self
     }
@@ -364,7 +365,12 @@ impl Error {
     }
 
     /// Says where it happened, in the places that are still open.
-    pub(crate) fn at(mut self, method: Cow<'static, str>, transport: &'static str, endpoint: Option<Arc<str>>) -> Self {
+    pub(crate) fn with_context(
+        mut self,
+        method: Cow<'static, str>,
+        transport: &'static str,
+        endpoint: Option<Arc<str>>,
+    ) -> Self {
         self.0.method.get_or_insert(method);
         self.0.transport.get_or_insert(transport);
         self.0.endpoint = self.0.endpoint.or(endpoint);
@@ -517,18 +523,6 @@ impl From<ApiError> for Error {
     }
 }
 
-impl Error {
-    /// What the server says of a command of a batch. 104 means, for any but `rpc`, that it has no such method.
-    pub(crate) fn of_command(method: &str, api: ApiError) -> Self {
-        if api.code != ApiError::NOT_FOUND || method == Method::Rpc.name() {
-            return api.into();
-        }
-        let mut error = Self::new(ErrorKind::Unsupported, "the server does not know this command");
-        error.0.api = Some(api);
-        error
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { kind, message, outcome, attempts, api, method, transport, endpoint, .. } = &*self.0;
@@ -605,12 +599,6 @@ pub struct ApiError {
     pub temporary: bool,
 }
 
-crate::wire::json::message! { ApiError {
-    code "code" always shown plain;
-    message "message" always shown plain;
-    temporary "temporary" set shown plain;
-} }
-
 impl ApiError {
     /// 100: something failed inside the server, its broker for one. The call may have been carried out.
     pub const INTERNAL: u32 = 100;
@@ -655,7 +643,6 @@ impl ApiError {
     }
 
     /// The statuses with which a server in transport error mode answers this error over HTTP.
-    #[cfg(any(feature = "grpc", feature = "http"))]
     pub(crate) fn http_status(&self) -> &'static [u16] {
         match self.code {
             0 => &[],
@@ -693,7 +680,8 @@ mod tests {
 
     #[test]
     fn a_message_is_what_happened_and_nothing_else() {
-        let error = Error::new(ErrorKind::Invalid, "it is wrong").at("publish".into(), "grpc", Some("here".into()));
+        let error =
+            Error::new(ErrorKind::Invalid, "it is wrong").with_context("publish".into(), "grpc", Some("here".into()));
         assert_eq!(error.message(), "it is wrong");
         assert!(error.to_string().starts_with("publish over grpc to here: it is wrong; "));
         assert_eq!(Error::from(ApiError::new(102, "unknown channel")).message(), "unknown channel");

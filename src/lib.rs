@@ -58,46 +58,43 @@
 //! The default features build with Rust and the C toolchain that it links with (ring, under `tls`, compiles a little with
 //! it): no protoc, no cmake, no OpenSSL.
 
-pub use batch::{Batch, BatchHandle, BatchReplies};
-pub use batching::{Batching, Order};
-pub use client::Client;
-pub use close::CloseSummary;
-#[cfg(any(feature = "grpc", feature = "http"))]
-pub use config::Config;
-pub use error::{ApiError, Error, ErrorKind, Outcome};
-pub use message::*;
-pub use methods::Method;
-pub use payload::Payload;
-pub use publisher::{Publisher, PublisherConfig, Ticket};
-pub use request::{AsRequest, Message, Request};
-pub use retry::{Retry, RetryEvent};
-#[cfg(any(feature = "grpc", feature = "http"))]
-pub use transport::balancer::{EndpointStatus, LoadBalancing};
-#[cfg(any(feature = "grpc", feature = "http"))]
-pub use transport::breaker::BreakerState;
-#[cfg(all(feature = "tls", any(feature = "grpc", feature = "http")))]
-pub use transport::tls::Tls;
-pub use transport::{BoxFuture, Call, Reply, Transport, from_fn};
+#[cfg(not(any(feature = "grpc", feature = "http")))]
+compile_error!("centrifugo-api needs a transport: turn on its feature `grpc` or `http`, or both");
 
-mod attempts;
-mod batch;
+pub use crate::api::batch::{Batch, BatchHandle};
+pub use crate::api::message::{self, *};
+pub use crate::api::method::Method;
+pub use crate::api::payload::Payload;
+pub use crate::api::replies::BatchReplies;
+pub use crate::api::request::{AsRequest, Request};
+pub use crate::batching::publisher::{Publisher, Ticket};
+pub use crate::call::close::CloseSummary;
+pub use crate::client::Client;
+pub use crate::config::batching::{Batching, Order};
+pub use crate::config::publisher::PublisherConfig;
+pub use crate::config::retry::{Retry, RetryEvent};
+#[cfg(feature = "tls")]
+pub use crate::config::tls::Tls;
+pub use crate::config::{Config, LoadBalancing};
+pub use crate::error::{ApiError, Error, ErrorKind, Outcome};
+pub use crate::sync::BoxFuture;
+pub use crate::transport::call::Call;
+pub use crate::transport::routing::balancer::EndpointStatus;
+pub use crate::transport::routing::breaker::BreakerState;
+pub use crate::transport::routing::fallback::Route;
+pub use crate::transport::{Transport, from_fn};
+pub use crate::wire::body::Message;
+pub use crate::wire::reply::Reply;
+
+mod api;
 mod batching;
-mod broadcast;
+mod call;
 mod client;
-mod close;
-#[cfg(any(feature = "grpc", feature = "http"))]
-mod config;
+pub mod config;
 mod error;
-mod idempotency;
-pub mod message;
-mod methods;
-mod payload;
 #[cfg(test)]
 mod property;
-mod publisher;
-mod request;
-mod retry;
-mod split;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;

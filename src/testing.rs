@@ -65,7 +65,7 @@ pub use fault::{Fault, Transport};
 pub use namespace::{DataFormat, MapMode, Namespace};
 pub use record::Recorded;
 
-use crate::message::ClientInfo;
+use crate::api::message::ClientInfo;
 use listen::{Handshake, Plain, Stop};
 use methods::Api;
 use node::{Keys, Node};

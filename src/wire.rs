@@ -2,7 +2,10 @@
 //!
 //! They are read and written by hand, in both forms, so that the schema's 39-field `Command` and `Reply` never exist.
 
+pub(crate) mod body;
+pub(crate) mod embed;
 pub(crate) mod json;
+pub(crate) mod reply;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,7 +20,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::ApiError;
+use crate::error::ApiError;
 
 /// The number of the field `error` in the response of a method, and of `result`.
 const ERROR: u32 = 1;
@@ -300,7 +303,7 @@ mod tests {
     #[test]
     fn a_body_that_is_not_utf8_is_read_all_the_same() {
         let body = b"{\"result\":{\"publications\":[{\"data\":\"a\xff\",\"offset\":1}],\"epoch\":\"e\",\"offset\":1}}";
-        let history = answer_from_json::<crate::HistoryResult>(body).unwrap().unwrap();
+        let history = answer_from_json::<crate::api::message::HistoryResult>(body).unwrap().unwrap();
         assert_eq!(history.publications[0].json::<String>().unwrap(), "a\u{fffd}");
     }
 }

@@ -50,7 +50,10 @@ impl Clients {
             Client::new(config).expect("the addresses are right")
         };
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts");
-        Self { runtime, clients: [("grpc", client(Config::grpc(grpc))), ("http", client(Config::http(http)))] }
+        Self {
+            runtime,
+            clients: [("grpc", client(Config::grpc(grpc).into())), ("http", client(Config::http(http).into()))],
+        }
     }
 }
 

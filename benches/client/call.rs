@@ -3,10 +3,11 @@
 //! The request is made and written, the answer is read and checked, and between them is no network: the transport is a
 //! closure with the answer in hand. What a call over a connection takes beyond this is the transport's and the server's.
 
+use std::future::ready;
 use std::hint::black_box;
 
 use bytes::Bytes;
-use centrifugo_api::{Batch, Client, PublishRequest, PublishResult, Reply, Retry, from_fn};
+use centrifugo_api::{Batch, Call, Client, PublishRequest, PublishResult, Reply, Retry, from_fn};
 use criterion::{Criterion, Throughput};
 use prost::encoding;
 
@@ -23,7 +24,7 @@ pub(super) fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("call without a network");
     for (form, client) in clients {
         group.throughput(Throughput::Elements(1));
-        for (name, retry) in [("publish", Retry::off()), ("publish with a key", Retry::new())] {
+        for (name, retry) in [("publish", None), ("publish with a key", Some(Retry::new()))] {
             let client = client.with_retry(retry);
             group.bench_function(format!("{name}/{form}"), |b| {
                 b.to_async(&runtime).iter(|| client.publish(PublishRequest::new("news:everybody", PAYLOAD)));
@@ -48,10 +49,11 @@ fn protobuf(position: &PublishResult) -> Client {
     encoding::message::encode(PUBLISH, position, &mut reply);
     encoding::bytes::encode_repeated(REPLIES, &vec![reply; BATCH], &mut batch);
     let (publish, batch) = (Bytes::from(publish), Bytes::from(batch));
-    Client::with_transport(from_fn("none", move |call| {
+    let reply = move |call: &Call<'_>| {
         black_box(call.to_protobuf()?);
         Ok(Reply::protobuf(if call.method() == "batch" { batch.clone() } else { publish.clone() }))
-    }))
+    };
+    Client::with_transport(from_fn("none", move |call| ready(reply(call))))
 }
 
 /// The same in JSON.
@@ -60,10 +62,11 @@ fn json(position: &PublishResult) -> Client {
     let publish = Bytes::from(format!(r#"{{"result":{position}}}"#));
     let replies = vec![format!(r#"{{"publish":{position}}}"#); BATCH].join(",");
     let batch = Bytes::from(format!(r#"{{"replies":[{replies}]}}"#));
-    Client::with_transport(from_fn("none", move |call| {
+    let reply = move |call: &Call<'_>| {
         black_box(call.to_json()?);
         Ok(Reply::json(if call.method() == "batch" { batch.clone() } else { publish.clone() }))
-    }))
+    };
+    Client::with_transport(from_fn("none", move |call| ready(reply(call))))
 }
 
 async fn publish_all(client: &Client) {

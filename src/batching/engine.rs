@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -12,26 +12,31 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::parcel::{Member, Parcel};
-use super::queue::{Command, Hashes, Limits, Queue, Ticket};
-use super::room::{self, Room};
-use super::{Batching, Order};
-use crate::attempts::{Attempts, unless};
-use crate::batch;
-use crate::client::Client;
-use crate::close::{Cut, GRACE};
-use crate::idempotency::{self, Key};
-use crate::transport::ReplyBody;
-use crate::{CloseSummary, Error, ErrorKind, Message, Method, Outcome, Request};
+use crate::api::idempotency::{self, Key};
+use crate::api::method::Method;
+use crate::api::replies::checked;
+use crate::api::request::Request;
+use crate::batching::capacity::{self, Capacity};
+use crate::batching::outgoing::{Member, OutgoingBatch};
+use crate::batching::queue::{Command, Hashes, Limits, Queue, Ticket};
+use crate::call::Core;
+use crate::call::attempts::Attempts;
+use crate::call::close::{CloseSummary, GRACE};
+use crate::config::batching::{Batching, Order};
+use crate::error::{Error, ErrorKind, Outcome};
+use crate::sync::cancel::{Cancel, unless};
+use crate::sync::{BoxFuture, Mutex};
+use crate::wire::body::Message;
+use crate::wire::reply::ReplyBody;
 
 /// Sends commands, of one client in one runtime.
 pub(crate) struct Engine {
-    client: Client,
+    core: Core,
     runtime: Handle,
     linger: Option<Duration>,
     /// Whether the commands are calls of the client, which it counts itself.
     of_calls: bool,
-    room: Option<Arc<Room>>,
+    room: Option<Arc<Capacity>>,
     hashes: Hashes,
     state: Mutex<State>,
     /// Told when nothing more is to be waited for: the open parcel is full, or nothing more is accepted.
@@ -41,7 +46,7 @@ pub(crate) struct Engine {
     /// The task that keeps the time of the commands in the background.
     clock: OnceLock<AbortHandle>,
     /// Given when what is under way is to be cut off.
-    cut: Cut,
+    cancel: Cancel,
 }
 
 impl Drop for Engine {
@@ -116,17 +121,14 @@ impl Accepted {
 
     /// Says where an error happened, in the places that are still open.
     pub(crate) fn at(&self, error: Error, method: Method) -> Error {
-        self.engine.client.at(error, method.name())
+        self.engine.core.with_context(error, method.name())
     }
 
     /// Reads what the command ended with.
     pub(crate) fn read<T: Message>(&self, settled: Settled, method: Method, answers: usize) -> Result<T, Error> {
         let Answered { result, place, in_doubt } = settled?;
-        let reply = result.read_result().and_then(|reply| batch::checked(answers, in_doubt, reply));
-        reply.map_err(|error| {
-            let from = self.engine.client.shared.carrier.at(place);
-            error.at(method.name().into(), from.name(), from.endpoint())
-        })
+        let reply = result.read_result().and_then(|reply| checked(answers, in_doubt, reply));
+        reply.map_err(|error| self.engine.core.with_endpoint(error, method.name(), place))
     }
 }
 
@@ -135,7 +137,7 @@ impl Accepted {
 pub(crate) struct Errand {
     runtime: Handle,
     /// With the way to wake the caller, who otherwise waits for nothing else.
-    carried: Mutex<(Option<crate::BoxFuture<'static, ()>>, Option<Waker>)>,
+    carried: Mutex<(Option<BoxFuture<'static, ()>>, Option<Waker>)>,
     /// Whether a task is to carry it.
     handed_over: AtomicBool,
 }
@@ -174,17 +176,17 @@ impl Errand {
         }
     }
 
-    fn carried(&self) -> MutexGuard<'_, (Option<crate::BoxFuture<'static, ()>>, Option<Waker>)> {
-        self.carried.lock().unwrap_or_else(PoisonError::into_inner)
+    fn carried(&self) -> MutexGuard<'_, (Option<BoxFuture<'static, ()>>, Option<Waker>)> {
+        self.carried.lock()
     }
 }
 
 impl Engine {
     pub(crate) fn new(
-        client: Client,
+        core: Core,
         batching: &Batching,
         order: Order,
-        room: Option<Arc<Room>>,
+        room: Option<Arc<Capacity>>,
         runtime: Handle,
     ) -> Arc<Self> {
         let Batching { in_flight, max_commands, max_bytes, linger } = *batching;
@@ -200,7 +202,7 @@ impl Engine {
             watched: 0,
         };
         Arc::new(Self {
-            client,
+            core,
             runtime,
             linger,
             of_calls: room.is_none(),
@@ -210,17 +212,16 @@ impl Engine {
             full: Notify::new(),
             earlier: Arc::default(),
             clock: OnceLock::new(),
-            cut: Cut::default(),
+            cancel: Cancel::default(),
         })
     }
 
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two calls of the queue, none of which panics.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Accepts a request, for which there is room. If its caller waits and nothing is in the way, it is an errand of the
@@ -250,7 +251,7 @@ impl Engine {
         if state.closed {
             drop(state);
             self.release([len]);
-            return Err(room::closed());
+            return Err(capacity::closed());
         }
         let is_alone = state.hurried == 0 && !state.queue.has_parcel();
         let is_errand = waits && state.slots > 0 && is_alone && self.linger.is_none() && self.is_here();
@@ -345,7 +346,7 @@ impl Engine {
                 told.await;
             }
         };
-        let cut = self.client.shared.gate.cut();
+        let cut = self.core.gate().cancelled();
         unless(unless(tokio::time::sleep(linger), full), cut).await;
     }
 
@@ -390,7 +391,7 @@ impl Engine {
 
     /// Says where an error happened, in the places that are still open.
     fn at(&self, error: Error, member: &Member) -> Error {
-        self.client.at(error, member.method.name())
+        self.core.with_context(error, member.method.name())
     }
 
     /// Ends for their callers the commands whose time is over: those under way go on. The next deadline.
@@ -473,7 +474,7 @@ impl Engine {
         if let Some(ended) = in_time {
             return ended.unwrap_or_default();
         }
-        self.cut.cut();
+        self.cancel.set();
         match tokio::time::timeout(GRACE, over).await {
             Ok(ended) => ended.unwrap_or_default(),
             Err(_) => self.state().unwatch(watcher),
@@ -555,7 +556,7 @@ impl Slot {
     }
 
     /// The next parcel. Without one, the slot is free.
-    fn next(&mut self) -> Option<Parcel> {
+    fn next(&mut self) -> Option<OutgoingBatch> {
         let mut state = self.engine.state();
         let parcel = state.queue.take();
         if parcel.is_none() {
@@ -623,7 +624,7 @@ fn may_be_of_a_part(error: &Error) -> bool {
 /// A parcel on its way. Whatever happens, each of its commands ends.
 struct Carried {
     engine: Arc<Engine>,
-    parcel: Parcel,
+    parcel: OutgoingBatch,
     /// Why its commands failed at the last attempt, if each has its own reason.
     reasons: Vec<Error>,
     /// Since when they may have been carried out, if an attempt ended without an answer.
@@ -631,7 +632,7 @@ struct Carried {
 }
 
 impl Carried {
-    fn new(engine: &Arc<Engine>, parcel: Parcel, in_doubt: Option<Instant>) -> Self {
+    fn new(engine: &Arc<Engine>, parcel: OutgoingBatch, in_doubt: Option<Instant>) -> Self {
         Self { engine: Arc::clone(engine), parcel, reasons: Vec::new(), in_doubt }
     }
 
@@ -643,8 +644,8 @@ impl Carried {
         if self.parcel.is_empty() {
             return None;
         }
-        let gate = &engine.client.shared.gate;
-        if engine.cut.is() || gate.is_cut() {
+        let gate = engine.core.gate();
+        if engine.cancel.is_set() || gate.is_cancelled() {
             self.fail(Error::new(ErrorKind::Closed, "it was closed before the call was sent"));
             return None;
         }
@@ -656,10 +657,10 @@ impl Carried {
                 return None;
             }
         };
-        let mut attempts = Attempts::carrying(&engine.client, deadline, self.in_doubt, running, &engine.cut);
+        let mut attempts = Attempts::of_batch(&engine.core, deadline, self.in_doubt, running, &engine.cancel);
         while !self.parcel.is_empty() {
             let parcel = &self.parcel;
-            attempts.carry(parcel.method(), parcel.is_repeatable());
+            attempts.resend_as(parcel.method(), parcel.is_repeatable());
             let sent = Instant::now();
             let error = match attempts.attempt(parcel, |reply| parcel.read(reply)).await {
                 Ok(answers) => {
@@ -683,7 +684,7 @@ impl Carried {
                 attempts.end(error.outcome());
                 return None;
             }
-            attempts.carry(self.parcel.method(), self.parcel.is_repeatable());
+            attempts.resend_as(self.parcel.method(), self.parcel.is_repeatable());
             if let Err(error) = attempts.again(error).await {
                 self.fail(error);
                 return None;
@@ -697,13 +698,12 @@ impl Carried {
 
     /// Ends the commands that were answered, but for those that failed and may be tried again. Why, if there are any.
     fn settle(&mut self, answers: Vec<Result<ReplyBody, Error>>, attempts: &Attempts<'_>) -> Option<Error> {
-        let (from, in_doubt, number) = (attempts.from(), attempts.may_have_run(), attempts.failed() + 1);
-        let (transport, endpoint) = (from.name(), from.endpoint());
-        let place = attempts.place();
+        let (in_doubt, number, place) = (attempts.may_have_run(), attempts.failed() + 1, attempts.endpoint());
+        let core = self.engine.core.clone();
         let answered = |result| Answered { result, place, in_doubt };
         let error_of = |member: &Member, error: Error| {
-            let error = if in_doubt && !error.may_have_run() { error.in_doubt() } else { error };
-            error.at(member.method.name().into(), transport, endpoint.clone()).after_attempts(number)
+            let error = if in_doubt && !error.may_have_run() { error.outcome_unknown() } else { error };
+            core.with_endpoint(error, member.method.name(), place).after_attempts(number)
         };
         let again = self.to_be_tried_again(&answers);
         let members = self.parcel.members().iter().zip(answers);
@@ -802,7 +802,7 @@ impl Carried {
     /// Ends all that are left: each for its own reason, if it has one, or with this error.
     fn fail(&mut self, error: Error) {
         let takes_back = self.in_doubt.is_some() && !error.may_have_run();
-        let error = if takes_back { error.in_doubt() } else { error };
+        let error = if takes_back { error.outcome_unknown() } else { error };
         let members = self.parcel.take();
         let reasons = std::mem::take(&mut self.reasons);
         if reasons.len() == members.len() {

@@ -10,13 +10,12 @@ use std::num::Wrapping;
 use std::time::Duration;
 
 use slab::Slab;
-
-use super::Order;
-use super::pace::{Pace, Run};
-use super::parcel::{Draft, Member, Parcel};
 use tokio::time::Instant;
 
-use crate::Method;
+use crate::api::method::Method;
+use crate::batching::outgoing::{Draft, Member, OutgoingBatch};
+use crate::batching::pace::{Pace, Run};
+use crate::config::batching::Order;
 
 /// How many commands may wait for each one in a parallel parcel of no more than so few, before they are sent along in a
 /// sequential one.
@@ -308,7 +307,7 @@ impl<T: Default> Queue<T> {
     }
 
     /// Takes the open parcel, and opens another.
-    pub(super) fn take(&mut self) -> Option<Parcel> {
+    pub(super) fn take(&mut self) -> Option<OutgoingBatch> {
         self.drop_holes();
         self.fill();
         if self.open.is_empty() {
@@ -336,7 +335,7 @@ impl<T: Default> Queue<T> {
     }
 
     /// Takes note of how long the server took for a parcel.
-    pub(super) fn answered(&mut self, parcel: &Parcel, took: Duration) {
+    pub(super) fn answered(&mut self, parcel: &OutgoingBatch, took: Duration) {
         let run = if parcel.is_parallel() { Run::Parallel } else { Run::Sequential };
         self.pace.note(run, parcel.members().len(), took);
     }

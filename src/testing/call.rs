@@ -8,8 +8,12 @@ use serde_json::{Value, json};
 use super::methods::{Api, Serve, bad_request, not_found};
 use super::payloads::{NotJson, Payloads};
 use super::protobuf;
-use crate::methods::for_each_method;
-use crate::{ApiError, Message, Method, Request, message};
+use crate::api::message;
+use crate::api::method::Method;
+use crate::api::methods::for_each_method;
+use crate::api::request::Request;
+use crate::error::ApiError;
+use crate::wire::body::Message;
 
 /// How requests are read.
 pub(super) trait Format {

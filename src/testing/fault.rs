@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{ApiError, Method};
+use crate::api::method::Method;
+use crate::error::ApiError;
 
 /// Which of its two fronts a call came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -22,7 +22,8 @@ use super::fault::{Kind, Transport};
 use super::listen::{Io, Line};
 use super::node::{Node, Outcome};
 use super::protobuf::{self, Protobuf, Refused};
-use crate::{ApiError, Method};
+use crate::api::method::Method;
+use crate::error::ApiError;
 
 const SERVICE: &str = "centrifugal.centrifugo.api.CentrifugoApi";
 

@@ -18,7 +18,8 @@ use super::legacy;
 use super::listen::{Io, Line};
 use super::methods::is_pro;
 use super::node::{Node, Outcome};
-use crate::{ApiError, Method};
+use crate::api::method::Method;
+use crate::error::ApiError;
 
 pub(super) type Page = Response<Full<Bytes>>;
 

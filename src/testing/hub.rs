@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::map::Maps;
 use super::namespace::Namespace;
-use crate::message::{ClientInfo, Publication};
+use crate::api::message::{ClientInfo, Publication};
 
 /// How long the server remembers an idempotency key.
 const IDEMPOTENCY_TTL: Duration = Duration::from_secs(300);

@@ -5,14 +5,14 @@ use std::fmt::Write as _;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::payload;
+use crate::wire::embed;
 
 /// The nesting from which on the server refuses JSON.
 const MAX_DEPTH: usize = 10_000;
 
 /// Whether the bytes are JSON to the server: text inside strings need not be UTF-8.
 pub(super) fn is_json(bytes: &[u8]) -> bool {
-    serde_json::from_slice::<IgnoredAny>(bytes).is_ok() && !payload::is_nested_deeper(bytes, MAX_DEPTH)
+    serde_json::from_slice::<IgnoredAny>(bytes).is_ok() && !embed::is_nested_deeper(bytes, MAX_DEPTH)
 }
 
 /// Calls `visit` for every byte, with whether it is part of a string (its quotes included).
@@ -83,7 +83,7 @@ fn surrogate(text: &str) -> Option<u32> {
 
 /// Reads a whole text, as the server does: `null` is a value of zeroes.
 pub(super) fn read<T: serde::de::DeserializeOwned + Default>(text: &[u8]) -> Result<T, NotAccepted> {
-    if payload::is_nested_deeper(text, MAX_DEPTH) {
+    if embed::is_nested_deeper(text, MAX_DEPTH) {
         return Err(NotAccepted);
     }
     match serde_json::from_slice::<Option<T>>(text) {

@@ -10,7 +10,7 @@ use super::json::{NotAccepted, Object, mend};
 use super::listen::Line;
 use super::methods::{bad_request as bad_request_error, is_pro, not_found};
 use super::node::{Node, Outcome};
-use crate::Method;
+use crate::api::method::Method;
 
 pub(super) async fn answer(node: &Node, headers: &HeaderMap, body: &Bytes, line: &Line) -> Page {
     if body.is_empty() {

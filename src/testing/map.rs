@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::hub::{Keys, Position, Range, ReadError, choose, epoch};
 use super::namespace::{Map, MapMode};
-use crate::message::{MapEntry, MapPublishRequest, MapReadStateRequest};
+use crate::api::message::{MapEntry, MapPublishRequest, MapReadStateRequest};
 
 /// Where a change stands, and why it was not made if it was not.
 pub(super) type Change = (Position, Option<&'static str>);

@@ -9,9 +9,10 @@ use super::glob::Glob;
 use super::hub::{Hub, Position, Publish, Range, ReadError};
 use super::namespace::{Kind, Map, Namespace, name_of};
 #[allow(clippy::wildcard_imports, reason = "every request and every result")]
-use crate::message::*;
+use crate::api::message::*;
+use crate::api::request::Request;
+use crate::error::ApiError;
 use crate::wire::json::decode_base64;
-use crate::{ApiError, Request};
 
 /// What a node is and holds.
 #[derive(Debug)]

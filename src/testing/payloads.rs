@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::json;
-use crate::{Message, message};
+use crate::api::message;
+use crate::wire::body::Message;
 use bytes::Bytes;
 
 /// A payload that has to be JSON is not.

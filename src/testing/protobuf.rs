@@ -10,7 +10,8 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::call::{Batch, Command, Format};
-use crate::{Method, Request};
+use crate::api::method::Method;
+use crate::api::request::Request;
 
 /// A field of bytes: its key, its length, and the bytes.
 pub(super) fn field(number: u32, body: &[u8]) -> Vec<u8> {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::fault::Transport;
-use crate::Method;
+use crate::api::method::Method;
 
 /// A call that a server understood, for [`Server::calls`](super::Server::calls).
 #[derive(Clone, PartialEq)]

@@ -22,13 +22,18 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use url::Url;
 
-use self::call::{CutOff, NotGrpc, OpenCall, is_from_server};
-use self::connection::{Connection, Connections};
-use super::names::Names;
-use super::{BoxFuture, Call, Handover, Reply, Transport, hint};
-use crate::config::{self, Config, GrpcSettings, TokenSource};
-use crate::error::{RetryAfter, causes};
-use crate::{ApiError, Error, ErrorKind, Method, Outcome};
+use crate::api::method::Method;
+use crate::config::{self, Common, TokenSource};
+use crate::error::{ApiError, Error, ErrorKind, Form, Outcome, RetryAfter, causes};
+use crate::sync::BoxFuture;
+use crate::transport::call::Call;
+use crate::transport::grpc::call::{CutOff, NotGrpc, OpenCall, is_from_server};
+use crate::transport::grpc::connection::{Connection, Connections};
+use crate::transport::handover::Handover;
+use crate::transport::net::headers;
+use crate::transport::net::names::Names;
+use crate::transport::{Transport, check_len, hint, http_status};
+use crate::wire::reply::Reply;
 
 /// The tonic implementation of [`Transport`].
 #[derive(Debug)]
@@ -53,7 +58,7 @@ impl std::fmt::Debug for Token {
 }
 
 impl Grpc {
-    pub(crate) fn new(config: &Config, settings: &GrpcSettings, url: &Url) -> Result<Self, Error> {
+    pub(crate) fn new(config: &Common, settings: &config::Grpc, url: &Url) -> Result<Self, Error> {
         if url.path() != "/" {
             return Err(Error::invalid(
                 "the endpoint of gRPC has a path; give the host and the port only, like `http://localhost:10000`",
@@ -69,10 +74,10 @@ impl Grpc {
             url.as_str().parse().map_err(|_| Error::invalid("the endpoint is no URI that HTTP/2 can carry"))?;
         Ok(Self {
             endpoint: url.as_str().trim_end_matches('/').into(),
-            connections: Connections::new(&origin, Names::new(url, config.lookup.clone()), config, settings)?,
+            connections: Connections::new(&origin, Names::new(url, config.resolver.clone()), config, settings)?,
             origin,
-            headers: config::headers(config)?,
-            token: config.token.clone().map(Token),
+            headers: headers::headers(config)?,
+            token: config.bearer_token.clone().map(Token),
             gzip: settings.gzip,
             max_request_size: config.max_request_size.unwrap_or(usize::MAX),
             max_reply_size: config.max_reply_size,
@@ -89,9 +94,9 @@ impl Grpc {
             )));
         };
         let body = call.to_protobuf()?;
-        super::check_len(super::Form::Protobuf, body.len(), self.max_request_size)?;
+        check_len(Form::Protobuf, body.len(), self.max_request_size)?;
         let token = match &self.token {
-            Some(Token(source)) => Some(config::bearer(source).await?),
+            Some(Token(source)) => Some(headers::bearer(source).await?),
             None => None,
         };
         // As many as can have ended together, and a new one.
@@ -240,7 +245,7 @@ fn error_of(status: Status, sent: usize) -> Error {
     let not_grpc = causes(&status).find_map(|cause| cause.downcast_ref::<NotGrpc>()).map(|answer| {
         let error = match answer.status {
             StatusCode::OK => Error::protocol("the answer is HTTP and not gRPC"),
-            http => super::of_http_status(http, &answer.headers, b""),
+            http => http_status::of_http_status(http, &answer.headers, b""),
         };
         // What servers of HTTP answer where there is no such path, method or content type.
         if matches!(answer.status.as_u16(), 404 | 405 | 415) { error.no_grpc() } else { error }
@@ -369,7 +374,7 @@ impl Details {
 
 /// Whether the failure proves that the server did not process the call. One that it has begun to answer, it has.
 fn is_unprocessed(status: &Status) -> bool {
-    !causes(status).any(<dyn StdError>::is::<CutOff>) && causes(status).any(super::never_processed)
+    !causes(status).any(<dyn StdError>::is::<CutOff>) && causes(status).any(http_status::never_processed)
 }
 
 /// Whether the whole connection ended, and not only this call on it.

@@ -13,13 +13,18 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 use url::Url;
 
-use super::names::Names;
-use super::per_runtime::PerRuntime;
-use super::{BoxFuture, Call, Form, Handover, Reply, Transport};
-use crate::attempts::unless;
-use crate::config::{self, Config, HttpSettings, TokenSource};
-use crate::error::causes;
-use crate::{Error, ErrorKind, Method, Outcome};
+use crate::api::method::Method;
+use crate::config::{self, Common, TokenSource};
+use crate::error::{Error, ErrorKind, Form, Outcome, causes};
+use crate::sync::BoxFuture;
+use crate::sync::cancel::unless;
+use crate::sync::per_runtime::PerRuntime;
+use crate::transport::call::Call;
+use crate::transport::handover::Handover;
+use crate::transport::net::headers;
+use crate::transport::net::names::Names;
+use crate::transport::{Transport, check_len, http_status};
+use crate::wire::reply::Reply;
 
 /// The connections kept idle, which is what a burst of calls can use again. Fewer than there are callers, and connections
 /// are closed and made anew all the time.
@@ -63,17 +68,17 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    pub(crate) fn new(config: &Config, settings: &HttpSettings, url: &Url) -> Result<Self, Error> {
+    pub(crate) fn new(config: &Common, settings: &config::Http, url: &Url) -> Result<Self, Error> {
         let mut base = url.clone();
         // With a slash at the end, the last part of the path is kept when a method's name is joined to it.
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        let mut headers = config::headers(config)?;
+        let mut headers = headers::headers(config)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // A client that is handed in has a resolver of its own.
         let ours = settings.client.is_none();
-        let names = if ours { Names::new(url, config.lookup.clone()) } else { Names::unknown() };
+        let names = if ours { Names::new(url, config.resolver.clone()) } else { Names::unknown() };
         let client = ClientSource::new(config, settings, &names, base.scheme() == "https")?;
         // Made once here, so that what is wrong is told here.
         client.get()?;
@@ -85,7 +90,7 @@ impl Http {
             urls: Method::ALL.iter().map(|method| join(&base, method.name())).collect::<Result<_, _>>()?,
             base,
             headers,
-            token: config.token.clone(),
+            token: config.bearer_token.clone(),
             max_request_size: config.max_request_size.unwrap_or(usize::MAX),
             max_reply_size: config.max_reply_size,
         })
@@ -103,11 +108,11 @@ impl Http {
         // From here on a deadline that passes finds out whether the body has left.
         let handover = call.handover().track();
         let body = call.to_json()?;
-        super::check_len(Form::Json, body.len(), self.max_request_size)?;
+        check_len(Form::Json, body.len(), self.max_request_size)?;
         let mut request = reqwest::Request::new(http::Method::POST, self.url(call)?);
         *request.headers_mut() = self.headers.clone();
         if let Some(source) = &self.token {
-            request.headers_mut().insert(AUTHORIZATION, config::bearer(source).await?);
+            request.headers_mut().insert(AUTHORIZATION, headers::bearer(source).await?);
         }
         let body = Latched { body: Some(body), handover: handover.clone() };
         *request.body_mut() = Some(reqwest::Body::wrap(body));
@@ -123,7 +128,7 @@ impl Http {
             // The status says what happened, whether its page can be read or not.
             let page = tokio::time::timeout(ERROR_PAGE, read(response, MAX_ERROR_PAGE)).await;
             let page = page.ok().and_then(Result::ok).flatten().unwrap_or_default();
-            return Err(call.handover().judge(super::of_http_status(status, &headers, &page)));
+            return Err(call.handover().judge(http_status::of_http_status(status, &headers, &page)));
         }
         let limit = self.max_reply_size;
         let announced = response.content_length().is_some_and(|length| length > limit as u64);
@@ -191,7 +196,7 @@ enum ClientSource {
 
 impl ClientSource {
     #[cfg_attr(not(feature = "tls"), allow(clippy::unnecessary_wraps, reason = "only TLS can be set up wrongly"))]
-    fn new(config: &Config, settings: &HttpSettings, names: &Names, https: bool) -> Result<Self, Error> {
+    fn new(config: &Common, settings: &config::Http, names: &Names, https: bool) -> Result<Self, Error> {
         if let Some(client) = &settings.client {
             return Ok(Self::Given(client.clone()));
         }
@@ -200,7 +205,7 @@ impl ClientSource {
             config.tls.build(&[b"h2", b"http/1.1"])?
         } else if config.tls.is_default() {
             // Never used for a clear-text endpoint, but without it reqwest reads the system's roots.
-            crate::Tls::unused()?
+            config::tls::Tls::unused()?
         } else {
             return Err(Error::invalid("`tls` is set and the endpoint is http://, so that nothing would be encrypted"));
         };
@@ -300,7 +305,7 @@ fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
     let error = error.without_url();
     if error.is_connect() {
         let connect = Error::new(ErrorKind::Connect, "no connection could be made");
-        return super::judge_trust(connect, &error).with_source(error);
+        return http_status::judge_trust(connect, &error).with_source(error);
     }
     if error.is_timeout() {
         // Of a client that was handed in; the crate's own sets none but for connecting.
@@ -311,7 +316,7 @@ fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
     let failed = if handover.revoke() {
         let what = "the connection ended before the request was sent; is this the port of the server's HTTP API?";
         Error::new(ErrorKind::Lost, what).with_outcome(Outcome::NotSent)
-    } else if causes(&error).any(super::never_processed) {
+    } else if causes(&error).any(http_status::never_processed) {
         handover.give_back();
         Error::new(ErrorKind::Lost, "the connection ended without an answer").with_outcome(Outcome::NotSent)
     } else if parse {

@@ -14,7 +14,8 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde::ser::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::payload;
+use crate::error::ApiError;
+use crate::wire::embed;
 
 /// Gives a message its JSON form, and a `Debug` that shows no payload and no secret.
 ///
@@ -117,7 +118,7 @@ macro_rules! message {
     };
     (@write $map:ident $self:ident $field:ident $json:literal set raw $($twin:ident)?) => {
         if !$self.$field.is_empty() {
-            match crate::payload::as_inline_json(&$self.$field) {
+            match crate::wire::embed::as_inline_json(&$self.$field) {
                 Some(value) => $map.serialize_entry($json, value)?,
                 None => crate::wire::json::message!(@not_json $map $self $field $json $($twin)?),
             }
@@ -135,6 +136,13 @@ macro_rules! message {
     };
 }
 pub(crate) use message;
+
+// The one message that is not in a generated file, as it stands below this room.
+message! { ApiError {
+    code "code" always shown plain;
+    message "message" always shown plain;
+    temporary "temporary" set shown plain;
+} }
 
 /// The value of a field, as its type decides.
 pub(crate) trait Value: Sized + Default {
@@ -325,7 +333,7 @@ impl<T: Display> Serialize for Displayed<T> {
 
 /// The bytes as JSON, for a field that can carry nothing else.
 pub(crate) fn must_be_json<'a, E: serde::ser::Error>(field: &str, bytes: &'a [u8]) -> Result<&'a RawValue, E> {
-    payload::as_json(bytes).ok_or_else(|| {
+    embed::as_json(bytes).ok_or_else(|| {
         E::custom(format!(
             "`{field}` holds {} bytes that are not JSON, and JSON has no other field for them",
             bytes.len()

@@ -212,7 +212,7 @@ async fn retries_of_their_own_share_requests_of_their_own() {
     let (fake, permits) = Fake::held(Sent::done);
     let client = one_by_one(&fake);
     let _one = begin(client.publish(message(0)));
-    let other = client.with_retry(Retry::off());
+    let other = client.with_retry(None);
     let _two = begin(other.publish(message(1)));
     settle().await;
     assert_eq!(fake.sent().len(), 2);
@@ -269,11 +269,11 @@ async fn in_a_crowd_calls_share_requests() {
 async fn each_call_has_its_own_result_over_both_transports() {
     for over in BOTH {
         let server = Server::start().await.unwrap();
-        let config = match over {
-            Over::Grpc => Config::grpc(server.grpc_url()),
-            Over::Http => Config::http(server.http_url()),
+        let config: Config = match over {
+            Over::Grpc => Config::grpc(server.grpc_url()).into(),
+            Over::Http => Config::http(server.http_url()).into(),
         };
-        let client = Client::new(config.batching(Batching::new().in_flight(1)).retry(Retry::off())).unwrap();
+        let client = Client::new(config.batching(Batching::new().in_flight(1)).retry(None)).unwrap();
         server.fault(Fault::delay(SECOND / 5));
         let calls: Vec<_> = (0..512)
             .map(|number| {

@@ -33,8 +33,8 @@ fn request() -> PublishRequest {
 
 fn config(over: Over, server: &Server) -> Config {
     match over {
-        Over::Grpc => Config::grpc(server.grpc_url()),
-        Over::Http => Config::http(server.http_url()),
+        Over::Grpc => Config::grpc(server.grpc_url()).into(),
+        Over::Http => Config::http(server.http_url()).into(),
     }
 }
 
@@ -97,7 +97,7 @@ async fn a_client_at_rest_closes_at_once_and_refuses_every_call_after_it() {
         let clone = client.clone();
         assert_eq!(within(SLACK, client.close(60 * SECOND)).await, CloseSummary::default());
         server.clear_calls();
-        for client in [&client, &clone, &client.with_timeout(SECOND), &client.with_retry(Retry::off())] {
+        for client in [&client, &clone, &client.with_timeout(SECOND), &client.with_retry(None)] {
             let mut batch = Batch::new();
             batch.push(request());
             let errors = [
@@ -322,9 +322,9 @@ async fn a_call_that_waits_for_its_repeat_is_cut_off_with_the_error_it_has() {
     let minute = Duration::from_secs(60);
     for over in BOTH {
         let nobody = Nobody::new();
-        let config = match over {
-            Over::Grpc => Config::grpc(nobody.url()),
-            Over::Http => Config::http(format!("{}/api", nobody.url())),
+        let config: Config = match over {
+            Over::Grpc => Config::grpc(nobody.url()).into(),
+            Over::Http => Config::http(format!("{}/api", nobody.url())).into(),
         };
         let retry = Retry::new().attempts(100).backoff(minute, minute);
         let client = Client::new(config.retry(retry).timeout(100 * minute)).unwrap();
@@ -406,9 +406,9 @@ fn leaves_nothing(over: Over, closes: bool) {
     let server = servers.block_on(async { counting_ends(over, &ends) });
     Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let tasks = Handle::current().metrics().num_alive_tasks();
-        let config = match over {
-            Over::Grpc => Config::grpc(server.url()).connections(3),
-            Over::Http => Config::http(server.api_url()),
+        let config: Config = match over {
+            Over::Grpc => Config::grpc(server.url()).connections(3).into(),
+            Over::Http => Config::http(server.api_url()).into(),
         };
         let client = Client::new(config).unwrap();
         assert_eq!(told(publish(&client, 50)).await, [50, 0, 0, 0]);

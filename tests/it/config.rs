@@ -252,7 +252,9 @@ fn a_batch_and_its_replies_show_no_payload() {
     let handle = batch.push_json("history", json!({ "channel": SECRET })).unwrap();
     assert_secret(&batch);
     let client = Client::with_transport(from_fn("fake", |_| {
-        Ok(Reply::json(format!(r#"{{"replies":[{{"publish":{{}}}},{{"history":{{"epoch":"{SECRET}"}}}}]}}"#)))
+        std::future::ready({
+            Ok(Reply::json(format!(r#"{{"replies":[{{"publish":{{}}}},{{"history":{{"epoch":"{SECRET}"}}}}]}}"#)))
+        })
     }));
     let replies = block_on(client.batch(&batch)).unwrap();
     assert_secret(&replies);
@@ -263,10 +265,12 @@ fn a_batch_and_its_replies_show_no_payload() {
 #[test]
 fn a_call_and_a_reply_show_no_payload() {
     let client = Client::with_transport(from_fn("fake", |call: &Call<'_>| {
-        assert_secret(call);
-        let reply = Reply::json(format!(r#"{{"result":{{"offset":"{SECRET}"}}}}"#));
-        assert_secret(&reply);
-        Ok(reply)
+        std::future::ready({
+            assert_secret(call);
+            let reply = Reply::json(format!(r#"{{"result":{{"offset":"{SECRET}"}}}}"#));
+            assert_secret(&reply);
+            Ok(reply)
+        })
     }));
     let error = block_on(client.publish(PublishRequest::new("news", json!(SECRET)))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
@@ -282,7 +286,7 @@ fn an_error_shows_no_payload_of_what_could_not_be_read() {
         Reply::json(format!(r#"{{"result":{{"publications":[{{"data":{SECRET}}}]}}}}"#)),
         Reply::protobuf(SECRET),
     ] {
-        let client = Client::with_transport(from_fn("fake", move |_| Ok(reply.clone())));
+        let client = Client::with_transport(from_fn("fake", move |_| std::future::ready(Ok(reply.clone()))));
         let history = centrifugo_api::HistoryRequest::new("news");
         assert_secret_error(&block_on(client.history(history)).unwrap_err());
         assert_secret_error(&block_on(client.call_json::<u64>("history", json!({}))).unwrap_err());
@@ -292,7 +296,7 @@ fn an_error_shows_no_payload_of_what_could_not_be_read() {
 #[test]
 fn an_error_of_decoding_shows_no_payload() {
     let reply = Reply::json(format!(r#"{{"result":{{"publications":[{{"data":"{SECRET}","offset":1}}]}}}}"#));
-    let client = Client::with_transport(from_fn("fake", move |_| Ok(reply.clone())));
+    let client = Client::with_transport(from_fn("fake", move |_| std::future::ready(Ok(reply.clone()))));
     let history = block_on(client.history(centrifugo_api::HistoryRequest::new("news"))).unwrap();
     assert_secret(&history);
     assert_secret_error(&history.publications[0].json::<u64>().unwrap_err());

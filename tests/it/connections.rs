@@ -186,7 +186,7 @@ async fn the_call_after_a_lost_connection_goes_on_a_new_one() {
 
     let server = Server::start().await.unwrap();
     for config in [Config::grpc(server.grpc_url()), Config::http(server.http_url())] {
-        let client = Client::new(config.retry(Retry::off())).unwrap();
+        let client = Client::new(config.retry(None)).unwrap();
         for _ in 0..100 {
             server.fault(Fault::cut_before());
             let error = client.publish(PublishRequest::new("news", json!({}))).await.unwrap_err();
@@ -202,7 +202,7 @@ async fn a_bearer_token_is_sent_as_such() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/api", listener.local_addr().unwrap());
     let client = Client::new(Config::http(url).bearer_token(|| async { Ok("a token".to_owned()) })).unwrap();
-    let client = client.with_retry(Retry::off());
+    let client = client.with_retry(None);
     let call = tokio::spawn(async move { client.info(InfoRequest::new()).await });
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut request = Vec::new();

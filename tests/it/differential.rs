@@ -116,8 +116,10 @@ fn observed(answer: impl Fn() -> Reply + Send + Sync + 'static, retry: Retry) ->
     let seen = Seen::default();
     let see = Arc::clone(&seen);
     let transport = from_fn("observed", move |call| {
-        see.lock().unwrap().push((call.to_protobuf()?, call.to_json()?));
-        Ok(answer())
+        std::future::ready({
+            see.lock().unwrap().push((call.to_protobuf()?, call.to_json()?));
+            Ok(answer())
+        })
     });
     (Client::with_transport(transport).with_retry(retry), seen)
 }

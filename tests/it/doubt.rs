@@ -10,9 +10,9 @@ use serde_json::json;
 use crate::servers::Over;
 
 fn client(over: Over, server: &Server) -> Client {
-    let config = match over {
-        Over::Grpc => Config::grpc(server.grpc_url()),
-        Over::Http => Config::http(server.http_url()),
+    let config: Config = match over {
+        Over::Grpc => Config::grpc(server.grpc_url()).into(),
+        Over::Http => Config::http(server.http_url()).into(),
     };
     Client::new(config).unwrap()
 }
@@ -61,9 +61,11 @@ async fn a_channel_that_is_refused_in_the_repeat_of_a_lost_broadcast_may_have_be
     use std::sync::atomic::{AtomicU32, Ordering};
 
     let calls = AtomicU32::new(0);
-    let transport = from_fn("fake", move |_| match calls.fetch_add(1, Ordering::Relaxed) {
-        0 => Err(Error::new(centrifugo_api::ErrorKind::Lost, "the answer is lost")),
-        _ => Ok(Reply::result(&second_refused())),
+    let transport = from_fn("fake", move |_| {
+        std::future::ready(match calls.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(Error::new(centrifugo_api::ErrorKind::Lost, "the answer is lost")),
+            _ => Ok(Reply::result(&second_refused())),
+        })
     });
     let client = Client::with_transport(transport).with_retry(centrifugo_api::Retry::new().attempts(2));
     let result = client.broadcast(BroadcastRequest::new(["a", "b"], json!(1))).await.unwrap();

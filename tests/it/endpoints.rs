@@ -43,11 +43,11 @@ fn good() -> Server {
 
 /// These endpoints, without retries.
 fn client(urls: &[String], balance: LoadBalancing) -> Client {
-    Client::new(config(urls).balance(balance)).unwrap()
+    Client::new(config(urls).load_balancing(balance)).unwrap()
 }
 
 fn config(urls: &[String]) -> Config {
-    let first = Config::grpc(&urls[0]).retry(Retry::off()).connect_timeout(CONNECT);
+    let first = Config::grpc(&urls[0]).retry(None).connect_timeout(CONNECT);
     urls[1..].iter().fold(first, Config::endpoint)
 }
 
@@ -129,7 +129,7 @@ async fn an_endpoint_whose_tls_handshake_hangs_is_passed_over_when_the_time_to_c
     let alone = Client::new(config(&[silent.https_url()]).tls(tls.clone())).unwrap();
     assert_not_sent(&within(time, publish(&alone, 0)).await.unwrap_err(), ErrorKind::Connect);
 
-    let both = config(&[silent.https_url(), server.grpc_url()]).balance(LoadBalancing::Priority).tls(tls);
+    let both = config(&[silent.https_url(), server.grpc_url()]).load_balancing(LoadBalancing::Priority).tls(tls);
     within(time, publish(&Client::new(both).unwrap(), 0)).await.unwrap();
     assert_eq!(server.applied("news"), 1);
     assert_eq!((silent.dials(), silent.in_the_clear()), (2, 0));
@@ -142,7 +142,7 @@ async fn an_endpoint_whose_name_has_no_address_is_passed_over() {
     let urls = [format!("http://nowhere.test:{port}"), format!("http://here.test:{port}")];
     for nowhere in ["unknown", "without an address", "asked for in vain"] {
         let resolved = |config: Config| {
-            Client::new(config.balance(LoadBalancing::Priority).resolver(move |host| async move {
+            Client::new(config.load_balancing(LoadBalancing::Priority).resolver(move |host| async move {
                 match (&host[..], nowhere) {
                     ("here.test", _) => Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
                     (_, "unknown") => Err(std::io::ErrorKind::NotFound.into()),
@@ -259,7 +259,7 @@ async fn calls_that_find_nobody_at_the_same_time_dial_once() {
     let server = good();
     server.refuse().await;
     let dials = Arc::new(AtomicUsize::new(0));
-    let client = Client::new(named(server.address().port(), &dials).retry(Retry::off())).unwrap();
+    let client = Client::new(named(server.address().port(), &dials).retry(None)).unwrap();
     let calls: Vec<_> = (0..100).map(|n| publishing(&client, n)).collect();
     for call in calls {
         assert_not_sent(&within(AT_ONCE, call).await.unwrap().unwrap_err(), ErrorKind::Connect);
@@ -310,7 +310,7 @@ async fn a_name_that_moves_takes_its_calls_along_and_the_old_connection_is_drain
             async { Ok(addresses) }
         })
         .timeout(Duration::from_secs(3600))
-        .retry(Retry::off());
+        .retry(None);
     let client = Client::new(config).unwrap();
 
     within(AT_ONCE, publish(&client, 0)).await.unwrap();
@@ -367,7 +367,7 @@ async fn a_server_that_finds_the_signs_of_life_too_many_is_asked_for_half_as_man
             }
         }
     });
-    let config = Config::grpc(server.url()).timeout(Duration::from_secs(3600)).retry(Retry::off());
+    let config = Config::grpc(server.url()).timeout(Duration::from_secs(3600)).retry(None);
     let client = Client::new(config).unwrap();
 
     let first = publishing(&client, 0);
@@ -419,7 +419,7 @@ async fn the_first_endpoint_that_can_be_reached_has_priority_and_has_it_again_wh
     let (first, second) = (good(), good());
     let proxy = Proxy::to(first.address());
     // With retries: the first call may be on its way when the connection is cut.
-    let config = config(&[proxy.url(), second.url()]).balance(LoadBalancing::Priority).retry(Retry::new());
+    let config = config(&[proxy.url(), second.url()]).load_balancing(LoadBalancing::Priority).retry(Retry::new());
     let client = Client::new(config).unwrap();
     for n in 0..10 {
         within(AT_ONCE, publish(&client, n)).await.unwrap();
@@ -560,7 +560,7 @@ async fn connections_that_are_all_ended_at_once_lose_no_call() {
         connection.goaway(rest.stream - 2, NO_ERROR, b"").await?;
         connection.finish().await
     });
-    let config = Config::grpc(server.url()).connections(4).retry(Retry::off());
+    let config = Config::grpc(server.url()).connections(4).retry(None);
     let client = Client::new(config).unwrap();
     // Until there are four, the calls share those that there are.
     soon(async {
@@ -622,7 +622,7 @@ async fn a_call_that_is_dropped_while_it_is_dialled_for_leaves_the_connection_to
             }
         }
     });
-    let client = Client::new(Config::grpc(server.url()).retry(Retry::off())).unwrap();
+    let client = Client::new(Config::grpc(server.url()).retry(None)).unwrap();
     let (dropped, other) = (publishing(&client, 0), publishing(&client, 1));
     soon(greeted.notified()).await;
     dropped.abort();
@@ -656,7 +656,7 @@ async fn calls_that_are_lost_with_one_connection_are_one_loss() {
         connection.serve().await
     });
     let http = h1script::replying(|_| h1script::Reply::result());
-    let config = Config::grpc(server.url()).fallback(Config::http(http.api_url())).retry(Retry::off());
+    let config = Config::grpc(server.url()).fallback(Config::http(http.api_url())).retry(None);
     let client = Client::new(config).unwrap();
     let mut calls = JoinSet::new();
     for n in 0..20 {

@@ -37,11 +37,11 @@ fn rows() -> Vec<[String; 4]> {
 
 /// A client without retries, which would show the error of the last attempt, or none.
 fn config(over: Over, server: &Server) -> Config {
-    let config = match over {
-        Over::Grpc => Config::grpc(server.grpc_url()),
-        Over::Http => Config::http(server.http_url()),
+    let config: Config = match over {
+        Over::Grpc => Config::grpc(server.grpc_url()).into(),
+        Over::Http => Config::http(server.http_url()).into(),
     };
-    config.retry(Retry::off())
+    config.retry(None)
 }
 
 fn client(over: Over, server: &Server) -> Client {
@@ -98,21 +98,21 @@ async fn long_history(over: Over, limit: impl FnOnce(Config) -> Config) -> Error
 
 async fn nobody_listens(over: Over) -> Error {
     let nobody = Nobody::new();
-    let config = match over {
-        Over::Grpc => Config::grpc(nobody.url()),
-        Over::Http => Config::http(format!("{}/api", nobody.url())),
+    let config: Config = match over {
+        Over::Grpc => Config::grpc(nobody.url()).into(),
+        Over::Http => Config::http(format!("{}/api", nobody.url())).into(),
     };
-    Client::new(config.retry(Retry::off())).unwrap().publish(request()).await.unwrap_err()
+    Client::new(config.retry(None)).unwrap().publish(request()).await.unwrap_err()
 }
 
 /// The error of a publish to a server where connecting hangs.
 async fn connecting_hangs(over: Over) -> Error {
     let backlog = Backlog::fill().await;
-    let config = match over {
-        Over::Grpc => Config::grpc(backlog.url()),
-        Over::Http => Config::http(format!("{}/api", backlog.url())),
+    let config: Config = match over {
+        Over::Grpc => Config::grpc(backlog.url()).into(),
+        Over::Http => Config::http(format!("{}/api", backlog.url())).into(),
     };
-    let config = config.connect_timeout(Duration::from_millis(100)).retry(Retry::off());
+    let config = config.connect_timeout(Duration::from_millis(100)).retry(None);
     Client::new(config).unwrap().publish(request()).await.unwrap_err()
 }
 
@@ -131,7 +131,7 @@ async fn sent_away() -> Error {
         connection.goaway(0, h2script::NO_ERROR, b"").await?;
         connection.finish().await
     });
-    let client = Client::new(Config::grpc(server.url()).retry(Retry::off())).unwrap();
+    let client = Client::new(Config::grpc(server.url()).retry(None)).unwrap();
     client.publish(request()).await.unwrap_err()
 }
 
@@ -212,12 +212,12 @@ async fn provoke(over: Over, cell: &str) -> Error {
         "the server does not speak HTTP/2" => {
             let server = start().await;
             let to_http = server.http_url().replace("/api", "");
-            let client = Client::new(Config::grpc(to_http).retry(Retry::off())).unwrap();
+            let client = Client::new(Config::grpc(to_http).retry(None)).unwrap();
             client.publish(request()).await.unwrap_err()
         }
         "an answer that ends before its status" => {
             let server = h2script::replying(|_| h2script::Reply::cut(h2script::NO_ERROR));
-            Client::new(Config::grpc(server.url()).retry(Retry::off())).unwrap().publish(request()).await.unwrap_err()
+            Client::new(Config::grpc(server.url()).retry(None)).unwrap().publish(request()).await.unwrap_err()
         }
         "an answer that is cut off" => {
             let server = h1script::start(|mut connection| async move {
@@ -225,11 +225,11 @@ async fn provoke(over: Over, cell: &str) -> Error {
                 connection.reply(&request, &h1script::Reply::result().without_last(1)).await?;
                 connection.finish().await
             });
-            let config = Config::http(server.api_url()).retry(Retry::off());
+            let config = Config::http(server.api_url()).retry(None);
             Client::new(config).unwrap().publish(request()).await.unwrap_err()
         }
         "a reset with REFUSED_STREAM" => {
-            let client = Client::new(Config::grpc(scripted::grpc_refusing().await).retry(Retry::off())).unwrap();
+            let client = Client::new(Config::grpc(scripted::grpc_refusing().await).retry(None)).unwrap();
             client.publish(request()).await.unwrap_err()
         }
         "a `bearer_token` that cannot be had" => {
@@ -338,7 +338,7 @@ async fn an_error_without_a_code_in_the_details_is_none_of_the_api() {
 
 #[tokio::test]
 async fn a_batch_that_is_refused_as_a_whole_is_an_error_when_given_as_json_too() {
-    let client = Client::with_transport(centrifugo_api::from_fn("fake", |_| {
+    let client = Client::with_transport(centrifugo_api::from_fn("fake", |_| async {
         Ok(centrifugo_api::Reply::json(r#"{"error":{"code":111,"message":"too many requests"}}"#))
     }));
     let result = client.call_json::<serde_json::Value>("batch", serde_json::json!({"commands": []})).await;

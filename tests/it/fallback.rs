@@ -43,7 +43,7 @@ fn at_once() -> Retry {
 
 /// A client of gRPC there and HTTP here, without repeats.
 fn client(grpc: impl Into<String>, http: &Server) -> Client {
-    Client::new(Config::grpc(grpc).fallback(Config::http(http.http_url())).retry(Retry::off())).unwrap()
+    Client::new(Config::grpc(grpc).fallback(Config::http(http.http_url())).retry(None)).unwrap()
 }
 
 fn state(client: &Client) -> State {
@@ -376,7 +376,7 @@ async fn an_endpoint_where_connecting_hangs_does_not_keep_a_probe_from_the_next(
     let server = start().await;
     let (silent, proxy) = (Backlog::fill().await, absent(&server).await);
     let config = Config::grpc(silent.url()).endpoint(proxy.url()).fallback(Config::http(server.http_url()));
-    let client = Client::new(config.retry(Retry::off())).unwrap();
+    let client = Client::new(config.retry(None)).unwrap();
     publish(&client).await.unwrap();
     assert_eq!((state(&client), calls(&server)), (State::Open, (0, 1)));
     proxy.accept();
@@ -609,7 +609,7 @@ async fn failures_between_successes_are_no_outage() {
 #[tokio::test]
 async fn calls_fail_fast_when_neither_is_there() {
     let (grpc, http) = (Nobody::new(), Nobody::new());
-    let config = Config::grpc(grpc.url()).fallback(Config::http(format!("{}/api", http.url()))).retry(Retry::off());
+    let config = Config::grpc(grpc.url()).fallback(Config::http(format!("{}/api", http.url()))).retry(None);
     let client = Client::new(config).unwrap();
     for _ in 0..20 {
         let error = within(SECOND, client.publish(request())).await.unwrap_err();
@@ -625,7 +625,7 @@ async fn calls_stay_on_grpc_while_http_is_known_to_be_gone() {
     });
     let http = Nobody::new();
     let config = Config::grpc(script.url()).fallback(Config::http(format!("{}/api", http.url())));
-    let client = Client::new(config.retry(Retry::off())).unwrap();
+    let client = Client::new(config.retry(None)).unwrap();
     // The first goes on over HTTP, and finds nobody.
     let error = publish(&client).await.unwrap_err();
     assert_eq!((error.kind(), error.transport()), (ErrorKind::Connect, Some("http")), "{error:?}");
@@ -692,7 +692,7 @@ async fn grpc_that_is_not_there_in_other_words_is_left_too() {
     let peer = Peer::with(Flaw::NoAlpn, &authority);
     let trust = Tls::new().ca_certificates(authority.pem());
     let config = Config::grpc(peer.https_url()).tls(trust).fallback(Config::http(server.http_url()));
-    let client = Client::new(config.retry(Retry::off())).unwrap();
+    let client = Client::new(config.retry(None)).unwrap();
     publish(&client).await.unwrap();
     assert_eq!((state(&client), peer.requests()), (State::Open, 0));
 }
@@ -700,7 +700,7 @@ async fn grpc_that_is_not_there_in_other_words_is_left_too() {
 #[tokio::test]
 async fn http_at_the_grpc_port_is_told() {
     let server = start().await;
-    let client = Client::new(Config::http(format!("http://{}/api", server.grpc_addr())).retry(Retry::off())).unwrap();
+    let client = Client::new(Config::http(format!("http://{}/api", server.grpc_addr())).retry(None)).unwrap();
     let error = within(SECOND, client.publish(request())).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Connect | ErrorKind::Lost | ErrorKind::Protocol), "{error:?}");
     assert!(error.message().contains("is this the port of the server's HTTP API?"), "{error}");
@@ -789,7 +789,7 @@ fn what_a_fallback_must_not_have_is_refused_by_name() {
     let grpc = || Config::grpc("http://localhost:10000");
     let fallbacks = [
         (http().timeout(SECOND), "`timeout`"),
-        (http().retry(Retry::off()), "`retry`"),
+        (http().retry(None), "`retry`"),
         (http().pro(true), "`pro`"),
         (http().fallback(http()), "`fallback`"),
         (http().allow_clear_text_fallback(true), "`allow_clear_text_fallback`"),
@@ -845,7 +845,7 @@ async fn a_client_without_a_fallback_has_no_breaker() {
 async fn calls_return_to_grpc_also_from_a_fallback_that_is_gone() {
     let server = start().await;
     let (grpc, http) = (absent(&server).await, Proxy::to(server.http_addr()));
-    let config = Config::grpc(grpc.url()).fallback(Config::http(format!("{}/api", http.url()))).retry(Retry::off());
+    let config = Config::grpc(grpc.url()).fallback(Config::http(format!("{}/api", http.url()))).retry(None);
     let client = Client::new(config).unwrap();
     publish(&client).await.unwrap();
     assert_eq!(state(&client), State::Open);

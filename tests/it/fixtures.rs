@@ -346,8 +346,11 @@ fn sent<T>(send: impl AsyncFnOnce(&Client) -> Result<T, Error>) -> Result<Sent, 
     let seen = Arc::new(Mutex::new(None));
     let record = Arc::clone(&seen);
     let client = Client::with_transport(from_fn("recorder", move |call: &Call<'_>| {
-        *record.lock().unwrap() = Some(Sent { json: call.to_json()?.to_vec(), protobuf: call.to_protobuf()?.to_vec() });
-        Err(Error::new(ErrorKind::Connect, "recorded"))
+        std::future::ready({
+            *record.lock().unwrap() =
+                Some(Sent { json: call.to_json()?.to_vec(), protobuf: call.to_protobuf()?.to_vec() });
+            Err(Error::new(ErrorKind::Connect, "recorded"))
+        })
     }));
     // To PRO, because a request with its fields goes to no other.
     let error = block_on(send(&client.with_pro(true))).err().unwrap();

@@ -51,7 +51,7 @@ fn assert_error(error: &Error, kind: ErrorKind, outcome: Outcome, attempts: u32)
 #[tokio::test]
 async fn a_refused_connection_costs_no_time_and_the_call_goes_to_the_next_endpoint() {
     let (nobody, server) = (Nobody::new(), Server::start().await.unwrap());
-    let config = || Config::http(format!("{}/api", nobody.url())).balance(LoadBalancing::Priority).retry(Retry::off());
+    let config = || Config::http(format!("{}/api", nobody.url())).load_balancing(LoadBalancing::Priority).retry(None);
     let alone = Client::new(config()).unwrap();
     let error = within(SECOND, alone.publish(request())).await.unwrap_err();
     assert_error(&error, ErrorKind::Connect, Outcome::NotSent, 1);
@@ -71,7 +71,7 @@ async fn a_call_that_one_endpoint_refused_and_that_never_reached_the_next_was_no
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http2 = reqwest::Client::builder().no_proxy().retry(reqwest::retry::never()).http2_prior_knowledge();
     let config = Config::http(format!("{}/api", refusing.url())).endpoint(format!("{}/api", silent.url()));
-    let config = config.balance(LoadBalancing::Priority).retry(Retry::off()).timeout(SECOND / 2);
+    let config = config.load_balancing(LoadBalancing::Priority).retry(None).timeout(SECOND / 2);
     let client = Client::new(config.reqwest_client(http2.build().unwrap())).unwrap();
     let error = publish(&client).await.unwrap_err();
     assert_error(&error, ErrorKind::Timeout, Outcome::NotSent, 1);
@@ -83,7 +83,7 @@ async fn a_call_that_one_endpoint_refused_and_that_never_reached_the_next_was_no
 async fn a_connect_that_hangs_ends_in_its_own_time_and_the_call_goes_to_the_next_endpoint() {
     let (backlog, server) = (Backlog::fill().await, Server::start().await.unwrap());
     let config = || {
-        let first = Config::http(format!("{}/api", backlog.url())).balance(LoadBalancing::Priority).retry(Retry::off());
+        let first = Config::http(format!("{}/api", backlog.url())).load_balancing(LoadBalancing::Priority).retry(None);
         first.connect_timeout(Duration::from_millis(300))
     };
     let error = within(2 * SECOND, Client::new(config()).unwrap().publish(request())).await.unwrap_err();
@@ -100,9 +100,9 @@ async fn a_handshake_that_hangs_ends_in_its_own_time_and_the_call_goes_to_the_ne
     let (silent, identity) = (Peer::with(Flaw::Silent, &authority), authority.issue("127.0.0.1"));
     let server = Server::builder().tls(identity.certificate, identity.key).start().await.unwrap();
     let config = || {
-        let first = Config::http(format!("{}/api", silent.https_url())).balance(LoadBalancing::Priority);
+        let first = Config::http(format!("{}/api", silent.https_url())).load_balancing(LoadBalancing::Priority);
         let trust = Tls::new().ca_certificates(authority.pem());
-        first.tls(trust).connect_timeout(Duration::from_millis(300)).retry(Retry::off())
+        first.tls(trust).connect_timeout(Duration::from_millis(300)).retry(None)
     };
     let error = within(2 * SECOND, Client::new(config()).unwrap().publish(request())).await.unwrap_err();
     assert_error(&error, ErrorKind::Connect, Outcome::NotSent, 1);
@@ -116,7 +116,7 @@ async fn a_handshake_that_hangs_ends_in_its_own_time_and_the_call_goes_to_the_ne
 async fn one_dead_endpoint_of_three_fails_no_call() {
     let (nobody, one, other) = (Nobody::new(), Server::start().await.unwrap(), Server::start().await.unwrap());
     let config = Config::http(format!("{}/api", nobody.url())).endpoint(one.http_url()).endpoint(other.http_url());
-    let client = Client::new(config.retry(Retry::off())).unwrap();
+    let client = Client::new(config.retry(None)).unwrap();
     for _ in 0..1000 {
         publish(&client).await.unwrap();
     }
@@ -214,7 +214,7 @@ fn ending_on_reuse(reset: bool) -> crate::faults::tally::Server {
 async fn a_connection_that_ends_exactly_when_it_is_used_again_publishes_nothing_twice() {
     for reset in [true, false] {
         let server = ending_on_reuse(reset);
-        let client = Client::new(Config::http(server.api_url()).retry(Retry::off())).unwrap();
+        let client = Client::new(Config::http(server.api_url()).retry(None)).unwrap();
         let (mut done, mut unknown) = (0, 0);
         for _ in 0..100 {
             match publish(&client).await {
@@ -565,7 +565,7 @@ async fn an_answer_without_an_end_ends_within_the_deadline_and_in_bounded_memory
     for (what, head, end, kinds) in cases {
         let written = Arc::default();
         let server = endless(head, end, &written);
-        let config = Config::http(server.api_url()).max_reply_size(1 << 20).retry(Retry::off());
+        let config = Config::http(server.api_url()).max_reply_size(1 << 20).retry(None);
         // What ends by its size may take a busy machine its time.
         let deadline = if kinds.contains(&Timeout) { SECOND } else { 10 * SECOND };
         let client = Client::new(config.timeout(deadline)).unwrap();

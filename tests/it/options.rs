@@ -98,12 +98,12 @@ async fn a_broadcast_with_too_few_answers_is_none() {
         [r#"{"result":{"responses":[{"result":{}}]}}"#, r#"{"result":{"responses":[{},{"result":{}}]}}"#];
     let request = BroadcastRequest::new(["a", "b"], json!(1));
     for reply in [Reply::protobuf(one), Reply::protobuf(empty), Reply::json(one_json), Reply::json(empty_json)] {
-        let client = Client::with_transport(from_fn("fake", move |_| Ok(reply.clone())));
+        let client = Client::with_transport(from_fn("fake", move |_| std::future::ready(Ok(reply.clone()))));
         let error = client.broadcast(&request).await.unwrap_err();
         assert_eq!((error.kind(), error.may_have_run()), (ErrorKind::Protocol, true), "{error:?}");
     }
     let in_batch = r#"{"replies":[{"broadcast":{"responses":[{"result":{}}]}}]}"#;
-    let client = Client::with_transport(from_fn("fake", move |_| Ok(Reply::json(in_batch))));
+    let client = Client::with_transport(from_fn("fake", move |_| std::future::ready(Ok(Reply::json(in_batch)))));
     let mut batch = Batch::new();
     let broadcast = batch.push(&request);
     let error = client.batch(&batch).await.unwrap().get(broadcast).unwrap_err();
@@ -117,7 +117,7 @@ async fn what_may_succeed_later_is_transient_and_nothing_else_is() {
     for code in [100, 102, 104, 107, 108, 111, 112, 113] {
         for config in both(&server) {
             server.fault(Fault::api_error(ApiError::new(code, "said the server")));
-            let error = Client::new(config.retry(Retry::off())).unwrap().publish(request()).await.unwrap_err();
+            let error = Client::new(config.retry(None)).unwrap().publish(request()).await.unwrap_err();
             if error.is_transient() {
                 transient.insert(code);
             }
@@ -129,7 +129,7 @@ async fn what_may_succeed_later_is_transient_and_nothing_else_is() {
     temporary.temporary = true;
     for config in both(&server) {
         server.fault(Fault::api_error(temporary.clone()));
-        let error = Client::new(config.retry(Retry::off())).unwrap().publish(request()).await.unwrap_err();
+        let error = Client::new(config.retry(None)).unwrap().publish(request()).await.unwrap_err();
         assert!(error.api().unwrap().temporary && error.is_transient(), "{error:?}");
     }
 
@@ -143,7 +143,7 @@ async fn what_may_succeed_later_is_transient_and_nothing_else_is() {
 #[tokio::test]
 async fn a_call_ends_after_10_s_unless_told_otherwise() {
     let server = Server::start().await.unwrap();
-    for config in both(&server).map(|config| config.retry(Retry::off())) {
+    for config in both(&server).map(|config| config.retry(None)) {
         // Over HTTP the server itself answers nothing after 10 s.
         let longest = if format!("{config:?}").contains("/api") { 9 } else { 10 };
         for (client, seconds) in [

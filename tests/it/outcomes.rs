@@ -283,7 +283,7 @@ async fn a_server_that_gives_no_sign_of_life_is_given_up_and_the_call_may_have_r
         connection.request().await?;
         connection.stall().await
     });
-    let config = Config::grpc(server.url()).timeout(Duration::from_secs(3600)).retry(Retry::off());
+    let config = Config::grpc(server.url()).timeout(Duration::from_secs(3600)).retry(None);
     let call = publishing(&Client::new(config).unwrap(), 0);
     soon(server.tally.until_arrived(1)).await;
     // From here on nothing arrives, so that only the clock matters.

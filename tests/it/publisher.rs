@@ -440,7 +440,7 @@ async fn what_a_server_or_a_proxy_finds_too_long_is_sent_in_parts() {
         for after in [1, 2, 3] {
             server.fault(Fault::http_status(413).method(Method::Batch).after(after - 1));
         }
-        let client = Client::new(config(over, &server).retry(Retry::off())).unwrap();
+        let client = Client::new(config(over, &server).retry(None)).unwrap();
         let publisher = Publisher::new(&client, one_by_one().order(Order::Sequential)).unwrap();
         let data = |number: usize| "x".repeat(if number == 50 { 5000 } else { 100 });
         let tickets: Vec<_> = (0..100).map(|number| enqueue(&publisher, "a", data(number))).collect();
@@ -1090,8 +1090,8 @@ async fn server() -> Server {
 
 fn config(over: Over, server: &Server) -> Config {
     match over {
-        Over::Grpc => Config::grpc(server.grpc_url()),
-        Over::Http => Config::http(server.http_url()),
+        Over::Grpc => Config::grpc(server.grpc_url()).into(),
+        Over::Http => Config::http(server.http_url()).into(),
     }
 }
 

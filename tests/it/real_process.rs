@@ -71,8 +71,7 @@ impl Process {
 
     /// Waits until it answers over both transports.
     async fn until_ready(&mut self) -> Instant {
-        let once =
-            |config: Config| Client::new(config.retry(Retry::off()).timeout(Duration::from_millis(200))).unwrap();
+        let once = |config: Config| Client::new(config.retry(None).timeout(Duration::from_millis(200))).unwrap();
         let started = Instant::now();
         let mut first = None;
         for over in [Over::Grpc, Over::Http] {
@@ -90,8 +89,8 @@ impl Process {
 
     fn config(&self, over: Over) -> Config {
         match over {
-            Over::Grpc => Config::grpc(self.grpc_url()),
-            Over::Http => Config::http(self.http_url()),
+            Over::Grpc => Config::grpc(self.grpc_url()).into(),
+            Over::Http => Config::http(self.http_url()).into(),
         }
         .api_key(KEY)
     }
@@ -250,9 +249,9 @@ async fn end_one_of_two(over: Over, retry: Retry, latency: Duration) -> Vec<Sent
     let [one, other] = addresses.map(|address| format!("http://{address}"));
     let (what, repeats) = (format!("{over:?}, {latency:?} on the way, {retry:?}"), Arc::new(AtomicU64::new(0)));
     let retry = counted(retry, &repeats);
-    let config = match over {
-        Over::Grpc => Config::grpc(one).endpoint(other).connections(2),
-        Over::Http => Config::http(format!("{one}/api")).endpoint(format!("{other}/api")),
+    let config: Config = match over {
+        Over::Grpc => Config::grpc(one).endpoint(other).connections(2).into(),
+        Over::Http => Config::http(format!("{one}/api")).endpoint(format!("{other}/api")).into(),
     };
     let client = Client::new(config.api_key(KEY).retry(retry)).unwrap();
     let load = Load::start(&client, PUBLISHERS);
@@ -614,7 +613,7 @@ async fn messages_of_4_mib_are_accepted_and_longer_ones_over_http_only() {
 async fn a_post_after_the_server_closed_the_connection_is_not_lost() {
     const CALLERS: usize = 32;
     let server = Process::start().await;
-    let config = server.config(Over::Http).retry(Retry::off());
+    let config = server.config(Over::Http).retry(None);
     let next = AtomicU64::new(0);
     let next = &next;
     // One that closes idle connections in time, and two that do so when the server does, or later.

@@ -165,7 +165,7 @@ fn request_like<R: Request>(recorded: &Value) -> R {
 
 /// A client whose every call is answered with `reply`.
 pub(crate) fn client_answered(reply: Reply) -> Client {
-    Client::with_transport(from_fn("recorded", move |_| Ok(reply.clone())))
+    Client::with_transport(from_fn("recorded", move |_| std::future::ready(Ok(reply.clone()))))
 }
 
 /// What the client makes of a scripted server's answer.

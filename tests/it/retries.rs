@@ -36,9 +36,9 @@ fn at_once() -> Retry {
 }
 
 fn client(over: Over, server: &Server, retry: Retry) -> Client {
-    let config = match over {
-        Over::Grpc => Config::grpc(server.grpc_url()),
-        Over::Http => Config::http(server.http_url()),
+    let config: Config = match over {
+        Over::Grpc => Config::grpc(server.grpc_url()).into(),
+        Over::Http => Config::http(server.http_url()).into(),
     };
     Client::new(config.retry(retry)).unwrap()
 }
@@ -126,7 +126,9 @@ async fn waits_are_spread_below_a_bound_that_doubles() {
     for _ in 0..200 {
         let seen = Seen::default();
         let retry = Retry::new().attempts(7).backoff(Duration::from_millis(100), SECOND);
-        let client = Client::with_transport(from_fn("fake", |_| Err(Error::new(ErrorKind::Unavailable, "later"))));
+        let client = Client::with_transport(from_fn("fake", |_| {
+            std::future::ready(Err(Error::new(ErrorKind::Unavailable, "later")))
+        }));
         client.with_retry(seen.by(retry)).publish(request()).await.unwrap_err();
         let waits = seen.waits();
         for ((wait, bound), sum) in waits.iter().zip([100, 200, 400, 800, 1000, 1000]).zip(&mut sums) {
@@ -221,9 +223,9 @@ async fn without_keys_a_publish_that_was_not_carried_out_is_repeated() {
 
             // Not sent, as there is nobody.
             let nobody = Nobody::new();
-            let config = match over {
-                Over::Grpc => Config::grpc(nobody.url()),
-                Over::Http => Config::http(format!("{}/api", nobody.url())),
+            let config: Config = match over {
+                Over::Grpc => Config::grpc(nobody.url()).into(),
+                Over::Http => Config::http(format!("{}/api", nobody.url())).into(),
             };
             let error = publish(&Client::new(config.retry(retry)).unwrap()).await.unwrap_err();
             assert_error(&error, ErrorKind::Connect, Outcome::NotSent, attempts);
@@ -425,11 +427,13 @@ fn failing(retry: Retry) -> (Client, Arc<AtomicUsize>, Arc<Mutex<Option<ErrorKin
     let (asked, fails) = (Arc::<AtomicUsize>::default(), Arc::new(Mutex::new(Some(ErrorKind::Unavailable))));
     let (count, with) = (Arc::clone(&asked), Arc::clone(&fails));
     let transport = from_fn("fake", move |_| {
-        count.fetch_add(1, Ordering::Relaxed);
-        match *with.lock().unwrap() {
-            Some(kind) => Err(Error::new(kind, "it fails")),
-            None => Ok(Reply::result(&PublishResult::default())),
-        }
+        std::future::ready({
+            count.fetch_add(1, Ordering::Relaxed);
+            match *with.lock().unwrap() {
+                Some(kind) => Err(Error::new(kind, "it fails")),
+                None => Ok(Reply::result(&PublishResult::default())),
+            }
+        })
     });
     (Client::with_transport(transport).with_retry(retry), asked, fails)
 }
@@ -548,12 +552,12 @@ async fn a_call_that_one_endpoint_does_not_answer_in_time_goes_to_another() {
         for balance in [LoadBalancing::LeastBusy, LoadBalancing::Priority] {
             let (silent, good) = (start().await, start().await);
             silent.fault(Fault::hang_before().always());
-            let config = match over {
-                Over::Grpc => Config::grpc(silent.grpc_url()).endpoint(good.grpc_url()),
-                Over::Http => Config::http(silent.http_url()).endpoint(good.http_url()),
+            let config: Config = match over {
+                Over::Grpc => Config::grpc(silent.grpc_url()).endpoint(good.grpc_url()).into(),
+                Over::Http => Config::http(silent.http_url()).endpoint(good.http_url()).into(),
             };
             let retry = at_once().attempts(2).attempt_timeout(Some(Duration::from_millis(150)));
-            let client = Client::new(config.balance(balance).retry(retry)).unwrap();
+            let client = Client::new(config.load_balancing(balance).retry(retry)).unwrap();
             for published in 1..=12 {
                 within(SECOND, client.publish(request())).await.unwrap();
                 assert_eq!(good.applied("news"), published, "{over:?} {balance:?}");
@@ -595,9 +599,11 @@ async fn a_refusal_after_an_attempt_that_may_have_run_does_not_make_it_undone() 
     }
     // Nor does an attempt that found nobody.
     let attempt = AtomicUsize::new(0);
-    let client = Client::with_transport(from_fn("fake", move |_| match attempt.fetch_add(1, Ordering::Relaxed) {
-        0 => Err(Error::new(ErrorKind::Lost, "it was sent")),
-        _ => Err(Error::new(ErrorKind::Connect, "nobody is there")),
+    let client = Client::with_transport(from_fn("fake", move |_| {
+        std::future::ready(match attempt.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(Error::new(ErrorKind::Lost, "it was sent")),
+            _ => Err(Error::new(ErrorKind::Connect, "nobody is there")),
+        })
     }));
     let error = publish(&client.with_retry(at_once())).await.unwrap_err();
     assert_error(&error, ErrorKind::Connect, Outcome::Unknown, 3);
@@ -608,9 +614,11 @@ fn broadcaster(answers: Vec<Result<Value, Error>>, retry: Retry) -> (Client, Arc
     let (asked, answers) = (Arc::<Mutex<Vec<Value>>>::default(), Mutex::new(answers.into_iter()));
     let asking = Arc::clone(&asked);
     let transport = from_fn("fake", move |call| {
-        asking.lock().unwrap().push(serde_json::from_slice(&call.to_json().unwrap()).unwrap());
-        let answer = answers.lock().unwrap().next().expect("it was asked too often");
-        answer.map(|responses| Reply::json(json!({"result": {"responses": responses}}).to_string()))
+        std::future::ready({
+            asking.lock().unwrap().push(serde_json::from_slice(&call.to_json().unwrap()).unwrap());
+            let answer = answers.lock().unwrap().next().expect("it was asked too often");
+            answer.map(|responses| Reply::json(json!({"result": {"responses": responses}}).to_string()))
+        })
     });
     (Client::with_transport(transport).with_retry(retry), asked)
 }
@@ -824,8 +832,10 @@ async fn nothing_is_repeated_when_the_server_may_have_forgotten_the_key() {
     let last = Arc::new(Mutex::new(Duration::ZERO));
     let begun = Arc::clone(&last);
     let transport = from_fn("fake", move |_| {
-        *begun.lock().unwrap() = started.elapsed();
-        Err(Error::new(ErrorKind::Lost, "no answer"))
+        std::future::ready({
+            *begun.lock().unwrap() = started.elapsed();
+            Err(Error::new(ErrorKind::Lost, "no answer"))
+        })
     });
     let retry = Retry::new().attempts(1000).backoff(minute, minute);
     let client = Client::with_transport(transport).with_retry(retry).with_timeout(60 * minute);
@@ -898,9 +908,11 @@ async fn the_last_repeat_ends_before_the_server_has_forgotten_the_key() {
 async fn a_call_that_certainly_did_not_run_is_repeated_however_late() {
     let minute = Duration::from_secs(60);
     let started = Instant::now();
-    let transport = from_fn("fake", move |_| match started.elapsed() {
-        early if early < 10 * minute => Err(Error::new(ErrorKind::Connect, "nobody is there")),
-        _ => Ok(Reply::result(&PublishResult::default())),
+    let transport = from_fn("fake", move |_| {
+        std::future::ready(match started.elapsed() {
+            early if early < 10 * minute => Err(Error::new(ErrorKind::Connect, "nobody is there")),
+            _ => Ok(Reply::result(&PublishResult::default())),
+        })
     });
     let retry = Retry::off().wait_for_ready(true).backoff(minute, minute);
     let client = Client::with_transport(transport).with_retry(retry).with_timeout(60 * minute);
@@ -920,7 +932,7 @@ async fn an_error_names_the_endpoint_that_did_not_answer() {
                 (first.endpoint(silent.http_url()), "http", silent.http_url())
             }
         };
-        let config = config.balance(LoadBalancing::Priority).retry(Retry::off()).timeout(SECOND / 2);
+        let config = config.load_balancing(LoadBalancing::Priority).retry(None).timeout(SECOND / 2);
         let error = publish(&Client::new(config).unwrap()).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown), "{error:?}");
         assert_eq!((error.transport(), error.endpoint()), (Some(name), Some(&there[..])));
@@ -929,6 +941,6 @@ async fn an_error_names_the_endpoint_that_did_not_answer() {
     let (nobody, silent) = (Nobody::new(), start().await);
     silent.fault(Fault::hang_after().method(Method::Publish).always());
     let config = Config::grpc(nobody.url()).fallback(Config::http(silent.http_url()));
-    let error = publish(&Client::new(config.retry(Retry::off()).timeout(SECOND / 2)).unwrap()).await.unwrap_err();
+    let error = publish(&Client::new(config.retry(None).timeout(SECOND / 2)).unwrap()).await.unwrap_err();
     assert_eq!((error.transport(), error.endpoint()), (Some("http"), Some(&silent.http_url()[..])), "{error:?}");
 }

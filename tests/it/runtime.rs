@@ -27,9 +27,9 @@ impl Standin {
 
     /// A client, made outside of any runtime.
     fn client(&self, over: Over) -> Client {
-        let config = match over {
-            Over::Grpc => Config::grpc(self.server.grpc_url()),
-            Over::Http => Config::http(self.server.http_url()),
+        let config: Config = match over {
+            Over::Grpc => Config::grpc(self.server.grpc_url()).into(),
+            Over::Http => Config::http(self.server.http_url()).into(),
         };
         Client::new(config.api_key("api_key")).unwrap()
     }

@@ -63,8 +63,8 @@ impl Here {
     /// The settings of a client without a key.
     pub(crate) fn without_key(&self) -> Config {
         match self.over {
-            Over::Grpc => Config::grpc(&self.grpc),
-            Over::Http => Config::http(&self.http),
+            Over::Grpc => Config::grpc(&self.grpc).into(),
+            Over::Http => Config::http(&self.http).into(),
         }
     }
 

@@ -405,7 +405,7 @@ impl World {
         };
         let retries = Retry::new().idempotency_keys(self.keys);
         let client = match rng.u8(..100) {
-            0..5 => client.with_retry(Retry::off()),
+            0..5 => client.with_retry(None),
             5..12 => client.with_retry(retry(retries.wait_for_ready(true), &self.repeats)),
             12..20 => client.with_retry(retry(retries.attempts(8), &self.repeats).attempt_timeout(None)),
             _ => client,

@@ -1,12 +1,13 @@
 //! Batches and broadcasts that are too large for one request.
 
+use std::future::ready;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
     Batch, BatchHandle, BoxFuture, BroadcastRequest, Call, Client, Config, Error, ErrorKind, HistoryRequest, Outcome,
-    Payload, PublishRequest, PublishResult, Reply, Retry, Transport,
+    Payload, PublishRequest, PublishResult, Reply, Retry, Transport, from_fn,
 };
 use proptest::prelude::*;
 use prost::Message as _;
@@ -24,8 +25,8 @@ fn at_once() -> Retry {
 
 fn config(over: Over, server: &Server) -> Config {
     match over {
-        Over::Grpc => Config::grpc(server.grpc_url()),
-        Over::Http => Config::http(server.http_url()),
+        Over::Grpc => Config::grpc(server.grpc_url()).into(),
+        Over::Http => Config::http(server.http_url()).into(),
     }
 }
 
@@ -414,7 +415,7 @@ proptest! {
         let asked: Arc<Mutex<Vec<Vec<u64>>>> = Arc::default();
         let seen = Arc::clone(&asked);
         // Refuses what is over the limit, in either form, and never says what the limit is.
-        let client = Client::with_transport(centrifugo_api::from_fn("any", move |call| {
+        let answer = move |call: &Call<'_>| {
             let json: Value = serde_json::from_slice(&call.to_json()?).unwrap();
             let length = if json_form { call.to_json()?.len() } else { call.to_protobuf()?.len() };
             if length > limit {
@@ -425,7 +426,8 @@ proptest! {
             let replies: Vec<_> = numbers.iter().map(|n| json!({"publish": {"offset": n}})).collect();
             seen.lock().unwrap().push(numbers);
             Ok(Reply::json(json!({"replies": replies}).to_string()))
-        }));
+        };
+        let client = Client::with_transport(from_fn("any", move |call| ready(answer(call))));
         let mut batch = Batch::new().parallel(parallel);
         let handles: Vec<_> = (1..).zip(&lengths).map(|(n, length)| {
             let data = Payload::binary("x".repeat(*length).into_bytes());

@@ -20,7 +20,7 @@ use crate::faults::{soon, within};
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 fn client(url: String) -> Client {
-    Client::new(Config::grpc(url).retry(Retry::off())).unwrap()
+    Client::new(Config::grpc(url).retry(None)).unwrap()
 }
 
 /// Reads a request to its end, as slowly as small windows make it, and answers with a result with this data.
@@ -157,7 +157,7 @@ async fn calls_that_wait_for_a_stream_go_on_the_next_connection_when_theirs_ends
 #[tokio::test]
 async fn another_connection_is_made_when_the_first_is_busy() {
     let server = h2script::replying(|_| Reply::hang());
-    let config = Config::grpc(server.url()).retry(Retry::off()).connections(2);
+    let config = Config::grpc(server.url()).retry(None).connections(2);
     let client = Client::new(config).unwrap();
     let mut calls = JoinSet::new();
     for number in 1..=20 {
@@ -193,7 +193,7 @@ async fn answers_to_thousands_of_calls_may_come_at_once() {
         connection.raw(&answers).await?;
         connection.ignore().await
     });
-    let config = Config::grpc(server.url()).retry(Retry::off()).connections(1).timeout(Duration::from_secs(60));
+    let config = Config::grpc(server.url()).retry(None).connections(1).timeout(Duration::from_secs(60));
     let client = Client::new(config).unwrap();
     let mut calls = JoinSet::new();
     for number in 0..CALLS {

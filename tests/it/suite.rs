@@ -725,9 +725,9 @@ async fn a_wrong_key_is_unauthenticated(_: &Client, here: &Here) {
 async fn a_key_need_not_be_ascii(_: &Client, here: &Here) {
     // Tried on a real server too, which compares bytes.
     let server = servers::standin("ключ").await;
-    let config = match here.over {
-        Over::Grpc => Config::grpc(server.grpc_url()),
-        Over::Http => Config::http(server.http_url()),
+    let config: Config = match here.over {
+        Over::Grpc => Config::grpc(server.grpc_url()).into(),
+        Over::Http => Config::http(server.http_url()).into(),
     };
     Client::new(config.clone().api_key("ключ")).unwrap().info(InfoRequest::new()).await.unwrap();
     let wrong = Client::new(config.api_key("ключи")).unwrap();
@@ -792,7 +792,7 @@ async fn a_broadcast_to_100_000_channels_is_answered_in_order(client: &Client, h
         channels[place].clone_from(&kept_in);
         channels[place + 1] = here.channel("nope");
     }
-    let client = client.with_timeout(Duration::from_secs(60)).with_retry(Retry::off());
+    let client = client.with_timeout(Duration::from_secs(60)).with_retry(None);
     let result = client.broadcast(BroadcastRequest::new(&channels, json!({"n": 1}))).await.unwrap();
     assert_eq!(result.responses.len(), channels.len());
     let mut offsets_told = Vec::new();
@@ -812,7 +812,7 @@ async fn a_broadcast_to_100_000_channels_is_answered_in_order(client: &Client, h
 
 async fn a_request_may_have_4_mib_over_grpc_and_more_over_http(client: &Client, here: &Here) {
     // An idempotency key would take its place in the request.
-    let client = client.with_retry(Retry::off());
+    let client = client.with_retry(None);
     client.publish(request_of(MAX, here)).await.unwrap();
     let over = request_of(MAX + 1, here);
     match here.over {

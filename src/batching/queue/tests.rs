@@ -8,9 +8,10 @@ use prost::encoding::{WireType, decode_key, decode_varint};
 use serde_json::Value;
 
 use super::*;
-use crate::idempotency::Key;
-use crate::transport::Body as _;
-use crate::{BroadcastRequest, PublishRequest, Request};
+use crate::api::idempotency::Key;
+use crate::api::message::{BroadcastRequest, PublishRequest};
+use crate::api::request::Request;
+use crate::wire::body::Body as _;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -135,7 +136,7 @@ impl Model {
         }
     }
 
-    fn take(&mut self) -> Option<Parcel> {
+    fn take(&mut self) -> Option<OutgoingBatch> {
         let parcel = self.queue.take()?;
         let members: Vec<_> = parcel.members().iter().map(|member| self.id_of(member.ticket)).collect();
         assert!(!members.is_empty() && members.len() <= self.limits.commands);
@@ -161,7 +162,7 @@ impl Model {
     }
 
     /// What travels, in both forms: whether in parallel, and which requests, each as it was given.
-    fn decode(&self, parcel: &Parcel) -> (bool, Vec<usize>) {
+    fn decode(&self, parcel: &OutgoingBatch) -> (bool, Vec<usize>) {
         let (protobuf, json) = (parcel.to_protobuf().unwrap(), parcel.to_json().unwrap());
         let json: Value = serde_json::from_slice(&json).unwrap();
         if let [_] = parcel.members() {
@@ -191,7 +192,7 @@ impl Model {
     }
 
     /// Looks at halves and rests of a parcel, as they are sent anew.
-    fn take_apart(&self, mut parcel: Parcel, number: usize) {
+    fn take_apart(&self, mut parcel: OutgoingBatch, number: usize) {
         let (_, all) = self.decode(&parcel);
         if all.len() < 2 {
             return;
@@ -324,7 +325,7 @@ fn push(queue: &mut Queue<Option<u32>>, channel: u64, data: &str) -> Ticket {
     queue.push(command, request.encoded_len(), |encoded| request.encode_raw(encoded))
 }
 
-fn tickets(parcel: &Parcel) -> Vec<Ticket> {
+fn tickets(parcel: &OutgoingBatch) -> Vec<Ticket> {
     parcel.members().iter().map(|member| member.ticket).collect()
 }
 

@@ -116,7 +116,7 @@ pub(crate) struct Connection {
     client_key: Option<PathBuf>,
     /// Says that the server is Centrifugo PRO: without it, fields that the open-source server would ignore are refused
     #[arg(long, global = true)]
-    pro: bool,
+    pub(crate) pro: bool,
     /// DANGEROUS: accepts any certificate, so that anybody on the way can read and change everything
     #[arg(long, global = true)]
     insecure_skip_verification: bool,
@@ -295,8 +295,9 @@ impl Connection {
         if self.transport == Some(Transport::Http) {
             return Err(Failure::invalid("--fallback is for calls over gRPC, and --transport names HTTP"));
         }
-        let http = self.server(Transport::Http)?;
-        Ok(Client::new(self.config(Transport::Grpc)?.fallback(http))?)
+        let http = self.server(Transport::Http, Config::http)?;
+        let grpc = self.server(Transport::Grpc, Config::grpc)?.fallback(http);
+        Ok(Client::new(self.calls(grpc.into()))?)
     }
 
     fn transport(&self) -> Transport {
@@ -341,24 +342,31 @@ impl Connection {
 
     /// The configuration of a client over one transport.
     pub(crate) fn config(&self, transport: Transport) -> Result<Config, Failure> {
-        Ok(self.server(transport)?.timeout(self.timeout).pro(self.pro).retry(self.retry()))
+        let server = match transport {
+            Transport::Grpc => self.server(transport, Config::grpc)?.into(),
+            Transport::Http => self.server(transport, Config::http)?.into(),
+        };
+        Ok(self.calls(server))
     }
 
-    pub(crate) fn retry(&self) -> Retry {
-        match self.retries {
-            0 => Retry::off(),
-            retries => Retry::new().attempts(retries.saturating_add(1)).idempotency_keys(!self.no_idempotency_keys),
-        }
+    /// The configuration with what is said of calls.
+    fn calls(&self, config: Config) -> Config {
+        config.timeout(self.timeout).pro(self.pro).retry(self.retry())
+    }
+
+    pub(crate) fn retry(&self) -> Option<Retry> {
+        let attempts = self.retries.checked_add(1).unwrap_or(u32::MAX);
+        (attempts > 1).then(|| Retry::new().attempts(attempts).idempotency_keys(!self.no_idempotency_keys))
     }
 
     /// Where the server is, over one transport, and how to be let in.
-    fn server(&self, transport: Transport) -> Result<Config, Failure> {
+    pub(crate) fn server<T>(
+        &self,
+        transport: Transport,
+        begin: impl FnOnce(String) -> Config<T>,
+    ) -> Result<Config<T>, Failure> {
         let mut addresses = self.address(transport).split(',').map(str::trim);
-        let first = addresses.next().unwrap_or_default();
-        let config = match transport {
-            Transport::Grpc => Config::grpc(first),
-            Transport::Http => Config::http(first),
-        };
+        let config = begin(addresses.next().unwrap_or_default().to_owned());
         let config = addresses.fold(config, Config::endpoint);
         let config = match self.key()? {
             Some(key) => config.api_key(key),

@@ -50,9 +50,9 @@ pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure>
     let mut sides = Vec::new();
     for transport in connection.transports() {
         for (flavour, runtime) in &runtimes {
-            let config = server.config(connection, transport)?.connections(bench.connections);
+            let config = server.config(connection, transport, bench.connections)?;
             // The keys would cost the server, and only in the ways that publish one by one and broadcast.
-            let client = Client::new(config.retry(connection.retry().idempotency_keys(false)))?;
+            let client = Client::new(config.retry(connection.retry().map(|retry| retry.idempotency_keys(false))))?;
             sides.push(Side { transport, flavour: *flavour, runtime: Rc::clone(runtime), client });
         }
     }

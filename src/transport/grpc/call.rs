@@ -17,8 +17,8 @@ use http_body::{Body as _, Frame};
 use tonic::body::Body;
 use tower_service::Service;
 
-use super::connection::Connection;
 use crate::error::BoxError;
+use crate::transport::grpc::connection::Connection;
 
 /// A body that is longer always waits for room: beside its way, what that costs does not count.
 const LONG: usize = 16 << 10;

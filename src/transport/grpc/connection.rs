@@ -5,7 +5,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,14 +17,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower_service::Service as _;
 
-use super::driver::{self, Record};
-use super::greeting::{self, Greeted, NoGreeting, NoHttp2};
-use crate::config::{Config, GrpcSettings};
-use crate::error::BoxError;
-use crate::transport::backoff;
-use crate::transport::names::Names;
-use crate::transport::per_runtime::PerRuntime;
-use crate::{Error, ErrorKind};
+use crate::config::{self, Common};
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::sync::Mutex;
+use crate::sync::per_runtime::PerRuntime;
+use crate::transport::grpc::driver::{self, Record};
+use crate::transport::grpc::greeting::{self, Greeted, NoGreeting, NoHttp2};
+use crate::transport::net::names::Names;
+use crate::transport::{backoff, http_status};
 
 /// The kernel's own signs of life, for what lies between: the first after this, then every third of it.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
@@ -78,7 +78,7 @@ struct Dialing {
 type Waiting = watch::Receiver<Dialing>;
 
 impl Connections {
-    pub(crate) fn new(origin: &Uri, names: Names, config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
+    pub(crate) fn new(origin: &Uri, names: Names, config: &Common, settings: &config::Grpc) -> Result<Self, Error> {
         let dialer = Arc::new(Dialer::new(origin, names, config, settings)?);
         Ok(Self { dialer, slots: settings.connections, of_runtimes: PerRuntime::new() })
     }
@@ -147,8 +147,7 @@ enum Look {
 
 impl Slot {
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two statements, so a panic elsewhere cannot have broken it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The connection that stands here, if there is one.
@@ -235,7 +234,7 @@ impl fmt::Debug for Dialer {
 
 impl Dialer {
     #[cfg_attr(not(feature = "tls"), allow(clippy::unnecessary_wraps, reason = "only TLS can be set up wrongly"))]
-    fn new(origin: &Uri, names: Names, config: &Config, settings: &GrpcSettings) -> Result<Self, Error> {
+    fn new(origin: &Uri, names: Names, config: &Common, settings: &config::Grpc) -> Result<Self, Error> {
         let mut tcp = HttpConnector::new_with_resolver(names.clone());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -302,8 +301,7 @@ impl Dialer {
     }
 
     fn keepalive(&self) -> MutexGuard<'_, Option<Duration>> {
-        // Whole between any two statements, so a panic elsewhere cannot have broken it.
-        self.keepalive.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keepalive.lock()
     }
 
     /// Asks the server for signs of life half as often as the connection did that it ended for that.
@@ -327,7 +325,7 @@ fn of_handshake(error: std::io::Error) -> BoxError {
 #[cfg(feature = "tls")]
 fn tls(
     origin: &Uri,
-    config: &Config,
+    config: &Common,
 ) -> Result<Option<(tokio_rustls::TlsConnector, rustls::pki_types::ServerName<'static>)>, Error> {
     if origin.scheme_str() != Some("https") {
         return if config.tls.is_default() {
@@ -377,7 +375,7 @@ impl From<DialError> for Error {
         if source.is::<NoGreeting>() {
             return Error::new(ErrorKind::Connect, source.to_string());
         }
-        crate::transport::judge_trust(connect, &*source).with_source(Shared(source))
+        http_status::judge_trust(connect, &*source).with_source(Shared(source))
     }
 }
 

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
-use super::driver::Record;
 use crate::error::BoxError;
+use crate::transport::grpc::driver::Record;
 
 /// The header of a frame: its length, type, flags and stream. See RFC 9113, section 4.1.
 const HEADER: usize = 9;

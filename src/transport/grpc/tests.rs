@@ -8,8 +8,8 @@ use http::Request;
 use proptest::prelude::*;
 use tokio::io::duplex;
 
-use super::super::statuses::{in_words, table};
 use super::*;
+use crate::transport::http_status::tests::{in_words, table};
 
 type Cause = Arc<dyn StdError + Send + Sync>;
 
@@ -265,7 +265,7 @@ proptest! {
         prop_assert!(matches!(error.outcome(), Outcome::Refused | Outcome::Unknown), "{:?}", error);
         prop_assert_eq!(error.is_no_grpc(), matches!(http.as_u16(), 404 | 405 | 415));
         if http != StatusCode::OK {
-            let over_http = crate::transport::of_http_status(http, &HeaderMap::new(), b"");
+            let over_http = http_status::of_http_status(http, &HeaderMap::new(), b"");
             prop_assert_eq!((error.kind(), error.outcome()), (over_http.kind(), over_http.outcome()));
         }
     }

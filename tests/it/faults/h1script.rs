@@ -268,7 +268,7 @@ mod tests {
     use crate::faults::soon;
 
     fn client(server: &Server) -> Client {
-        Client::new(Config::http(server.api_url()).retry(Retry::off())).unwrap()
+        Client::new(Config::http(server.api_url()).retry(None)).unwrap()
     }
 
     async fn publish(client: &Client) -> Result<u64, Error> {
@@ -362,7 +362,7 @@ mod tests {
                     connection.write_forever(again.as_bytes()).await
                 }
             });
-            let config = Config::http(server.api_url()).max_reply_size(1 << 20).retry(Retry::off());
+            let config = Config::http(server.api_url()).max_reply_size(1 << 20).retry(None);
             let client = Client::new(config).unwrap();
             let kind = publish(&client).await.unwrap_err().kind();
             assert!(matches!(kind, ErrorKind::TooLarge | ErrorKind::Protocol), "{kind:?}");
@@ -370,7 +370,7 @@ mod tests {
         let silent = start(|mut connection| async move { connection.ignore().await });
         let deaf = start(|mut connection| async move { connection.stall().await });
         for server in [silent, deaf] {
-            let config = Config::http(server.api_url()).timeout(Duration::from_millis(100)).retry(Retry::off());
+            let config = Config::http(server.api_url()).timeout(Duration::from_millis(100)).retry(None);
             let client = Client::new(config).unwrap();
             assert_eq!(publish(&client).await.unwrap_err().kind(), ErrorKind::Timeout);
         }

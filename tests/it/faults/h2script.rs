@@ -550,7 +550,7 @@ mod tests {
     use crate::faults::soon;
 
     fn client(server: &Server) -> Client {
-        Client::new(Config::grpc(server.url()).retry(Retry::off())).unwrap()
+        Client::new(Config::grpc(server.url()).retry(None)).unwrap()
     }
 
     async fn publish(client: &Client) -> Result<u64, Error> {
@@ -682,7 +682,7 @@ mod tests {
         let silent = start_bare(|mut connection| async move { connection.ignore().await });
         let deaf = start_bare(|mut connection| async move { connection.stall().await });
         for server in [silent, deaf] {
-            let config = Config::grpc(server.url()).timeout(Duration::from_millis(200)).retry(Retry::off());
+            let config = Config::grpc(server.url()).timeout(Duration::from_millis(200)).retry(None);
             let error = publish(&Client::new(config).unwrap()).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
             assert_eq!(server.dials(), 1);

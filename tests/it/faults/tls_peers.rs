@@ -155,11 +155,11 @@ mod tests {
     async fn call(flaw: Flaw, over: Over, kind: ErrorKind) -> Peer {
         let authority = Authority::new();
         let peer = Peer::with(flaw, &authority);
-        let config = match over {
-            Over::Grpc => Config::grpc(peer.https_url()),
-            Over::Http => Config::http(format!("{}/api", peer.https_url())),
+        let config: Config = match over {
+            Over::Grpc => Config::grpc(peer.https_url()).into(),
+            Over::Http => Config::http(format!("{}/api", peer.https_url())).into(),
         };
-        let config = config.retry(Retry::off()).tls(Tls::new().ca_certificates(authority.pem()));
+        let config = config.retry(None).tls(Tls::new().ca_certificates(authority.pem()));
         let config = match flaw {
             Flaw::Silent => config.connect_timeout(Duration::from_millis(300)),
             _ => config.timeout(Duration::from_secs(1)),

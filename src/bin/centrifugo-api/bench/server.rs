@@ -77,13 +77,24 @@ impl Server {
         Ok(Self::StandIn { process, urls })
     }
 
-    pub(super) fn config(&self, connection: &Connection, transport: Transport) -> Result<Config, Failure> {
-        let config = match (self, transport) {
-            (Self::Given, _) => return connection.config(transport),
-            (Self::StandIn { urls, .. }, Transport::Grpc) => Config::grpc(&urls.grpc),
-            (Self::StandIn { urls, .. }, Transport::Http) => Config::http(&urls.http),
+    /// The configuration of a client that keeps so many connections over gRPC.
+    pub(super) fn config(
+        &self,
+        connection: &Connection,
+        transport: Transport,
+        connections: usize,
+    ) -> Result<Config, Failure> {
+        let config: Config = match (self, transport) {
+            (Self::Given, Transport::Grpc) => {
+                connection.server(transport, Config::grpc)?.connections(connections).pro(connection.pro).into()
+            }
+            (Self::Given, Transport::Http) => connection.server(transport, Config::http)?.pro(connection.pro).into(),
+            (Self::StandIn { urls, .. }, Transport::Grpc) => {
+                Config::grpc(&urls.grpc).connections(connections).api_key(KEY).into()
+            }
+            (Self::StandIn { urls, .. }, Transport::Http) => Config::http(&urls.http).api_key(KEY).into(),
         };
-        Ok(config.api_key(KEY).timeout(connection.timeout))
+        Ok(config.timeout(connection.timeout))
     }
 
     pub(super) fn described(&self, connection: &Connection, version: Option<String>) -> Described {

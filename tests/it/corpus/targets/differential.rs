@@ -48,7 +48,7 @@ where
         let seen = Arc::clone(&seen);
         move |call| {
             seen.lock().expect("no panic").push((call.to_protobuf(), call.to_json()));
-            Err(Error::new(ErrorKind::Lost, ""))
+            std::future::ready(Err(Error::new(ErrorKind::Lost, "")))
         }
     }));
     let client = client.with_pro(true);
@@ -87,10 +87,12 @@ where
     // The same as JSON, given to the client as such.
     let raw: Box<RawValue> = serde_json::from_slice(&json).expect("JSON");
     let translated = Client::with_transport(from_fn("fuzz", move |call| {
-        let mut read = R::decode(call.to_protobuf()?).expect("a message");
-        settle(&mut read);
-        assert!(read == request, "as JSON and as protobuf");
-        Err(Error::new(ErrorKind::Lost, ""))
+        std::future::ready({
+            let mut read = R::decode(call.to_protobuf()?).expect("a message");
+            settle(&mut read);
+            assert!(read == request, "as JSON and as protobuf");
+            std::future::ready(Err(Error::new(ErrorKind::Lost, "")))
+        })
     }));
     let error = at_once(translated.with_pro(true).call_json::<Box<RawValue>>(R::METHOD.name(), raw)).expect_err("none");
     assert_eq!(error.kind(), ErrorKind::Lost, "{error:?}");
@@ -110,7 +112,7 @@ where
         return assert!(!settle(&mut result), "all its bytes have a place");
     };
     let answer = |reply: Reply| {
-        let client = Client::with_transport(from_fn("fuzz", move |_| Ok(reply.clone())));
+        let client = Client::with_transport(from_fn("fuzz", move |_| std::future::ready(Ok(reply.clone()))));
         let channels = (&result as &dyn Any).downcast_ref().map_or(0, |result: &BroadcastResult| result.iter().len());
         if channels == 0 {
             return at_once(client.call(R::default()));
@@ -136,7 +138,7 @@ fn errors(data: &[u8]) {
     let Ok(api) = ApiError::decode(data) else { return };
     let json = serde_json::to_string(&api).expect("JSON");
     let call = |reply: Reply| {
-        let client = Client::with_transport(from_fn("fuzz", move |_| Ok(reply.clone())));
+        let client = Client::with_transport(from_fn("fuzz", move |_| std::future::ready(Ok(reply.clone()))));
         at_once(client.publish(PublishRequest::new("a", Bytes::new()))).expect_err("an error")
     };
     let one = call(Reply::error(&api));

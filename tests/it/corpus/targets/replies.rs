@@ -54,7 +54,7 @@ fn commands(data: &[u8]) -> (Vec<Method>, u8, &[u8]) {
 fn every_method(commands: &[Method], reply: &Reply) {
     let client = Client::with_transport(from_fn("fuzz", {
         let reply = reply.clone();
-        move |_| Ok(reply.clone())
+        move |_| std::future::ready(Ok(reply.clone()))
     }));
     macro_rules! call_each {
         ($($request:ident)*) => { $( typed_and_raw::<centrifugo_api::$request>(&client); )* };

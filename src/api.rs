@@ -1,0 +1,13 @@
+//! The server API: its methods, their messages, and what can be done with many of them at once.
+
+pub(crate) mod batch;
+pub(crate) mod broadcast;
+pub(crate) mod idempotency;
+pub mod message;
+pub(crate) mod method;
+pub(crate) mod methods;
+pub(crate) mod payload;
+pub(crate) mod raw;
+pub(crate) mod replies;
+pub(crate) mod request;
+pub(crate) mod split;

@@ -1,0 +1,248 @@
+//! The messages of the API, as `proto/api.proto` describes them.
+//!
+//! A request is made with `new`, from what the server requires, and with setters for the rest; a result is read by its
+//! fields. Every `bytes` field is a [`Payload`] on the way in and [`Bytes`] on the way out.
+
+#![allow(clippy::pedantic, reason = "prost's code, and names that the server gave")]
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use crate::api::payload::{self, Payload};
+use crate::error::{ApiError, Error};
+use crate::wire::json::message;
+
+include!(concat!(env!("OUT_DIR"), "/centrifugal.centrifugo.api.rs"));
+
+/// Setters, named as the fields are and documented as they are.
+macro_rules! setters {
+    ($name:ident { $($(#[$doc:meta])* $field:ident: $kind:tt;)* }) => {
+        impl $name { $(setters! { @one $(#[$doc])* $field $kind })* }
+    };
+    (@one $(#[$doc:meta])* $field:ident string) => {
+        $(#[$doc])* #[must_use] pub fn $field(mut self, $field: impl Into<String>) -> Self {
+            self.$field = $field.into();
+            self
+        }
+    };
+    (@one $(#[$doc:meta])* $field:ident payload) => {
+        $(#[$doc])* #[must_use] pub fn $field(mut self, $field: impl Into<Payload>) -> Self {
+            self.$field = Bytes::from($field.into());
+            self
+        }
+    };
+    (@one $(#[$doc:meta])* $field:ident (message $type:ident)) => {
+        $(#[$doc])* #[must_use] pub fn $field(mut self, $field: impl Into<$type>) -> Self {
+            self.$field = Some($field.into());
+            self
+        }
+    };
+    (@one $(#[$doc:meta])* $field:ident (list string)) => {
+        $(#[$doc])* #[must_use] pub fn $field(mut self, $field: impl IntoIterator<Item = impl Into<String>>) -> Self {
+            self.$field = $field.into_iter().map(Into::into).collect();
+            self
+        }
+    };
+    (@one $(#[$doc:meta])* $field:ident (list (message $type:ident))) => {
+        $(#[$doc])* #[must_use] pub fn $field(mut self, $field: impl IntoIterator<Item = $type>) -> Self {
+            self.$field = $field.into_iter().collect();
+            self
+        }
+    };
+    (@one $(#[$doc:meta])* $field:ident (map string)) => {
+        $(#[$doc])* #[must_use] pub fn $field(
+            mut self,
+            $field: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+        ) -> Self {
+            self.$field = $field.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+            self
+        }
+    };
+    (@one $(#[$doc:meta])* $field:ident (map (message $type:ident))) => {
+        $(#[$doc])* #[must_use] pub fn $field(
+            mut self,
+            $field: impl IntoIterator<Item = (impl Into<String>, $type)>,
+        ) -> Self {
+            self.$field = $field.into_iter().map(|(name, value)| (name.into(), value)).collect();
+            self
+        }
+    };
+    (@one $(#[$doc:meta])* $field:ident $type:ident) => {
+        $(#[$doc])* #[must_use] pub fn $field(mut self, $field: $type) -> Self {
+            self.$field = $field;
+            self
+        }
+    };
+}
+
+/// The number of each method's field in a batch's commands and replies, and the method's path over gRPC.
+macro_rules! command_tags {
+    ($($method:ident $tag:literal $path:literal;)*) => {
+        pub(crate) mod command_tag {
+            #![allow(non_upper_case_globals, reason = "named as the methods are")]
+            $(pub(crate) const $method: u32 = $tag;)*
+        }
+
+        pub(crate) mod grpc_path {
+            #![allow(non_upper_case_globals, reason = "named as the methods are")]
+            $(pub(crate) const $method: &str = $path;)*
+        }
+    };
+}
+
+include!(concat!(env!("OUT_DIR"), "/fields.rs"));
+
+impl From<bool> for BoolValue {
+    fn from(value: bool) -> Self {
+        Self { value }
+    }
+}
+
+impl HistoryRequest {
+    /// The limit that means all publications kept.
+    pub const NO_LIMIT: i32 = -1;
+}
+
+impl StreamPosition {
+    /// The place after the publication with this offset, in the stream of this epoch.
+    ///
+    /// An empty epoch matches any.
+    pub fn new(offset: u64, epoch: impl Into<String>) -> Self {
+        Self { offset, epoch: epoch.into() }
+    }
+}
+
+impl Disconnect {
+    /// The code and the reason that the client is told; codes from 3000 on let it reconnect, from 3500 on do not.
+    pub fn new(code: u32, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
+}
+
+impl Publication {
+    /// Decodes the data.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the data is not JSON of that type.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        payload::decode("the publication's data", &self.data)
+    }
+}
+
+impl MapEntry {
+    /// Decodes the data.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the data is not JSON of that type.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        payload::decode("the entry's data", &self.data)
+    }
+}
+
+impl RpcResult {
+    /// Decodes the data.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the data is not JSON of that type.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        payload::decode("the result's data", &self.data)
+    }
+}
+
+impl BroadcastResult {
+    /// What happened in each channel, in the order of the request's `channels`: where the publication stands, or why
+    /// that channel has none.
+    ///
+    /// ```no_run
+    /// # use centrifugo_api::{BroadcastRequest, Client, Error};
+    /// # use serde_json::json;
+    /// # async fn f(client: &Client) -> Result<(), Error> {
+    /// let request = BroadcastRequest::new(["news-1", "news-2"], json!({"text": "hello"}));
+    /// let result = client.broadcast(&request).await?;
+    /// for (channel, outcome) in request.channels.iter().zip(result.iter()) {
+    ///     match outcome {
+    ///         Ok(position) => println!("{channel}: offset {}", position.offset),
+    ///         Err(error) => println!("{channel}: {error}"),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<&PublishResult, &ApiError>> {
+        /// For a value that no call has returned: the client refuses an answer like that.
+        static NOTHING: ApiError = ApiError { code: 0, message: String::new(), temporary: false };
+        self.responses.iter().map(|response| match (&response.error, &response.result) {
+            (None, Some(position)) => Ok(position),
+            (error, _) => Err(error.as_ref().unwrap_or(&NOTHING)),
+        })
+    }
+
+    /// The channels that were refused, as their index in the request and the reason.
+    pub fn failed(&self) -> impl Iterator<Item = (usize, &ApiError)> {
+        self.responses.iter().enumerate().filter_map(|(index, response)| Some((index, response.error.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn a_debug_shows_neither_payload_nor_token() {
+        let publish = PublishRequest::new("news", serde_json::json!("sesame")).b64data("c2VzYW1l");
+        let device = DeviceRegisterRequest::new("fcm", "sesame", "ios");
+        for text in [format!("{publish:?}"), format!("{device:?}")] {
+            assert!(!text.contains("sesame") && !text.contains("c2VzYW1l"), "{text}");
+        }
+        assert_eq!(
+            format!("{publish:?}"),
+            r#"PublishRequest { channel: "news", data: [redacted, size 8], b64data: [redacted, size 1] }"#
+        );
+    }
+
+    #[test]
+    fn a_whole_double_is_written_without_a_point_and_a_64_bit_integer_as_a_number() {
+        let metrics = Metrics { interval: 60.0, items: [("a".to_owned(), 0.5)].into() };
+        assert_eq!(serde_json::to_string(&metrics).unwrap(), r#"{"interval":60,"items":{"a":0.5}}"#);
+        let request = PublishRequest::new("a", Payload::default()).version(u64::MAX);
+        assert_eq!(serde_json::to_string(&request).unwrap(), r#"{"channel":"a","version":18446744073709551615}"#);
+    }
+
+    #[test]
+    fn null_is_unset_except_in_a_payload() {
+        let request: PublishRequest =
+            serde_json::from_str(r#"{"channel":null,"tags":null,"version":null,"data":null}"#).unwrap();
+        assert_eq!(request, PublishRequest::default().data(Payload::raw_json("null").unwrap()));
+    }
+
+    #[test]
+    fn names_match_in_any_case_and_the_last_of_two_wins() {
+        let request: HistoryRequest = serde_json::from_str(r#"{"Channel":"a","channel":"b","other":{}}"#).unwrap();
+        assert_eq!(request.channel, "b");
+    }
+
+    #[test]
+    fn bytes_that_are_not_json_go_through_the_twin() {
+        let request = PublishRequest::new("a", Payload::binary(vec![0xff, 0x00]));
+        assert_eq!(serde_json::to_string(&request).unwrap(), r#"{"channel":"a","b64data":"/wA="}"#);
+        let spaced = PublishRequest::new("a", Payload::raw_json(" 1").unwrap());
+        assert_eq!(serde_json::to_string(&spaced).unwrap(), r#"{"channel":"a","b64data":"IDE="}"#);
+    }
+
+    #[test]
+    fn bytes_without_a_twin_must_be_json() {
+        let request = RpcRequest::new("echo").params(Payload::binary(vec![0xff]));
+        let error = serde_json::to_string(&request).unwrap_err().to_string();
+        assert!(error.contains("`params` holds 1 bytes that are not JSON"), "{error}");
+    }
+
+    #[test]
+    fn the_last_value_of_a_protobuf_field_wins() {
+        let bytes = [&PublishResult { offset: 1, epoch: "a".into() }.encode_to_vec()[..], &[0x08, 2]].concat();
+        assert_eq!(PublishResult::decode(&bytes[..]).unwrap().offset, 2);
+    }
+}

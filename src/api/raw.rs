@@ -1,0 +1,117 @@
+//! Calls given as JSON.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::api::batch::{self, Batch};
+use crate::api::method::Method;
+use crate::api::replies::{self, BatchReplies};
+use crate::error::Error;
+use crate::wire;
+use crate::wire::body::Body;
+use crate::wire::reply::{Reply, ReplyBody};
+
+/// A call given as JSON.
+pub(crate) struct RawCall<'a> {
+    method: &'a str,
+    params: Box<RawValue>,
+}
+
+impl<'a> RawCall<'a> {
+    pub(crate) fn new(method: &'a str, params: &impl Serialize) -> Result<Self, Error> {
+        batch::check_method_name(method)?;
+        match to_raw_value(params) {
+            Ok(params) => Ok(Self { method, params }),
+            Err(_) => Err(Error::invalid("the parameters cannot be written as JSON")),
+        }
+    }
+
+    /// The checks that a call with its own types makes.
+    pub(crate) fn check(&self, pro: bool) -> Result<(), Error> {
+        match Method::from_name(self.method) {
+            Some(Method::Batch) => batch::check_json(self.params.get(), pro),
+            Some(method) => method.check_json(self.params.get().as_bytes()).or_else(|problem| problem.error(pro)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it may be carried out twice: if so says what a call with its own types would, and only if it is read in full.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        match Method::from_name(self.method) {
+            Some(Method::Batch) => self.to_batch().is_ok_and(|batch| batch.all().is_repeatable()),
+            Some(method) => method.is_repeatable_json(self.params.get().as_bytes()),
+            None => false,
+        }
+    }
+
+    /// A batch given as JSON, for a transport that speaks protobuf.
+    fn to_batch(&self) -> Result<Batch, Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Request {
+            commands: Option<Vec<BTreeMap<String, Box<RawValue>>>>,
+            parallel: Option<bool>,
+        }
+        let request: Request = serde_json::from_str(batch::object(self.params.get())).map_err(|_| {
+            Error::invalid("a batch is `commands`, a list of objects with one method each, and `parallel`, a boolean")
+        })?;
+        let mut batch = Batch::new().parallel(request.parallel.unwrap_or_default());
+        for command in request.commands.unwrap_or_default() {
+            let mut methods = command.into_iter();
+            let (Some((method, params)), None) = (methods.next(), methods.next()) else {
+                return Err(Error::invalid("a command of a batch names exactly one method"));
+            };
+            batch.push_json(&method, params)?;
+        }
+        Ok(batch)
+    }
+
+    /// Reads the result, whichever form it has.
+    pub(crate) fn read<T: DeserializeOwned>(&self, reply: Reply) -> Result<T, Error> {
+        let is_batch = self.method == Method::Batch.name();
+        let result = match reply.body() {
+            ReplyBody::Json(body) => {
+                let answer = if is_batch { wire::batch_from_json(&body) } else { wire::answer_from_json(&body) };
+                match answer {
+                    Ok(Ok(result)) => Ok(result),
+                    Ok(Err(error)) => return Err(error.into()),
+                    Err(malformed) => Err(malformed),
+                }
+            }
+            ReplyBody::Protobuf(body) if is_batch => {
+                let batch = self.to_batch()?;
+                let all = batch.all();
+                let mut replies = BatchReplies::to(&batch);
+                replies.add(&all, Ok(all.read(Reply::protobuf(body))?));
+                let replies = replies.to_json()?;
+                // As text, in which numbers keep their digits. Left out when there is none, as the server does.
+                let replies: Vec<&str> = replies.iter().map(|reply| reply.get()).collect();
+                let list = format!(r#"{{"replies":[{}]}}"#, replies.join(","));
+                wire::from_json(if replies.is_empty() { b"{}" } else { list.as_bytes() })
+            }
+            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(&body) {
+                Ok(Ok(result)) => replies::result_from_protobuf(self.method, result),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(malformed) => Err(malformed),
+            },
+        };
+        result.map_err(Error::protocol)
+    }
+}
+
+impl Body for RawCall<'_> {
+    fn to_protobuf(&self) -> Result<Bytes, Error> {
+        if self.method == Method::Batch.name() {
+            return self.to_batch()?.all().to_protobuf();
+        }
+        batch::from_json(self.method, self.params.get()).map(|(_, request)| request.into())
+    }
+
+    fn to_json(&self) -> Result<Bytes, Error> {
+        Ok(Bytes::copy_from_slice(self.params.get().as_bytes()))
+    }
+}

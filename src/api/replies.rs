@@ -1,0 +1,237 @@
+//! What became of the commands of a batch.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::api::batch::{Batch, BatchHandle, Command, Commands, Kind, Part};
+use crate::api::method::Method;
+use crate::error::{ApiError, Error, ErrorKind, Form, Outcome};
+use crate::wire::body::Message;
+use crate::wire::{self, Answer, Malformed, Places};
+
+/// What the server says of a command of a batch. 104 means, for any but `rpc`, that it has no such method.
+pub(crate) fn error_of_command(method: &str, api: ApiError) -> Error {
+    if api.code != ApiError::NOT_FOUND || method == Method::Rpc.name() {
+        return api.into();
+    }
+    Error::new(ErrorKind::Unsupported, "the server does not know this command").with_api(api)
+}
+
+/// What became of every command of a batch.
+#[derive(Clone)]
+pub struct BatchReplies {
+    commands: Arc<Commands>,
+    /// Of each request that it took, in order: behind which command it ends, and the answer.
+    parts: Vec<(usize, Result<Answers, Arc<Error>>)>,
+}
+
+/// The transport and the address that a response came from.
+pub(crate) type Origin = (&'static str, Option<Arc<str>>);
+
+/// The answer to one request.
+#[derive(Clone)]
+pub(crate) struct Answers {
+    pub(super) form: Form,
+    pub(super) body: Bytes,
+    /// Of the reply to each command, in `body`.
+    pub(super) replies: Places,
+    pub(super) transport: &'static str,
+    pub(super) endpoint: Option<Arc<str>>,
+    /// Whether an attempt before the one that was answered may have been carried out.
+    pub(super) outcome_unknown: bool,
+}
+
+impl Answers {
+    /// Says where it came from.
+    pub(crate) fn from(self, (transport, endpoint): Origin) -> Self {
+        Self { transport, endpoint, ..self }
+    }
+
+    /// Says whether an earlier attempt may have been carried out.
+    pub(crate) fn after(self, outcome_unknown: bool) -> Self {
+        Self { outcome_unknown, ..self }
+    }
+}
+
+impl Answers {
+    /// One reply in protobuf, down to the bytes of the result, and the method of the command that it answers.
+    fn reply(&self, command: &Command, place: Range<usize>) -> Result<(Method, Answer<Bytes>), Malformed> {
+        // Only known methods are sent in protobuf.
+        let (method, tag) = command.known().ok_or("the reply is to an unknown method")?;
+        Ok((method, wire::reply_from_protobuf(&self.body, place, tag)?))
+    }
+}
+
+impl BatchReplies {
+    /// No answers yet to a batch.
+    pub(crate) fn to(batch: &Batch) -> Self {
+        Self { commands: Arc::clone(&batch.commands), parts: Vec::new() }
+    }
+
+    /// Adds the answer to the next part.
+    pub(crate) fn add(&mut self, part: &Part<'_>, answer: Result<Answers, Error>) {
+        self.parts.push((part.range.end, answer.map_err(Arc::new)));
+    }
+
+    /// The error of the batch as a whole, if no part was answered: the first that leaves something unknown, or the first.
+    pub(crate) fn unless_all_failed(self) -> Result<Self, Error> {
+        if self.parts.iter().any(|(_, answer)| answer.is_ok()) {
+            return Ok(self);
+        }
+        let mut failed: Vec<_> = self.parts.into_iter().filter_map(|(_, answer)| answer.err()).collect();
+        let unknown = failed.iter().position(|error| error.may_have_run());
+        // A batch has at least one part. None is shared yet.
+        let error = failed.swap_remove(unknown.unwrap_or_default());
+        Err(Arc::try_unwrap(error).unwrap_or_else(|shared| shared.echo()))
+    }
+
+    /// How the call has ended that brought them.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let unknown = |answer: &Result<_, Arc<Error>>| answer.as_ref().is_err_and(|error| error.may_have_run());
+        if self.parts.iter().any(|(_, answer)| unknown(answer)) { Outcome::Unknown } else { Outcome::Done }
+    }
+
+    /// The result of one command, or the error that the same call alone would have given.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Api`](crate::ErrorKind::Api) when the server refused the command, [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when it does not know it,
+    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the reply is not one to this command, [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the handle is of
+    /// another, longer batch; and, of a batch that took several requests, any error that its part ended with, or
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the part was not sent because one before it had failed.
+    pub fn get<T: Message>(&self, handle: BatchHandle<T>) -> Result<T, Error> {
+        self.read(
+            handle,
+            |command, answers, reply| match answers.form {
+                Form::Json => wire::reply_from_json(&answers.body[reply], command.method()),
+                Form::Protobuf => match answers.reply(command, reply)?.1 {
+                    Ok(result) => wire::message_from_protobuf(result).map(Ok),
+                    Err(error) => Ok(Err(error)),
+                },
+            },
+            checked,
+        )
+    }
+
+    /// The result of a command that was given as JSON, decoded from JSON.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get).
+    pub fn get_json<T: DeserializeOwned>(&self, handle: BatchHandle<RawValue>) -> Result<T, Error> {
+        self.read(
+            handle,
+            |command, answers, reply| match answers.form {
+                Form::Json => wire::reply_from_json(&answers.body[reply], command.method()),
+                Form::Protobuf => match answers.reply(command, reply)? {
+                    (method, Ok(result)) => result_from_protobuf(method.name(), result).map(Ok),
+                    (_, Err(error)) => Ok(Err(error)),
+                },
+            },
+            |_, _, reply| Ok(reply),
+        )
+    }
+
+    fn read<H: ?Sized, T>(
+        &self,
+        handle: BatchHandle<H>,
+        read: impl FnOnce(&Command, &Answers, Range<usize>) -> Result<Answer<T>, Malformed>,
+        check: impl FnOnce(usize, bool, T) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let Some(command) = self.commands.list.get(handle.index) else {
+            return Err(Error::invalid("the handle is of another batch"));
+        };
+        let is_other = |expected| !matches!(command.kind, Kind::Encoded { method, .. } if method == expected);
+        if handle.method.is_some_and(is_other) {
+            return Err(Error::invalid("the handle is of another batch, or of another command"));
+        }
+        // Every command is in a part, and every answer has a reply to each command of its part.
+        let part = self.parts.partition_point(|(end, _)| *end <= handle.index);
+        let begin = part.checked_sub(1).map_or(0, |before| self.parts[before].0);
+        let answers = match &self.parts[part].1 {
+            Ok(answers) => answers,
+            Err(error) => return Err(error.echo().in_method(command.method())),
+        };
+        let error = match read(command, answers, answers.replies[handle.index - begin].clone()) {
+            Ok(Ok(result)) => match check(command.answers(), answers.outcome_unknown, result) {
+                Ok(result) => return Ok(result),
+                Err(error) => error,
+            },
+            Ok(Err(api)) => error_of_command(command.method(), api),
+            Err(malformed) => Error::protocol(malformed),
+        };
+        let error = if answers.outcome_unknown && !error.may_have_run() { error.outcome_unknown() } else { error };
+        Err(error.with_context(command.method_of_error(), answers.transport, answers.endpoint.clone()))
+    }
+
+    /// The replies, each as the JSON of its envelope.
+    pub(crate) fn to_json(&self) -> Result<Vec<Box<RawValue>>, Error> {
+        let mut all = Vec::with_capacity(self.len());
+        for (index, command) in self.commands.list.iter().enumerate() {
+            let envelope = match self.get_json::<Box<RawValue>>(BatchHandle::new(index, None)) {
+                Ok(result) => serde_json::value::to_raw_value(&BTreeMap::from([(command.method(), result)])),
+                Err(error) => match error.api() {
+                    Some(api) => serde_json::value::to_raw_value(&BTreeMap::from([("error", api)])),
+                    None => return Err(error),
+                },
+            };
+            all.push(envelope.map_err(|_| Error::protocol("a reply has no JSON form"))?);
+        }
+        Ok(all)
+    }
+
+    /// How many replies there are: as many as the batch has commands.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.commands.list.len()
+    }
+
+    /// Whether the batch was empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.commands.list.is_empty()
+    }
+}
+
+/// Shows how many replies there are and no payload.
+impl std::fmt::Debug for BatchReplies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BatchReplies")
+            .field("len", &self.len())
+            .field("requests", &self.parts.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The result, if it answers all that was asked: without what it promises, where an earlier attempt may have been carried out.
+pub(crate) fn checked<T: Message>(asked: usize, outcome_unknown: bool, mut reply: T) -> Result<T, Error> {
+    check_answers(asked, &reply)?;
+    if outcome_unknown {
+        reply.doubt();
+    }
+    Ok(reply)
+}
+
+/// Whether the result answers all that the request asked.
+pub(crate) fn check_answers<T: Message>(asked: usize, reply: &T) -> Result<(), Error> {
+    match reply.answers() {
+        Some(answers) if answers == asked => Ok(()),
+        Some(answers) => Err(Error::protocol(format!("the answer has {answers} results where {asked} were asked for"))),
+        None => Err(Error::protocol("a part of the answer has neither a result nor an error")),
+    }
+}
+
+/// Reads a result, given as protobuf, by way of JSON.
+pub(crate) fn result_from_protobuf<T: DeserializeOwned>(method: &str, result: Bytes) -> Result<T, Malformed> {
+    let method = Method::from_name(method).ok_or("the reply is to an unknown method")?;
+    let mut json = Vec::new();
+    method.result_to_json(result, &mut json).map_err(|error| {
+        format!("the result has no JSON form ({error}); the method called with its own types returns it")
+    })?;
+    wire::from_json(&json)
+}

@@ -1,0 +1,104 @@
+//! How much may wait at once: so many messages, and so many bytes.
+
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind};
+
+/// What a message takes beside the bytes of its request.
+const OVERHEAD: usize = 64;
+
+/// Capacity for messages, given out in the order in which it is asked for. It is the message's, not its caller's.
+#[derive(Debug)]
+pub(crate) struct Capacity {
+    messages: Semaphore,
+    bytes: Semaphore,
+    max_bytes: usize,
+}
+
+impl Capacity {
+    pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
+        // As good as any number.
+        let [max_messages, max_bytes] = [max_messages, max_bytes].map(|max| max.min(Semaphore::MAX_PERMITS));
+        Self { messages: Semaphore::new(max_messages), bytes: Semaphore::new(max_bytes), max_bytes }
+    }
+
+    /// Takes room for a message whose request has this length, if there is some now.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TooLarge`] when it would not fit into all of the room, [`ErrorKind::Full`] when there is none now,
+    /// [`ErrorKind::Closed`] when there will be none.
+    pub(crate) fn try_take(&self, len: usize) -> Result<(), Error> {
+        let bytes = self.bytes_of(len)?;
+        if self.messages.is_closed() {
+            return Err(closed());
+        }
+        let full = || Error::new(ErrorKind::Full, "the publisher has no room now");
+        let bytes = self.bytes.try_acquire_many(bytes).map_err(|_| full())?;
+        let message = self.messages.try_acquire().map_err(|_| full())?;
+        keep(bytes, message);
+        Ok(())
+    }
+
+    /// Waits for room, until the deadline.
+    pub(crate) async fn take(&self, len: usize, deadline: Option<Instant>) -> Result<(), Error> {
+        let began = Instant::now();
+        let take = async {
+            let bytes = self.bytes.acquire_many(self.bytes_of(len)?).await.map_err(|_| closed())?;
+            let message = self.messages.acquire().await.map_err(|_| closed())?;
+            keep(bytes, message);
+            Ok(())
+        };
+        match deadline {
+            None => take.await,
+            Some(deadline) => tokio::time::timeout_at(deadline, take).await.unwrap_or_else(|_| {
+                let waited = Duration::from_millis((deadline - began).as_millis().try_into().unwrap_or(u64::MAX));
+                Err(Error::new(ErrorKind::Full, format!("the publisher had no room within {waited:?}")))
+            }),
+        }
+    }
+
+    /// Gives back the room of messages that are over.
+    pub(crate) fn release(&self, lens: impl IntoIterator<Item = usize>) {
+        let (mut messages, mut bytes) = (0, 0);
+        for len in lens {
+            messages += 1;
+            bytes += len + OVERHEAD;
+        }
+        self.bytes.add_permits(bytes);
+        self.messages.add_permits(messages);
+    }
+
+    /// Gives out no more.
+    pub(crate) fn close(&self) {
+        self.messages.close();
+        self.bytes.close();
+    }
+
+    fn bytes_of(&self, len: usize) -> Result<u32, Error> {
+        let bytes = len.saturating_add(OVERHEAD);
+        match u32::try_from(bytes) {
+            Ok(fits) if bytes <= self.max_bytes => Ok(fits),
+            _ => {
+                let what = format!("the request has {len} bytes, and the publisher holds {}", self.max_bytes);
+                Err(Error::new(ErrorKind::TooLarge, what))
+            }
+        }
+    }
+}
+
+/// What is taken is given back by [`Capacity::release`].
+fn keep(bytes: SemaphorePermit<'_>, message: SemaphorePermit<'_>) {
+    bytes.forget();
+    message.forget();
+}
+
+pub(super) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the publisher was closed before the call")
+}
+
+#[cfg(test)]
+mod tests;

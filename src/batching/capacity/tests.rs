@@ -1,0 +1,115 @@
+use std::future::Future as _;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+
+type Waits<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>;
+
+fn poll(waits: &mut Waits<'_>) -> Poll<Result<(), Error>> {
+    waits.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn is_full(taken: &Result<(), Error>) -> bool {
+    taken.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Take(usize),
+    TryTake(usize),
+    /// One that has room gives it back.
+    Release(Index),
+    /// One that waits gives up.
+    GiveUp(Index),
+}
+
+proptest! {
+    #![proptest_config(crate::property::config())]
+
+    #[test]
+    fn room_is_given_in_turn_and_never_more_than_there_is(
+        messages in 1..6_usize,
+        bytes in 64..2000_usize,
+        steps in prop::collection::vec(prop_oneof![
+            4 => (0..1500_usize).prop_map(Step::Take),
+            2 => (0..1500_usize).prop_map(Step::TryTake),
+            4 => any::<Index>().prop_map(Step::Release),
+            1 => any::<Index>().prop_map(Step::GiveUp),
+        ], 1..100),
+    ) {
+        let room = Capacity::new(messages, bytes);
+        // Who has room, and who waits for it, in the order in which they came.
+        let (mut inside, mut outside): (Vec<usize>, Vec<(usize, Waits<'_>)>) = (Vec::new(), Vec::new());
+        let used = |inside: &[usize]| inside.iter().map(|len| len + OVERHEAD).sum::<usize>();
+        for step in steps {
+            match step {
+                Step::Take(len) | Step::TryTake(len) if len + OVERHEAD > bytes => {
+                    prop_assert_eq!(room.try_take(len).unwrap_err().kind(), ErrorKind::TooLarge);
+                }
+                Step::Take(len) => outside.push((len, Box::pin(room.take(len, None)))),
+                Step::TryTake(len) => {
+                    let fits = inside.len() < messages && used(&inside) + len + OVERHEAD <= bytes;
+                    let taken = room.try_take(len);
+                    if outside.is_empty() {
+                        prop_assert_eq!(taken.is_ok(), fits);
+                    }
+                    prop_assert!(is_full(&taken) || taken.is_ok() && fits);
+                    if taken.is_ok() {
+                        inside.push(len);
+                    }
+                }
+                Step::Release(index) if !inside.is_empty() => {
+                    room.release([inside.swap_remove(index.index(inside.len()))]);
+                }
+                Step::GiveUp(index) if !outside.is_empty() => drop(outside.remove(index.index(outside.len()))),
+                Step::Release(_) | Step::GiveUp(_) => {}
+            }
+            // In turn: nobody has room whom another one was before.
+            let mut waits = false;
+            let mut still = Vec::new();
+            for (len, mut taking) in outside {
+                if poll(&mut taking).is_ready() {
+                    prop_assert!(!waits, "it was another one's turn");
+                    inside.push(len);
+                } else {
+                    waits = true;
+                    still.push((len, taking));
+                }
+            }
+            outside = still;
+            prop_assert!(inside.len() <= messages && used(&inside) <= bytes);
+            if let Some((len, _)) = outside.first() {
+                prop_assert!(inside.len() == messages || used(&inside) + len + OVERHEAD > bytes, "it waits in vain");
+            }
+        }
+        room.close();
+        for (_, mut taking) in outside {
+            let Poll::Ready(Err(error)) = poll(&mut taking) else { panic!("it waits for ever") };
+            prop_assert_eq!(error.kind(), ErrorKind::Closed);
+        }
+        prop_assert_eq!(room.try_take(0).unwrap_err().kind(), ErrorKind::Closed);
+        room.release(inside);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gets_no_room_in_time_is_told_that_it_is_full() {
+    let room = Capacity::new(1, 1000);
+    room.try_take(0).unwrap();
+    let began = Instant::now();
+    let deadline = Some(began + Duration::from_secs(3));
+    let mut first = pin!(room.take(0, None));
+    assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(is_full(&room.take(900, deadline).await));
+    assert_eq!(began.elapsed(), Duration::from_secs(3));
+    // What it had already is given back.
+    room.release([0]);
+    first.await.unwrap();
+    assert!(is_full(&room.try_take(0)));
+    room.release([0]);
+    room.try_take(1000 - OVERHEAD).unwrap();
+}

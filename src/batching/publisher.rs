@@ -1,0 +1,226 @@
+//! Publishing at a high rate: bounded, in order, many messages in few requests.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::api::idempotency::{self, Key};
+use crate::api::method::Method;
+use crate::api::request::{AsRequest, Request};
+use crate::batching::batcher::{self, Awaited};
+use crate::batching::capacity::Capacity;
+use crate::batching::engine::{Accepted, Engine};
+use crate::call::Core;
+use crate::call::close::CloseSummary;
+use crate::config::publisher::PublisherConfig;
+use crate::error::{Error, ErrorKind};
+use crate::wire::body::Message;
+
+/// Publishes what many tasks have to say in few requests, in order, and holds no more of it than it may.
+///
+/// Messages that come while its requests are under way gather, and leave together when one of them is answered: see
+/// [`Batching`]. Those of one channel keep their [`Order`]. Each has its own result: one that fails does not harm the others,
+/// and is repeated as the client's [`Retry`](crate::Retry) says.
+///
+/// ```no_run
+/// use centrifugo_api::{Client, Config, PublishRequest, Publisher, PublisherConfig};
+/// use serde_json::json;
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), centrifugo_api::Error> {
+/// let client = Client::new(Config::grpc("http://localhost:10000").api_key("my key"))?;
+/// let publisher = Publisher::new(&client, PublisherConfig::new())?;
+///
+/// // One by one, in as many tasks as there are:
+/// let position = publisher.publish(PublishRequest::new("news", json!({"text": "hello"}))).await?;
+///
+/// // Or without waiting for each answer:
+/// for number in 0..100_000 {
+///     publisher.enqueue(PublishRequest::new("numbers", json!(number))).await?;
+/// }
+/// let ended = publisher.close(Duration::from_secs(10)).await;
+/// assert_eq!(ended.done, 100_000, "{ended:?}");
+/// # Ok(()) }
+/// ```
+///
+/// It takes every request but batches, for what is to be in order with publications. A broadcast is one message, and what was
+/// refused of it is told in its result and not repeated. A clone is the same publisher. One that is dropped still sends what it
+/// has accepted.
+///
+/// It belongs to the runtime in which it was made, and sends there. When that ends, everything that is not over ends with
+/// [`ErrorKind::Closed`], here and in the runtimes of those who wait. What waits for a time (`publish`, `enqueue`, `close`) is
+/// to be awaited in a tokio runtime, of which any will do.
+#[derive(Clone)]
+pub struct Publisher {
+    engine: Arc<Engine>,
+    room: Arc<Capacity>,
+    keys: bool,
+}
+
+impl Publisher {
+    #[allow(clippy::needless_pass_by_value, reason = "a configuration is used up, as everywhere")]
+    pub(crate) fn over(core: &Core, config: PublisherConfig) -> Result<Self, Error> {
+        config.check()?;
+        let runtime =
+            Handle::try_current().map_err(|_| Error::invalid("the publisher was made outside of a tokio runtime"))?;
+        let room = Arc::new(Capacity::new(config.max_messages, config.max_bytes));
+        let engine = Engine::new(core.clone(), &config.batching, config.order, Some(Arc::clone(&room)), runtime);
+        Ok(Self { engine, room, keys: config.keys })
+    }
+
+    /// Publishes a message and waits for its result: first for room, then for its turn, then for the answer, all within the
+    /// client's timeout.
+    ///
+    /// Dropping the future takes the message back, unless it has left; then it goes on.
+    ///
+    /// # Errors
+    ///
+    /// Those of the same call of the [`Client`], [`ErrorKind::Full`] when there was no room in time, and
+    /// [`ErrorKind::Closed`] when the publisher or the client was closed.
+    pub async fn publish<R: AsRequest>(&self, request: R) -> Result<<R::Request as Request>::Reply, Error> {
+        let request = request.as_request();
+        let (key, len) = self.check(request)?;
+        let deadline = self.engine.core().deadline(Instant::now());
+        let sent = async {
+            self.room(len, deadline).await?;
+            let accepted = self.engine.accept(request, key, deadline, true)?;
+            Awaited::new(accepted).answer(R::Request::METHOD, Request::answers(request)).await
+        };
+        sent.await.map_err(|error| self.told(error, R::Request::METHOD, key.as_ref()))
+    }
+
+    /// Accepts a message as soon as there is room, and sends it in the background. The ticket gives its result; it need not be
+    /// kept.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Full`] when there was no room within the client's timeout, [`ErrorKind::TooLarge`] and
+    /// [`ErrorKind::Invalid`] when the request cannot be sent, [`ErrorKind::Closed`] when the publisher was closed.
+    pub async fn enqueue<R: AsRequest>(&self, request: R) -> Result<Ticket<<R::Request as Request>::Reply>, Error> {
+        let request = request.as_request();
+        let (key, len) = self.check(request)?;
+        let deadline = self.engine.core().deadline(Instant::now());
+        let room = self.room(len, deadline).await;
+        self.accept(request, key, deadline, room)
+    }
+
+    /// Accepts a message if there is room now, and sends it in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Full`] when there is no room, otherwise those of [`enqueue`](Self::enqueue).
+    #[allow(clippy::needless_pass_by_value, reason = "a request or a reference to one, as everywhere")]
+    pub fn try_enqueue<R: AsRequest>(&self, request: R) -> Result<Ticket<<R::Request as Request>::Reply>, Error> {
+        let request = request.as_request();
+        let (key, len) = self.check(request)?;
+        let room = self.room.try_take(len);
+        self.accept(request, key, self.engine.core().deadline(Instant::now()), room)
+    }
+
+    /// Takes room, or waits for it.
+    async fn room(&self, len: usize, deadline: Option<Instant>) -> Result<(), Error> {
+        match self.room.try_take(len) {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                let _hurried = self.engine.hurry();
+                self.room.take(len, deadline).await
+            }
+            taken => taken,
+        }
+    }
+
+    fn accept<R: Request>(
+        &self,
+        request: &R,
+        key: Option<Key>,
+        deadline: Option<Instant>,
+        room: Result<(), Error>,
+    ) -> Result<Ticket<R::Reply>, Error> {
+        let accepted = room.and_then(|()| self.engine.accept(request, key, deadline, false));
+        let accepted = accepted.map_err(|error| self.told(error, R::METHOD, key.as_ref()))?;
+        Ok(Ticket { accepted, method: R::METHOD, answers: Request::answers(request), key, reply: PhantomData })
+    }
+
+    /// Waits until every message is over that was accepted before, and tells how they ended: those of them that were not over
+    /// when it was called.
+    pub async fn flush(&self) -> CloseSummary {
+        self.engine.flush().await
+    }
+
+    /// Accepts no more messages, waits for those that it has, and ends after `timeout` what is left: what has not left is not
+    /// sent, and of what is under way nobody knows. Tells how those ended that were not over when it was called.
+    ///
+    /// It may be called more than once, and from several places. The client is not closed.
+    pub async fn close(&self, timeout: Duration) -> CloseSummary {
+        self.engine.close(timeout).await
+    }
+
+    /// Makes the checks of a request. Its key, if it is given one, and its length with that.
+    fn check<R: Request>(&self, request: &R) -> Result<(Option<Key>, usize), Error> {
+        let core = self.engine.core();
+        let key = idempotency::key_for(request, self.keys);
+        let len = idempotency::encoded_len(request, key.as_ref());
+        let checked = core.check(request).and_then(|()| core.check_len(len));
+        checked.map_err(|error| self.told(error, R::METHOD, None))?;
+        Ok((key, len))
+    }
+
+    /// Adds to an error what only this place knows.
+    fn told(&self, error: Error, method: Method, key: Option<&Key>) -> Error {
+        self.engine.core().with_context(error, method.name()).with_key(key.map(Key::as_str))
+    }
+}
+
+/// Shows how it works, and nothing of what it holds.
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("core", self.engine.core()).field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+/// The result of a message that was accepted, when it is there: a future.
+///
+/// It resolves exactly once, whatever happens, and may be awaited in any runtime. Dropped, it lets the message go on.
+#[must_use = "the message is sent either way, but how it ends is told here only"]
+pub struct Ticket<T> {
+    accepted: Accepted,
+    method: Method,
+    answers: usize,
+    key: Option<Key>,
+    reply: PhantomData<fn() -> T>,
+}
+
+impl<T> Ticket<T> {
+    /// Takes the message back, unless it has left. Whether it will certainly not be sent.
+    #[must_use]
+    pub fn cancel(self) -> bool {
+        self.accepted.withdraw()
+    }
+}
+
+impl<T: Message> Future for Ticket<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let settled = ready!(Pin::new(&mut self.accepted.settled).poll(cx));
+        let settled = settled.unwrap_or_else(|_| Err(batcher::forgotten()));
+        Poll::Ready(
+            self.accepted
+                .read(settled, self.method, self.answers)
+                .map_err(|error| self.accepted.at(error, self.method).with_key(self.key.as_ref().map(Key::as_str))),
+        )
+    }
+}
+
+/// Shows the method only.
+impl<T> fmt::Debug for Ticket<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("method", &self.method).finish_non_exhaustive()
+    }
+}

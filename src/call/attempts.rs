@@ -1,0 +1,287 @@
+//! One call, attempt after attempt, until it ends.
+
+use tokio::time::Instant;
+
+use crate::api::method::Method;
+use crate::call::Core;
+use crate::call::close::Running;
+use crate::call::retry::{Failed, LAST_REPEAT, Next};
+use crate::error::{Error, ErrorKind, Outcome};
+use crate::sync::cancel::{Cancel, unless};
+use crate::transport::call::{Call, NO_ENDPOINT};
+use crate::wire::body::Body;
+use crate::wire::reply::Reply;
+
+/// A call and what became of it so far.
+pub(crate) struct Attempts<'a> {
+    core: &'a Core,
+    method: &'a str,
+    known: Option<Method>,
+    /// Whether it may be carried out twice.
+    repeatable: bool,
+    /// `None` for a batch of calls that are counted by themselves.
+    running: Option<Running<'a>>,
+    /// Another signal to stop, besides the client's.
+    stop: Option<&'a Cancel>,
+    started: Instant,
+    /// Whether an attempt was made, of any part.
+    begun: bool,
+    deadline: Option<Instant>,
+    /// The attempts that failed, and those of them that found a server.
+    failed: u32,
+    counted: u32,
+    /// Whether one of them may have been carried out.
+    may_have_run: bool,
+    /// The endpoint of the latest attempt: the next one goes to another, if there is one.
+    endpoint: usize,
+}
+
+impl<'a> Attempts<'a> {
+    /// Begins the call.
+    pub(crate) fn new(core: &'a Core, method: &'a str, known: Option<Method>, repeatable: bool) -> Result<Self, Error> {
+        let running = if tokio::runtime::Handle::try_current().is_ok() {
+            core.gate().enter()
+        } else {
+            Err(Error::invalid("the client was used outside of a tokio runtime"))
+        };
+        let running = running.map_err(|error| log(method, core.with_context(error, method)))?;
+        let started = Instant::now();
+        let deadline = core.deadline(started);
+        Ok(Self { running: Some(running), ..Self::begun(core, method, known, repeatable, started, deadline) })
+    }
+
+    /// Begins a batch of calls that are counted by themselves. `unknown_since` is when an earlier batch with them was sent, if its
+    /// outcome is unknown.
+    pub(crate) fn of_batch(
+        core: &'a Core,
+        deadline: Option<Instant>,
+        unknown_since: Option<Instant>,
+        running: Option<Running<'a>>,
+        stop: &'a Cancel,
+    ) -> Self {
+        let started = unknown_since.unwrap_or_else(Instant::now);
+        let begun = Self::begun(core, Method::Batch.name(), Some(Method::Batch), false, started, deadline);
+        let is_unknown = unknown_since.is_some();
+        Self { running, stop: Some(stop), may_have_run: is_unknown, begun: is_unknown, ..begun }
+    }
+
+    fn begun(
+        core: &'a Core,
+        method: &'a str,
+        known: Option<Method>,
+        repeatable: bool,
+        started: Instant,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self {
+            core,
+            method,
+            known,
+            repeatable,
+            running: None,
+            stop: None,
+            started,
+            begun: false,
+            deadline,
+            failed: 0,
+            counted: 0,
+            may_have_run: false,
+            endpoint: NO_ENDPOINT,
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Sets what is left to be sent: its method, and whether it may be carried out twice.
+    pub(crate) fn resend_as(&mut self, method: Method, repeatable: bool) {
+        (self.method, self.known, self.repeatable) = (method.name(), Some(method), repeatable);
+    }
+
+    /// Ends the call with what became of it in a batch.
+    pub(crate) fn end_with<T>(&mut self, sent: Result<T, Error>) -> Result<T, Error> {
+        self.begun = true;
+        match sent {
+            Ok(reply) => {
+                self.end(Outcome::Done);
+                Ok(reply)
+            }
+            Err(error) => {
+                self.end(error.outcome());
+                Err(log(self.method, self.core.with_context(error, self.method)))
+            }
+        }
+    }
+
+    /// Ends when the call is to be cancelled.
+    async fn cancelled(&self) {
+        let client = self.core.gate().cancelled();
+        match self.stop {
+            None => client.await,
+            Some(stop) => {
+                unless(client, stop.wait()).await;
+            }
+        }
+    }
+
+    /// The number of the endpoint that the latest attempt went to.
+    pub(crate) fn endpoint(&self) -> usize {
+        self.endpoint
+    }
+
+    /// Whether an attempt that failed may have been carried out.
+    pub(crate) fn may_have_run(&self) -> bool {
+        self.may_have_run
+    }
+
+    /// Whether the call may be carried out twice.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.repeatable
+    }
+
+    /// When the first attempt began.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// How many attempts have failed.
+    pub(crate) fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// How many attempts failed, and how many of them count.
+    pub(crate) fn tried(&self) -> (u32, u32) {
+        (self.failed, self.counted)
+    }
+
+    /// Goes on as after so many attempts at least, with what remains of a call whose parts had attempts of their own.
+    pub(crate) fn have_tried(&mut self, (failed, counted): (u32, u32)) {
+        (self.failed, self.counted) = (self.failed.max(failed), self.counted.max(counted));
+    }
+
+    /// Begins a part of the call, which has attempts of its own in what is left of the call's time.
+    pub(crate) fn begin_part(&mut self, repeatable: bool) -> Result<(), Error> {
+        self.repeatable = repeatable;
+        if !self.begun {
+            return Ok(());
+        }
+        (self.failed, self.counted, self.may_have_run, self.endpoint) = (0, 0, false, NO_ENDPOINT);
+        if self.core.gate().is_cancelled() {
+            Err(Error::new(ErrorKind::Closed, "the client was closed before this part of the call"))
+        } else if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let late = Error::new(ErrorKind::Timeout, "the time was over before this part of the call");
+            Err(late.with_outcome(Outcome::NotSent))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Sends `body` until a response can be read, or until it is not to be sent again. `read` is told whether an earlier attempt
+    /// may have been carried out.
+    pub(crate) async fn run<T>(
+        &mut self,
+        body: &dyn Body,
+        read: impl Fn(bool, Reply) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        loop {
+            let may_have_run = self.may_have_run;
+            match self.attempt(body, |reply| read(may_have_run, reply)).await {
+                Ok(read) => return Ok(read),
+                Err(error) => self.again(error).await?,
+            }
+        }
+    }
+
+    /// Sends `body` once, and reads the response.
+    pub(crate) async fn attempt<T>(
+        &mut self,
+        body: &dyn Body,
+        read: impl FnOnce(Reply) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let read = read(self.send(body).await?)?;
+        if self.failed == 0 {
+            self.core.budget().earn();
+        }
+        self.end(Outcome::Done);
+        Ok(read)
+    }
+
+    /// Sends `body` once, for as long as the attempt may last.
+    async fn send(&mut self, body: &dyn Body) -> Result<Reply, Error> {
+        let now = if std::mem::replace(&mut self.begun, true) { Instant::now() } else { self.started };
+        // A body handed over later would be carried out again, its key forgotten.
+        let last = self.may_have_run.then(|| self.started + LAST_REPEAT);
+        let end = self.deadline.into_iter().chain(last).min();
+        let deadline = self.core.retry.attempt_deadline(self.counted, self.repeatable, now, end);
+        let call = Call::of(self.method, self.known, body, now, deadline);
+        let call = call.that_ends_attempt(deadline != end).avoiding(self.endpoint);
+        let sent = unless(self.core.transport().send(&call), self.cancelled());
+        let sent = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, sent).await.map_err(|_| deadline - now),
+            None => Ok(sent.await),
+        };
+        self.endpoint = call.endpoint();
+        let error = match sent {
+            Ok(Some(Ok(reply))) => return Ok(reply),
+            Ok(Some(Err(error))) => return Err(error),
+            Ok(None) => {
+                let cut = Error::new(ErrorKind::Closed, "it was closed before an answer came");
+                cut.with_outcome(Outcome::Unknown)
+            }
+            Err(waited) => Error::new(ErrorKind::Timeout, format!("no answer within {waited:?}")),
+        };
+        Err(call.handover().judge(error))
+    }
+
+    /// Waits until it is time for another attempt, or says how the call ends.
+    pub(crate) async fn again(&mut self, error: Error) -> Result<(), Error> {
+        let (core, retry) = (self.core, &self.core.retry);
+        let error = core.with_endpoint(error, self.method, self.endpoint);
+        self.failed = self.failed.saturating_add(1);
+        self.counted = self.counted.saturating_add(u32::from(!retry.waits_for(&error)));
+        self.may_have_run |= error.may_have_run();
+        let next = retry.next(
+            &Failed {
+                method: self.method,
+                error: &error,
+                may_have_run: self.may_have_run,
+                attempt: self.failed,
+                counted: self.counted,
+                repeatable: self.repeatable,
+                started: self.started,
+                now: Instant::now(),
+                deadline: self.deadline,
+            },
+            core.budget(),
+        );
+        let error = match next {
+            Next::After(wait) => {
+                tracing::debug!(method = self.method, attempt = self.failed, ?wait, %error, "call to be repeated");
+                let waited = unless(tokio::time::sleep(wait), self.cancelled()).await.is_some();
+                // The clock is not exact, and an attempt without time would only hide this error.
+                if waited && self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
+                    return Ok(());
+                }
+                error
+            }
+            Next::Stop => error,
+            Next::NoBudget => error.and(", and the retry budget is exhausted"),
+        };
+        let error = if self.may_have_run && !error.may_have_run() { error.outcome_unknown() } else { error };
+        self.end(error.outcome());
+        Err(log(self.method, error.after_attempts(self.failed)))
+    }
+
+    /// Says how the call as a whole has ended, if not as its last attempt.
+    pub(crate) fn end(&mut self, outcome: Outcome) {
+        if let Some(running) = &mut self.running {
+            running.end(outcome);
+        }
+    }
+}
+
+fn log(method: &str, error: Error) -> Error {
+    tracing::debug!(method, kind = error.kind().name(), %error, "call failed");
+    error
+}

@@ -1,0 +1,254 @@
+//! Random lives of a gate, beside what is known of its calls.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+const OUTCOMES: [Outcome; 4] = [Outcome::NotSent, Outcome::Refused, Outcome::Unknown, Outcome::Done];
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Enter,
+    /// A call ends, with or without saying how: the so many-th of those that run.
+    End(usize, Option<Outcome>),
+    Wait(Duration),
+    Close(Duration),
+    /// The one who closes loses patience: the so many-th of those that do.
+    DropClose(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let times = || prop_oneof![1 => Just(0), 4 => 0..100_u64].prop_map(Duration::from_millis);
+    let step = prop_oneof![
+        6 => Just(Step::Enter),
+        6 => (any::<usize>(), prop::option::of(prop::sample::select(&OUTCOMES[..])))
+            .prop_map(|(index, outcome)| Step::End(index, outcome)),
+        3 => times().prop_map(Step::Wait),
+        1 => times().prop_map(Step::Close),
+        1 => any::<usize>().prop_map(Step::DropClose),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+/// Someone who closes the gate: since when, how patiently, and what they found after how long.
+struct Closing {
+    begun: Instant,
+    timeout: Duration,
+    found: JoinHandle<(CloseSummary, Duration)>,
+}
+
+#[derive(Default)]
+struct Model {
+    closed: bool,
+    /// What is known of the calls that ended since the gate was closed.
+    ended: CloseSummary,
+    cut: bool,
+}
+
+impl Model {
+    fn end(&mut self, outcome: Option<Outcome>) {
+        if self.closed {
+            match outcome {
+                Some(Outcome::Done) => self.ended.done += 1,
+                Some(Outcome::Refused) => self.ended.refused += 1,
+                Some(Outcome::NotSent) => self.ended.not_sent += 1,
+                Some(Outcome::Unknown) | None => self.ended.unknown += 1,
+            }
+        }
+    }
+
+    /// Those who close and have found out hold this to be true.
+    async fn check(&mut self, closing: &mut Vec<Closing>, running: u64) {
+        // Everything that can go on does.
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        let mut index = 0;
+        while index < closing.len() {
+            let Closing { begun, timeout, found } = &mut closing[index];
+            // Those whose patience has ended have cut off what runs, and stay a little to see it end.
+            self.cut |= running > 0 && begun.elapsed() >= *timeout;
+            if found.is_finished() {
+                let (found, after) = found.await.unwrap();
+                let expected = CloseSummary { unknown: self.ended.unknown + running, ..self.ended };
+                assert_eq!(found, expected);
+                assert!(after <= *timeout + Duration::from_millis(22), "{after:?} instead of {timeout:?}");
+                if running > 0 {
+                    assert!(after >= *timeout, "{after:?} instead of {timeout:?}");
+                }
+                closing.swap_remove(index);
+            } else {
+                assert!(running > 0, "there is nothing to wait for");
+                index += 1;
+            }
+        }
+    }
+}
+
+async fn live(steps: Vec<Step>) {
+    let gate: &'static Gate = Box::leak(Box::default());
+    let mut model = Model::default();
+    let mut running = Vec::new();
+    let mut closing: Vec<Closing> = Vec::new();
+    let cuts = Arc::new(AtomicU32::new(0));
+    for waiting in 0..3 {
+        let cuts = Arc::clone(&cuts);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(waiting * 40)).await;
+            gate.cancelled().await;
+            cuts.fetch_add(1, Ordering::SeqCst);
+        });
+    }
+    let close = |timeout| {
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            (gate.close(timeout).await, begun.elapsed())
+        })
+    };
+    for step in steps {
+        match step {
+            Step::Enter => {
+                let entered = gate.enter();
+                assert_eq!(entered.is_ok(), !model.closed, "nothing enters once it is closed");
+                match entered {
+                    Ok(call) => running.push(call),
+                    Err(error) => assert_eq!((error.kind(), error.outcome()), (ErrorKind::Closed, Outcome::NotSent)),
+                }
+            }
+            Step::End(..) if running.is_empty() => {}
+            Step::End(index, outcome) => {
+                let mut call: Running<'_> = running.swap_remove(index % running.len());
+                if let Some(outcome) = outcome {
+                    call.end(outcome);
+                }
+                drop(call);
+                model.end(outcome);
+            }
+            Step::Wait(wait) => {
+                // In steps as small as the clock's, so that those who close are seen when they end.
+                for _ in 0..wait.as_millis() {
+                    tokio::time::advance(Duration::from_millis(1)).await;
+                    model.check(&mut closing, running.len() as u64).await;
+                }
+            }
+            Step::Close(timeout) => {
+                closing.push(Closing { begun: Instant::now(), timeout, found: close(timeout) });
+                model.closed = true;
+            }
+            Step::DropClose(_) if closing.is_empty() => {}
+            Step::DropClose(index) => {
+                closing.swap_remove(index % closing.len()).found.abort();
+            }
+        }
+        model.check(&mut closing, running.len() as u64).await;
+    }
+    // Whoever still waits finds out in time, and so does whoever asks again, with nothing left to run.
+    for _ in 0..130 {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        model.check(&mut closing, running.len() as u64).await;
+    }
+    assert!(closing.is_empty());
+    assert_eq!(cuts.load(Ordering::SeqCst), if model.cut { 3 } else { 0 }, "calls are cut off then, and only then");
+    closing.push(Closing { begun: Instant::now(), timeout: Duration::ZERO, found: close(Duration::ZERO) });
+    model.check(&mut closing, running.len() as u64).await;
+    model.closed = true;
+    let before = gate.enter().is_ok();
+    assert!(!before);
+    for mut call in running {
+        call.end(Outcome::Done);
+        drop(call);
+        model.end(Some(Outcome::Done));
+    }
+    model.check(&mut closing, 0).await;
+    for _ in 0..2 {
+        assert_eq!(gate.close(Duration::MAX).await, model.ended, "asked again, the answer is the same");
+    }
+}
+
+proptest! {
+    #![proptest_config(crate::property::config())]
+
+    #[test]
+    fn a_gate_counts_its_calls(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(live(steps));
+    }
+}
+
+/// A gate on which threads make calls, and its calls that began and did not end before it was closed.
+#[test]
+fn counts_add_up_whatever_the_threads_do() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for _ in 0..50 {
+        let (gate, begun, refused) = (Gate::default(), AtomicU64::new(0), AtomicU64::new(0));
+        let closed = std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    // Each keeps a call that begins before the gate is closed and ends after that.
+                    let mut kept = gate.enter().unwrap();
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    while let Ok(_short) = gate.enter() {
+                        std::hint::spin_loop();
+                    }
+                    kept.end(Outcome::Done);
+                    drop(kept);
+                    // And goes on asking, which is not to be taken for calls.
+                    for _ in 0..1_000 {
+                        refused.fetch_add(u64::from(gate.enter().is_err()), Ordering::SeqCst);
+                    }
+                });
+            }
+            while begun.load(Ordering::SeqCst) < 3 {
+                std::thread::yield_now();
+            }
+            runtime.block_on(gate.close(Duration::from_secs(10)))
+        });
+        assert_eq!((closed.done, closed.refused, closed.not_sent), (3, 0, 0));
+        // The short calls end without a word, and at most one of each thread runs when the gate is closed.
+        assert!(closed.unknown <= 3, "{closed:?}");
+        assert_eq!(refused.load(Ordering::SeqCst), 3_000);
+        let again = runtime.block_on(gate.close(Duration::ZERO));
+        assert_eq!(again, closed, "nothing runs any more");
+    }
+}
+
+#[test]
+fn calls_that_are_refused_are_not_counted() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (gate, stop) = (Gate::default(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        runtime.block_on(gate.close(Duration::ZERO));
+        scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                assert!(gate.enter().is_err());
+            }
+        });
+        let closed: Vec<_> = (0..2_000).map(|_| runtime.block_on(gate.close(Duration::ZERO))).collect();
+        stop.store(true, Ordering::SeqCst);
+        assert!(closed.iter().all(|closed| *closed == CloseSummary::default()), "there never was a call");
+    });
+}
+
+/// Calls that are cut off are told so, whether they wait already or look for the first time.
+#[tokio::test(start_paused = true)]
+async fn who_waits_to_be_cut_off_is() {
+    let gate = Gate::default();
+    let _call = gate.enter().unwrap();
+    let mut early = pin!(gate.cancelled());
+    assert!(polled(early.as_mut()).await.is_pending());
+    let closed = gate.close(Duration::from_millis(1)).await;
+    assert_eq!(closed, CloseSummary { unknown: 1, ..CloseSummary::default() });
+    early.await;
+    gate.cancelled().await;
+}
+
+/// The future, polled once.
+async fn polled<F: Future>(mut future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await
+}

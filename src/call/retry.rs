@@ -1,0 +1,129 @@
+//! Whether, when and how often a failed call is repeated.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::retry::{Retry, RetryEvent};
+use crate::error::{Error, ErrorKind, Outcome, RetryAfter};
+use crate::transport::backoff;
+
+/// A server keeps idempotency keys for 300 s from when it first saw them. Later it would carry the call out again, so
+/// repeats end well before.
+const KEYS_LAST: Duration = Duration::from_secs(240);
+/// How long one that has begun by then may take.
+pub(crate) const LAST_REPEAT: Duration = Duration::from_secs(290);
+/// How much longer than the backoff a server can make a caller wait.
+const LONGEST_HINT: Duration = Duration::from_secs(5);
+
+impl Retry {
+    /// When an attempt that begins now ends, given the number of those before it.
+    pub(crate) fn attempt_deadline(
+        &self,
+        failed: u32,
+        repeatable: bool,
+        now: Instant,
+        deadline: Option<Instant>,
+    ) -> Option<Instant> {
+        let another = repeatable && failed < self.attempts - 1;
+        let attempt = self.attempt_timeout.filter(|_| another).and_then(|wait| now.checked_add(wait));
+        match (attempt, deadline) {
+            (Some(attempt), Some(deadline)) => Some(attempt.min(deadline)),
+            (attempt, deadline) => attempt.or(deadline),
+        }
+    }
+
+    /// Whether an attempt that failed so only waited for the server to be there.
+    pub(crate) fn waits_for(&self, error: &Error) -> bool {
+        self.wait_for_ready && error.kind() == ErrorKind::Connect && error.outcome() == Outcome::NotSent
+    }
+
+    /// How long to wait before the next attempt of a call, if there is to be one.
+    pub(crate) fn next(&self, failed: &Failed<'_>, budget: &Budget) -> Next {
+        let Failed { error, attempt, counted, repeatable, started, now, deadline, .. } = *failed;
+        if !error.is_transient() || error.hint() == Some(RetryAfter::Never) {
+            return Next::Stop;
+        }
+        let waits = self.waits_for(error);
+        if (counted >= self.attempts && !waits) || (failed.may_have_run && !repeatable) {
+            return Next::Stop;
+        }
+        let backoff = backoff::retry(attempt, self.first, self.longest);
+        let wait = match error.hint() {
+            Some(RetryAfter::Wait(hint)) => hint.clamp(backoff, backoff.saturating_add(LONGEST_HINT)),
+            Some(RetryAfter::Never) | None => backoff,
+        };
+        let Some(next) = now.checked_add(wait) else { return Next::Stop };
+        let keys_end = failed.may_have_run.then(|| started + KEYS_LAST);
+        if deadline.is_some_and(|deadline| next >= deadline) || keys_end.is_some_and(|end| next >= end) {
+            return Next::Stop;
+        }
+        if !waits && !budget.spend(error) {
+            return Next::NoBudget;
+        }
+        if let Some(observer) = &self.observer {
+            observer(&RetryEvent { method: failed.method, attempt, error, wait });
+        }
+        Next::After(wait)
+    }
+}
+
+/// A call whose latest attempt failed.
+pub(crate) struct Failed<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) error: &'a Error,
+    /// Whether this attempt or an earlier one may have been carried out.
+    pub(crate) may_have_run: bool,
+    /// The attempts so far, and those of them that count.
+    pub(crate) attempt: u32,
+    pub(crate) counted: u32,
+    /// Whether the call may be carried out twice.
+    pub(crate) repeatable: bool,
+    pub(crate) started: Instant,
+    pub(crate) now: Instant,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// What comes after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Another attempt, when this time has passed.
+    After(Duration),
+    Stop,
+    /// It would be repeated, but too much was lately.
+    NoBudget,
+}
+
+/// What all repeats of a client are paid from, so that they stay few beside first attempts when everything fails.
+#[derive(Debug)]
+pub(crate) struct Budget(AtomicU32);
+
+impl Budget {
+    const FULL: u32 = 500;
+    /// The price of a repeat, and that of one after a refusal for overload, which is over quickly.
+    const REPEAT: u32 = 14;
+    const REPEAT_REFUSED: u32 = 5;
+
+    pub(crate) fn new() -> Self {
+        Self(AtomicU32::new(Self::FULL))
+    }
+
+    /// Takes note of a call that succeeded at once.
+    pub(crate) fn earn(&self) {
+        // Usually it is full, and nothing is written.
+        if self.0.load(Ordering::Relaxed) < Self::FULL {
+            let _ =
+                self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now < Self::FULL).then(|| now + 1));
+        }
+    }
+
+    /// Pays for a repeat. Whether there was enough.
+    pub(crate) fn spend(&self, error: &Error) -> bool {
+        let price = if error.is_overload() { Self::REPEAT_REFUSED } else { Self::REPEAT };
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(price)).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

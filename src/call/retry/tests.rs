@@ -1,0 +1,320 @@
+//! What is repeated, for any failure, and what repeats cost.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::ApiError;
+
+const KINDS: &[ErrorKind] = ErrorKind::ALL;
+const OUTCOMES: [Outcome; 4] = [Outcome::NotSent, Outcome::Refused, Outcome::Unknown, Outcome::Done];
+
+/// Anything from nothing to the end of time.
+fn durations() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        1 => Just(Duration::ZERO),
+        1 => Just(Duration::from_secs(u64::MAX)),
+        1 => Just(Duration::MAX),
+        2 => (0..400_000_u64).prop_map(Duration::from_millis),
+        1 => (any::<u64>(), 0..1_000_000_000_u32, 0..64_u32)
+            .prop_map(|(seconds, nanos, shift)| Duration::new(seconds >> shift, nanos)),
+    ]
+}
+
+fn hints() -> impl Strategy<Value = Option<RetryAfter>> {
+    prop_oneof![
+        2 => Just(None),
+        1 => Just(Some(RetryAfter::Never)),
+        3 => durations().prop_map(|wait| Some(RetryAfter::Wait(wait))),
+    ]
+}
+
+prop_compose! {
+    fn errors()(
+        kind in prop::sample::select(KINDS),
+        outcome in prop::option::of(prop::sample::select(&OUTCOMES[..])),
+        api in prop::option::of((prop_oneof![Just(0_u32), 98..116_u32, any::<u32>()], any::<bool>())),
+        verdict in 0..5_u8,
+        hint in hints(),
+    ) -> Error {
+        let error = match api {
+            Some((code, temporary)) => Error::from(ApiError { temporary, ..ApiError::new(code, "scripted") }),
+            None => Error::new(kind, "scripted"),
+        };
+        let error = match outcome {
+            Some(outcome) => error.with_outcome(outcome),
+            None => error,
+        };
+        let error = judged(error, verdict);
+        match hint {
+            Some(RetryAfter::Wait(wait)) => error.with_retry_after(wait),
+            hint => with_hint(error, hint),
+        }
+    }
+}
+
+/// What else a transport finds in a failure.
+#[cfg(all(feature = "grpc", feature = "tls"))]
+fn judged(error: Error, verdict: u8) -> Error {
+    match verdict {
+        0 => error.untrusted(),
+        1 => error.no_grpc(),
+        2 => error.overload(),
+        _ => error,
+    }
+}
+
+#[cfg(not(all(feature = "grpc", feature = "tls")))]
+fn judged(error: Error, _: u8) -> Error {
+    error
+}
+
+#[cfg(any(feature = "grpc", feature = "http"))]
+fn with_hint(error: Error, hint: Option<RetryAfter>) -> Error {
+    error.with_hint(hint)
+}
+
+#[cfg(not(any(feature = "grpc", feature = "http")))]
+fn with_hint(error: Error, _: Option<RetryAfter>) -> Error {
+    error
+}
+
+prop_compose! {
+    fn retries()(
+        attempts in prop_oneof![0..6_u32, any::<u32>(), Just(u32::MAX)],
+        first in durations(),
+        longest in durations(),
+        attempt_timeout in prop::option::of(durations()),
+        keys: bool,
+        wait: bool,
+    ) -> Retry {
+        Retry::new()
+            .attempts(attempts)
+            .backoff(first, longest)
+            .attempt_timeout(attempt_timeout)
+            .idempotency_keys(keys)
+            .wait_for_ready(wait)
+    }
+}
+
+/// A call that has failed: when it began and when it is over, in milliseconds before and after now.
+#[derive(Clone, Debug)]
+struct Case {
+    error: Arc<Error>,
+    earlier_may_have_run: bool,
+    attempts: u32,
+    repeatable: bool,
+    began: u64,
+    deadline: Option<i64>,
+    poor: bool,
+}
+
+prop_compose! {
+    fn cases()(
+        error in errors(),
+        earlier_may_have_run: bool,
+        attempts in prop_oneof![0..6_u32, any::<u32>(), Just(u32::MAX)],
+        repeatable: bool,
+        began in prop_oneof![Just(0_u64), 0..300_000_u64],
+        deadline in prop::option::of(prop_oneof![-1_000..20_000_i64, Just(i64::MAX / 1_000_000)]),
+        poor in prop::bool::weighted(0.1),
+    ) -> Case {
+        Case { error: Arc::new(error), earlier_may_have_run, attempts, repeatable, began, deadline, poor }
+    }
+}
+
+proptest! {
+    #![proptest_config(crate::property::config())]
+
+    #[test]
+    fn a_repeat_helps_and_harms_nothing(retry in retries(), case in cases(), seed: u64) {
+        fastrand::seed(seed);
+        let Case { error, earlier_may_have_run, attempts, repeatable, poor, .. } = case;
+        // The clock of a test machine may have begun a moment ago.
+        let started = Instant::now() + Duration::from_secs(1_000);
+        let now = started + Duration::from_millis(case.began);
+        let deadline = case.deadline.map(|deadline| match u64::try_from(deadline) {
+            Ok(left) => now + Duration::from_millis(left),
+            Err(_) => now - Duration::from_millis(deadline.unsigned_abs()),
+        });
+        let may_have_run = earlier_may_have_run || error.may_have_run();
+        let budget = Budget::new();
+        if poor {
+            while budget.spend(&Error::new(ErrorKind::Lost, "")) {}
+            while budget.spend(&ApiError::new(ApiError::TOO_MANY_REQUESTS, "").into()) {}
+        }
+        let before = budget.0.load(Ordering::Relaxed);
+        let told = Arc::new(Mutex::new(None));
+        let tell = Arc::clone(&told);
+        let retry = retry.observe(move |retrying| *tell.lock().unwrap() = Some(retrying.wait));
+        let failed =
+            Failed { method: "publish", error: &error, may_have_run, attempt: attempts, counted: attempts, repeatable, started, now, deadline };
+        let next = retry.next(&failed, &budget);
+        let waits = retry.wait_for_ready && error.kind() == ErrorKind::Connect && error.outcome() == Outcome::NotSent;
+        let paid = before - budget.0.load(Ordering::Relaxed);
+        let wait = match next {
+            Next::After(wait) => wait,
+            Next::Stop | Next::NoBudget => {
+                prop_assert_eq!(next == Next::NoBudget, poor && next != Next::Stop);
+                prop_assert_eq!((paid, *told.lock().unwrap()), (0, None), "it costs nothing and nobody hears of it");
+                return Ok(());
+            }
+        };
+        prop_assert_eq!(*told.lock().unwrap(), Some(wait));
+        prop_assert!(error.is_transient(), "time does not cure {:?}", error);
+        prop_assert!(!may_have_run || repeatable, "it would be carried out twice");
+        prop_assert_ne!(error.outcome(), Outcome::Done);
+        prop_assert_ne!(error.hint(), Some(RetryAfter::Never));
+        prop_assert!(attempts < retry.attempts || waits);
+        prop_assert!(!poor || waits);
+        let overload = error.is_overload();
+        prop_assert_eq!(paid, if waits { 0 } else if overload { 5 } else { 14 });
+        let next = now + wait;
+        prop_assert!(deadline.is_none_or(|deadline| next < deadline));
+        prop_assert!(!may_have_run || next < started + Duration::from_secs(240), "its key may be forgotten");
+        // Neither shorter than any backoff is, nor longer than the longest and a hint.
+        let longest = {
+            let doubled = retry.first.as_secs_f64() * f64::from(attempts.max(1) - 1).exp2();
+            doubled.min(retry.longest.as_secs_f64()).max(0.005)
+        };
+        let hint = if let Some(RetryAfter::Wait(hint)) = error.hint() { hint } else { Duration::ZERO };
+        prop_assert!(wait >= Duration::from_millis(5).min(retry.longest));
+        prop_assert!(wait.as_secs_f64() <= longest * 1.000_001 + hint.as_secs_f64().min(5.0));
+        prop_assert!(wait >= hint.min(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn what_may_be_repeated_is(repeatable: bool, attempts in 1..3_u32, seed: u64) {
+        fastrand::seed(seed);
+        let now = Instant::now();
+        for error in [
+            Error::new(ErrorKind::Connect, ""),
+            Error::new(ErrorKind::Lost, "").with_outcome(Outcome::NotSent),
+            Error::new(ErrorKind::Unavailable, "").with_outcome(Outcome::Refused),
+            ApiError::new(ApiError::TOO_MANY_REQUESTS, "").into(),
+            Error::new(ErrorKind::Lost, ""),
+            Error::new(ErrorKind::Timeout, ""),
+            ApiError::new(ApiError::INTERNAL, "").into(),
+        ] {
+            let may_have_run = error.may_have_run();
+            let deadline = Some(now + Duration::from_secs(10));
+            let failed = Failed {
+                method: "publish",
+                error: &error,
+                may_have_run,
+                attempt: attempts,
+                counted: attempts,
+                repeatable,
+                started: now,
+                now,
+                deadline,
+            };
+            let next = Retry::new().next(&failed, &Budget::new());
+            prop_assert_eq!(matches!(next, Next::After(_)), repeatable || !may_have_run, "{:?}", error);
+        }
+    }
+
+    #[test]
+    fn an_attempt_ends_with_the_call_at_the_latest(
+        retry in retries(),
+        failed in prop_oneof![0..6_u32, Just(u32::MAX)],
+        repeatable: bool,
+        left in prop::option::of(0..100_000_u64),
+    ) {
+        let now = Instant::now();
+        let deadline = left.map(|left| now + Duration::from_millis(left));
+        let attempt = retry.attempt_deadline(failed, repeatable, now, deadline);
+        prop_assert!(deadline.is_none_or(|deadline| attempt.is_some_and(|attempt| attempt <= deadline)));
+        if !repeatable || failed >= retry.attempts - 1 {
+            prop_assert_eq!(attempt, deadline, "nothing follows, so it waits to the end");
+        } else if let Some(end) = retry.attempt_timeout.and_then(|timeout| now.checked_add(timeout)) {
+            prop_assert_eq!(attempt, Some(deadline.map_or(end, |deadline| deadline.min(end))));
+        }
+    }
+
+    #[test]
+    fn a_budget_is_never_overdrawn(steps in prop::collection::vec(0..3_u8, 1..2_000)) {
+        let lost = Error::new(ErrorKind::Lost, "");
+        let refused = Error::from(ApiError::new(ApiError::TOO_MANY_REQUESTS, ""));
+        let budget = Budget::new();
+        let mut tokens = 500_u32;
+        let (mut repeats, mut successes) = (0, 0);
+        for step in steps {
+            let (error, price) = if step == 0 { (&lost, 14) } else { (&refused, 5) };
+            if step == 2 {
+                budget.earn();
+                tokens = (tokens + 1).min(500);
+                successes += 1;
+            } else {
+                let spent = budget.spend(error);
+                prop_assert_eq!(spent, tokens >= price);
+                if spent {
+                    tokens -= price;
+                    repeats += u32::from(step == 0);
+                }
+            }
+            prop_assert_eq!(budget.0.load(Ordering::Relaxed), tokens);
+            prop_assert!(repeats <= (500 + successes) / 14);
+        }
+    }
+}
+
+#[test]
+fn a_budget_shared_by_threads_is_never_overdrawn() {
+    const THREADS: u32 = 4;
+    const TURNS: u32 = 20_000;
+    let budget = Budget::new();
+    let run = |number: u32| {
+        let lost = Error::new(ErrorKind::Lost, "");
+        fastrand::seed(number.into());
+        let (mut repeats, mut successes) = (0, 0);
+        for _ in 0..TURNS {
+            if fastrand::u32(..10) == 0 {
+                repeats += u32::from(budget.spend(&lost));
+            } else {
+                budget.earn();
+                successes += 1;
+            }
+            assert!(budget.0.load(Ordering::Relaxed) <= 500);
+        }
+        (repeats, successes)
+    };
+    let (repeats, successes) = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|number| scope.spawn(move || run(number))).collect();
+        let ends = threads.into_iter().map(|thread| thread.join().unwrap());
+        ends.fold((0, 0), |(repeats, successes), (more, others)| (repeats + more, successes + others))
+    });
+    assert!(repeats <= (500 + successes) / 14, "{repeats} repeats for {successes} successes");
+    let left = budget.0.load(Ordering::Relaxed);
+    assert!(left + 14 * repeats <= 500 + successes);
+    // With one repeat wanted in ten calls, what there was has been used.
+    assert!(repeats >= successes / 14 - 35, "{repeats} repeats for {successes} successes");
+}
+
+#[test]
+fn a_burst_of_repeats_is_35_long() {
+    let (budget, lost) = (Budget::new(), Error::new(ErrorKind::Lost, ""));
+    assert_eq!((0..100).filter(|_| budget.spend(&lost)).count(), 35);
+    let refused = Error::from(ApiError::new(ApiError::TOO_MANY_REQUESTS, ""));
+    assert_eq!((0..100).filter(|_| budget.spend(&refused)).count(), 2, "10 tokens are left for those at 5");
+}
+
+/// A call that waits for a server counts its attempts apart, and its observer is told of the real ones.
+#[tokio::test(start_paused = true)]
+async fn an_observer_hears_of_the_first_attempt_as_the_first() {
+    let numbers = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&numbers);
+    let retry = Retry::new().wait_for_ready(true).observe(move |retrying| tell.lock().unwrap().push(retrying.attempt));
+    let client = crate::Client::with_transport(crate::from_fn("fake", |_| {
+        std::future::ready(Err(Error::new(ErrorKind::Connect, "")))
+    }))
+    .with_retry(retry)
+    .with_timeout(Duration::from_secs(1));
+    let error = client.info(crate::InfoRequest::new()).await.unwrap_err();
+    let numbers = numbers.lock().unwrap();
+    let expected: Vec<_> = (1..error.attempts()).collect();
+    assert!(numbers.len() > 3);
+    assert_eq!(*numbers, expected);
+}

@@ -1,0 +1,107 @@
+//! A call with a request of its own type.
+
+use crate::api::idempotency::{self, Key, Keyed};
+use crate::api::replies::checked;
+use crate::api::request::Request;
+use crate::call::Core;
+use crate::call::attempts::Attempts;
+use crate::error::{Error, Outcome};
+use crate::wire::body::Body;
+
+/// A call that has begun. It is [sent](Self::send), alone or by a batcher, and [finished](Self::finish).
+pub(crate) struct TypedCall<'a, R> {
+    pub(crate) request: &'a R,
+    pub(crate) key: Option<Key>,
+    pub(crate) attempts: Attempts<'a>,
+    repeatable: bool,
+}
+
+impl<'a, R: Request> TypedCall<'a, R> {
+    /// Checks the request, gives it a key if it takes one, and counts the call.
+    pub(crate) fn begin(core: &'a Core, request: &'a R) -> Result<Self, Error> {
+        let method = R::METHOD;
+        core.check(request).map_err(|error| core.with_context(error, method.name()))?;
+        let key = idempotency::key_for(request, core.retry.makes_keys());
+        let repeatable = key.is_some() || request.is_repeatable();
+        let attempts = Attempts::new(core, method.name(), Some(method), repeatable)?;
+        Ok(Self { request, key, attempts, repeatable })
+    }
+
+    /// Sends the request in one piece.
+    pub(crate) async fn send(&mut self) -> Result<R::Reply, Error> {
+        send(&mut self.attempts, self.request, self.key).await
+    }
+
+    /// Ends the call with its result: a request that was too large is sent in parts, and the parts that failed are sent again.
+    pub(crate) async fn finish(mut self, sent: Result<R::Reply, Error>) -> Result<R::Reply, Error> {
+        let sent = match sent {
+            Err(error) => self.divide(error).await,
+            sent => sent,
+        };
+        let mut reply = sent.map_err(|error| error.with_key(self.key.as_ref().map(Key::as_str)))?;
+        while let Some(part) = self.request.failed_part(&reply, self.repeatable) {
+            if self.attempts.again(part.error.into()).await.is_err() {
+                break;
+            }
+            let answer = send(&mut self.attempts, &part.request, self.key).await;
+            let failed = answer.is_err();
+            R::join(&mut reply, &part.places, answer);
+            if failed {
+                break;
+            }
+        }
+        self.attempts.end(Outcome::Done);
+        Ok(reply)
+    }
+
+    /// Sends the request in parts, if that helps.
+    async fn divide(&mut self, error: Error) -> Result<R::Reply, Error> {
+        let (parts, tried) = (self.request.divide(error)?, self.attempts.tried());
+        // Boxed, so that the futures of other calls need no memory for it.
+        let sent = Box::pin(send_parts(&mut self.attempts, parts, self.key)).await;
+        self.attempts.have_tried(tried);
+        sent
+    }
+}
+
+/// Sends a request, attempt after attempt.
+async fn send<R: Request>(attempts: &mut Attempts<'_>, request: &R, key: Option<Key>) -> Result<R::Reply, Error> {
+    let keyed = key.map(|key| Keyed { request, key });
+    let body: &dyn Body = match &keyed {
+        Some(keyed) => keyed,
+        None => request,
+    };
+    let asked = Request::answers(request);
+    attempts.run(body, |may_have_run, reply| checked(asked, may_have_run, reply.read()?)).await
+}
+
+/// Sends the parts of a request, the last of them first, each with attempts of its own.
+async fn send_parts<R: Request>(
+    attempts: &mut Attempts<'_>,
+    mut waiting: Vec<R>,
+    key: Option<Key>,
+) -> Result<R::Reply, Error> {
+    let (mut whole, repeatable) = (None, attempts.is_repeatable());
+    while let Some(part) = waiting.pop() {
+        let sent = match attempts.begin_part(repeatable) {
+            Ok(()) => send(attempts, &part, key).await,
+            Err(error) => Err(error),
+        };
+        let answer = match sent {
+            Ok(reply) => Ok(reply),
+            Err(error) => match part.divide(error) {
+                Ok(parts) => {
+                    waiting.extend(parts);
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+        };
+        match &mut whole {
+            // The call fails as its first part does.
+            None => whole = Some(answer?),
+            Some(whole) => R::append(whole, &part, answer),
+        }
+    }
+    Ok(whole.unwrap_or_default())
+}

@@ -1,0 +1,83 @@
+//! Whether a configuration can work.
+
+use url::Url;
+
+use crate::config::Common;
+use crate::error::Error;
+
+impl Common {
+    /// Makes the checks that both transports need, and returns the endpoints.
+    pub(crate) fn check(&self) -> Result<Vec<Url>, Error> {
+        if self.call_timeout().is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Error::invalid("`timeout` is zero, so that no call could succeed"));
+        }
+        if self.connect_timeout.is_zero() {
+            return Err(Error::invalid("`connect_timeout` is zero, so that no connection could be made"));
+        }
+        if self.api_key.as_ref().is_some_and(String::is_empty) {
+            return Err(Error::invalid("`api_key` is empty; leave it out for a server without one"));
+        }
+        let urls =
+            self.endpoints.iter().map(|endpoint| self.check_endpoint(endpoint)).collect::<Result<Vec<_>, _>>()?;
+        if let Some((index, _)) = urls.iter().enumerate().find(|(index, url)| urls[..*index].contains(url)) {
+            return Err(Error::invalid(format!("endpoint {} is given twice", index + 1)));
+        }
+        if urls.iter().any(|url| url.scheme() != urls[0].scheme()) {
+            return Err(Error::invalid(
+                "some endpoints are https:// and some http://; give all of them the same scheme",
+            ));
+        }
+        Ok(urls)
+    }
+
+    fn check_endpoint(&self, endpoint: &str) -> Result<Url, Error> {
+        let example = self.protocol.example();
+        let url = Url::parse(endpoint)
+            .map_err(|error| Error::invalid(format!("the endpoint is no URL like `{example}`: {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+            return Err(Error::invalid(format!(
+                "the endpoint must begin with http:// or https:// and name a host, like `{example}`"
+            )));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Error::invalid("the endpoint holds a user or a password; the API takes an `api_key`"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(Error::invalid("the endpoint has a `?` or a `#`; give the key with `api_key`"));
+        }
+        if url.scheme() == "https" && !cfg!(feature = "tls") {
+            return Err(Error::invalid("the endpoint is https://, and the crate was built without its feature `tls`"));
+        }
+        Ok(url)
+    }
+
+    /// Checks what a fallback must not set, and that it does not send in clear text what is encrypted otherwise.
+    pub(crate) fn check_fallback(&self, fallback: &Self) -> Result<(), Error> {
+        let settings = [
+            (fallback.timeout.is_some(), "timeout"),
+            (fallback.retry.is_some(), "retry"),
+            (fallback.batching.is_some(), "batching"),
+            (fallback.pro, "pro"),
+        ];
+        if let Some((_, setting)) = settings.iter().find(|(given, _)| *given) {
+            return Err(Error::invalid(format!(
+                "`{setting}` is set on the fallback; set it on the gRPC configuration, which decides it for both"
+            )));
+        }
+        let beyond = |url: &Url| match url.host() {
+            Some(url::Host::Domain(name)) => name != "localhost",
+            Some(url::Host::Ipv4(address)) => !address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => !address.is_loopback(),
+            None => true,
+        };
+        let encrypted = self.check()?.iter().any(|url| url.scheme() == "https");
+        let in_clear = fallback.check()?.iter().any(|url| url.scheme() == "http" && beyond(url));
+        if encrypted && in_clear && !self.allow_clear_text_fallback {
+            return Err(Error::invalid(
+                "gRPC is https:// and its fallback http://, so that whoever keeps gRPC from working could read the calls; \
+                 if that is meant, say so with `allow_clear_text_fallback`",
+            ));
+        }
+        Ok(())
+    }
+}

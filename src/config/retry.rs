@@ -1,0 +1,148 @@
+//! When and how often a failed call is repeated: the settings.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// When and how often a failed call is repeated: a setting of `Config`, or of
+/// [some calls](crate::Client::with_retry).
+///
+/// A call is repeated if that can help and cannot harm: after passing trouble, and only if it certainly was not carried out
+/// or if it [may be carried out twice](crate::Request::is_repeatable). All attempts share the call's deadline, and all calls
+/// of a client a budget: about 35 repeats at once, and then one for every 14 calls that succeed at their first attempt. So
+/// repeats cannot bury a server that is in trouble. After a refusal for overload a repeat costs about a third of that.
+///
+/// A `publish` or `broadcast` without an idempotency key is given one, the same for every attempt, so that it may be repeated
+/// too. The server keeps each key for 5 minutes; [`idempotency_keys`](Self::idempotency_keys) turns them off.
+///
+/// ```
+/// use std::time::Duration;
+/// use centrifugo_api::{Client, Config, Retry};
+///
+/// let retry = Retry::new().attempts(5).observe(|retry| {
+///     eprintln!("{}: attempt {} failed, next in {:?}", retry.method, retry.attempt, retry.wait);
+/// });
+/// let client = Client::new(Config::grpc("http://localhost:10000").retry(retry))?;
+/// let once = client.with_retry(None);
+/// # Ok::<(), centrifugo_api::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Retry {
+    pub(crate) attempts: u32,
+    pub(crate) first: Duration,
+    pub(crate) longest: Duration,
+    pub(crate) attempt_timeout: Option<Duration>,
+    pub(crate) keys: bool,
+    pub(crate) wait_for_ready: bool,
+    pub(crate) observer: Option<Observer>,
+}
+
+type Observer = Arc<dyn Fn(&RetryEvent<'_>) + Send + Sync>;
+
+/// A repeat that is about to happen, as [`Retry::observe`] tells it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RetryEvent<'a> {
+    /// The method that is called.
+    pub method: &'a str,
+    /// The attempt that failed: 1 is the first.
+    pub attempt: u32,
+    /// Why it failed.
+    pub error: &'a Error,
+    /// How long until the next.
+    pub wait: Duration,
+}
+
+impl Retry {
+    /// At most 3 attempts, after waits of up to 50 ms, then 100 ms, with idempotency keys.
+    pub fn new() -> Self {
+        Self {
+            attempts: 3,
+            first: Duration::from_millis(50),
+            longest: Duration::from_secs(2),
+            attempt_timeout: Some(Duration::from_secs(3)),
+            keys: true,
+            wait_for_ready: false,
+            observer: None,
+        }
+    }
+
+    /// One attempt, and no idempotency keys but the caller's own: what `None` means.
+    pub(crate) fn none() -> Self {
+        Self { attempts: 1, attempt_timeout: None, keys: false, ..Self::new() }
+    }
+
+    /// How many attempts a call has, the first included. 3 unless set; 0 counts as 1.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// The bounds of the waits: each is anything up to a bound that begins with `first`, 50 ms unless set, and doubles up to
+    /// `longest`, 2 s unless set. A server's own hint makes it up to 5 s longer.
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        (self.first, self.longest) = (first, longest);
+        self
+    }
+
+    /// How long to wait for an answer to one attempt, if another can follow and a repeat is harmless. 3 s unless set; `None`
+    /// waits until the call's deadline. The last attempt always does. After an attempt without an answer, the next goes to
+    /// another endpoint if there is one.
+    ///
+    /// The server goes on with a call that is not waited for. So set more than what the slowest call takes, or every such
+    /// call is made again while it runs.
+    pub fn attempt_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.attempt_timeout = timeout.into();
+        self
+    }
+
+    /// Whether a `publish` or `broadcast` without an idempotency key is given one. On unless set. Calls given as JSON stay as
+    /// they are, and so do batches, which have [a setting of their own](crate::Batch::idempotency_keys).
+    ///
+    /// Without, it is repeated only if it certainly was not carried out. The server keeps every key for 5 minutes, which at
+    /// 50,000 publications a second is 15 million of them; consider to turn them off there. Brokers that know no keys
+    /// (NATS) publish a repeat twice: turn them off as well. A broadcast that names a channel twice is given none, because
+    /// with a key it would be published there once.
+    pub fn idempotency_keys(mut self, keys: bool) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// Whether a call waits for a server that cannot be reached, up to its deadline, instead of failing after the last
+    /// attempt. Off unless set. Such attempts cost nothing of the budget, and are not limited in number.
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = wait;
+        self
+    }
+
+    /// Calls `observer` before every repeat, for logs and metrics. It must not block.
+    pub fn observe(mut self, observer: impl Fn(&RetryEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    pub(crate) fn makes_keys(&self) -> bool {
+        self.keys && self.attempts > 1
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry")
+            .field("attempts", &self.attempts)
+            .field("backoff", &(self.first..=self.longest))
+            .field("attempt_timeout", &self.attempt_timeout)
+            .field("idempotency_keys", &self.keys)
+            .field("wait_for_ready", &self.wait_for_ready)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,28 @@
+//! What concurrent code needs and tokio and std lack: a lock without poisoning, a cancel signal, values for each runtime.
+
+pub(crate) mod cancel;
+pub(crate) mod per_runtime;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{MutexGuard, PoisonError};
+
+/// A boxed future, as [`Transport`](crate::Transport) returns them.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A mutex that a panic does not poison.
+///
+/// No lock of this crate is held while foreign code runs, and the data behind each is whole between any two statements, so
+/// that a panic elsewhere cannot have broken it.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

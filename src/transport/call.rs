@@ -1,0 +1,146 @@
+//! A request on its way to the server.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::api::method::Method;
+use crate::api::request::Request;
+use crate::error::Error;
+use crate::transport::handover::Handover;
+use crate::wire::body::Body;
+
+/// A request on its way: which method, and its body in whichever form the transport wants.
+pub struct Call<'a> {
+    method: &'a str,
+    known: Option<Method>,
+    body: &'a dyn Body,
+    deadline: Option<Instant>,
+    handover: Handover,
+    began: Instant,
+    /// Whether its deadline is the attempt's own, and not the caller's.
+    ends_attempt: bool,
+    endpoint: AtomicUsize,
+    avoided: usize,
+}
+
+/// The number of the endpoint of a call that was given to none. The endpoints of a client are counted from 1.
+pub(crate) const NO_ENDPOINT: usize = 0;
+
+impl<'a> Call<'a> {
+    /// Makes a call, as the client would, to test a transport with it.
+    ///
+    /// ```
+    /// use centrifugo_api::{Call, PublishRequest};
+    ///
+    /// let request = PublishRequest::new("news", serde_json::json!({"text": "hello"}));
+    /// let call = Call::new(&request);
+    /// assert_eq!(call.method(), "publish");
+    /// ```
+    pub fn new<R: Request>(request: &'a R) -> Self {
+        Self::of(R::METHOD.name(), Some(R::METHOD), request, Instant::now(), None)
+    }
+
+    /// The same call with a deadline. [`Transport::send`](crate::Transport::send) need not keep it: the client drops its future.
+    #[must_use]
+    pub fn with_deadline(self, deadline: impl Into<Option<Instant>>) -> Self {
+        Self { deadline: deadline.into(), ..self }
+    }
+
+    /// Makes a call of a method, which the schema may not know.
+    pub(crate) fn of(
+        method: &'a str,
+        known: Option<Method>,
+        body: &'a dyn Body,
+        began: Instant,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let (handover, endpoint, avoided) = (Handover::default(), AtomicUsize::new(NO_ENDPOINT), NO_ENDPOINT);
+        Self { method, known, body, deadline, handover, began, ends_attempt: false, endpoint, avoided }
+    }
+
+    /// The same call, whose deadline may be that of an attempt with another one after it.
+    pub(crate) fn that_ends_attempt(self, ends_attempt: bool) -> Self {
+        Self { ends_attempt, ..self }
+    }
+
+    /// The same call, to another endpoint than this one if there is one.
+    pub(crate) fn avoiding(self, endpoint: usize) -> Self {
+        Self { avoided: endpoint, ..self }
+    }
+
+    /// The number of the endpoint that it was given to last.
+    pub(crate) fn endpoint(&self) -> usize {
+        self.endpoint.load(Ordering::Relaxed)
+    }
+
+    /// The method's name: `"publish"`. Over HTTP it is the last part of the path.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        self.method
+    }
+
+    /// The method, if the schema of this version has it.
+    #[must_use]
+    pub fn known_method(&self) -> Option<Method> {
+        self.known
+    }
+
+    /// When this attempt ends: when the caller stops waiting, or before that, if there is to be another attempt.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The request in protobuf.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it is raw JSON that the schema has no place for.
+    pub fn to_protobuf(&self) -> Result<Bytes, Error> {
+        self.body.to_protobuf()
+    }
+
+    /// The request in JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it holds bytes that are not JSON, in a field that has no
+    /// base64 twin.
+    pub fn to_json(&self) -> Result<Bytes, Error> {
+        self.body.to_json()
+    }
+
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub(crate) fn set_endpoint(&self, endpoint: usize) {
+        self.endpoint.store(endpoint, Ordering::Relaxed);
+    }
+
+    pub(crate) fn avoided(&self) -> usize {
+        self.avoided
+    }
+
+    /// Whether it is dropped at its deadline, and that says something about the other side: an attempt's time was over, or a
+    /// long one of the caller. How short a deadline is, is the caller's affair.
+    pub(crate) fn has_timed_out(&self) -> bool {
+        const LONG: std::time::Duration = std::time::Duration::from_secs(1);
+        let says_something = |deadline| self.ends_attempt || deadline - self.began >= LONG;
+        self.deadline.is_some_and(|deadline| says_something(deadline) && deadline <= Instant::now())
+    }
+
+    /// How far the request has come, as the crate's own transports record it.
+    pub(crate) fn handover(&self) -> &Handover {
+        &self.handover
+    }
+}
+
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("method", &self.method).field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,150 @@
+//! Every order in which those who share a handover record can use it.
+//!
+//! Each operation is one atomic step, so to interleave whole operations is to interleave all that happens.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::ErrorKind;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    /// The call takes another body in hand.
+    Track,
+    /// The call takes another one in place of the last, if that was not handed over.
+    Anew,
+    /// The call is over, or its transport has failed.
+    Revoke,
+    /// A connection takes the so many-th body.
+    Take(usize),
+}
+
+/// What is to be expected of a record: its bodies and whether they were handed over, and whether the last was revoked.
+#[derive(Debug, Default)]
+struct Model {
+    taken: Vec<bool>,
+    revoked: bool,
+}
+
+impl Model {
+    fn in_hand(&self) -> Option<usize> {
+        self.taken.len().checked_sub(1)
+    }
+
+    fn add(&mut self) {
+        self.taken.push(false);
+        self.revoked = false;
+    }
+}
+
+/// Makes the steps in this order, and compares.
+fn run(steps: &[Step]) {
+    let call = Handover::default();
+    let (mut bodies, mut model) = (Vec::new(), Model::default());
+    let mut certainly_not_sent = false;
+    for step in steps {
+        match *step {
+            Step::Track => {
+                bodies.push(call.track());
+                model.add();
+                certainly_not_sent = false;
+            }
+            Step::Anew => {
+                let Some(last) = bodies.last() else { continue };
+                let next = last.anew();
+                let unused = model.in_hand().is_some_and(|last| !model.taken[last]) && !model.revoked;
+                assert_eq!(next.is_some(), unused, "{steps:?}");
+                if let Some(next) = next {
+                    bodies.push(next);
+                    model.add();
+                }
+            }
+            Step::Revoke => {
+                let proven = call.revoke();
+                assert_eq!(proven, !model.taken.is_empty() && !model.taken.contains(&true), "{steps:?}: {model:?}");
+                model.revoked = !model.taken.is_empty();
+                certainly_not_sent |= proven;
+            }
+            Step::Take(body) => {
+                let Some(handover) = bodies.get(body) else { continue };
+                let taken = handover.take();
+                let may = model.in_hand() == Some(body) && (model.taken[body] || !model.revoked);
+                assert_eq!(taken, may, "{steps:?}: {model:?}");
+                assert!(!(taken && certainly_not_sent), "it was said to be not sent: {steps:?}");
+                model.taken[body] |= taken;
+            }
+        }
+    }
+    let handed_over = model.taken.iter().filter(|taken| **taken).count();
+    let tracked = steps.iter().filter(|step| **step == Step::Track).count();
+    assert!(handed_over <= tracked, "one of those that take each other's place: {steps:?}");
+}
+
+/// Calls `run` with every order of the steps in which each program's own stay in their order.
+fn interleave(programs: &mut [&[Step]], so_far: &mut Vec<Step>, count: &mut u32) {
+    if programs.iter().all(|program| program.is_empty()) {
+        *count += 1;
+        return run(so_far);
+    }
+    for index in 0..programs.len() {
+        let program = programs[index];
+        let [first, rest @ ..] = program else { continue };
+        programs[index] = rest;
+        so_far.push(*first);
+        interleave(programs, so_far, count);
+        so_far.pop();
+        programs[index] = program;
+    }
+}
+
+#[test]
+fn no_order_of_steps_hands_over_what_is_said_not_to_be() {
+    const STEPS: [Step; 3] = [Step::Track, Step::Anew, Step::Revoke];
+    let mut count = 0;
+    for (first, second, third) in (0..27).map(|number| (number / 9, number / 3 % 3, number % 3)) {
+        let call = [Step::Track, STEPS[first], STEPS[second], STEPS[third]];
+        // The call, the connections of its first bodies, and a deadline that somebody else keeps.
+        let mut programs: [&[Step]; 4] =
+            [&call, &[Step::Take(0), Step::Take(0)], &[Step::Take(1), Step::Take(2)], &[Step::Revoke]];
+        interleave(&mut programs, &mut Vec::new(), &mut count);
+    }
+    assert_eq!(count, 27 * 3_780, "all of them");
+}
+
+#[test]
+fn two_connections_and_a_call_that_moves_from_one_to_the_other() {
+    let mut count = 0;
+    let call = [Step::Track, Step::Anew, Step::Anew, Step::Revoke];
+    let mut programs: [&[Step]; 3] = [&call, &[Step::Take(0), Step::Take(1)], &[Step::Take(1), Step::Take(2)]];
+    interleave(&mut programs, &mut Vec::new(), &mut count);
+    assert_eq!(count, 420);
+}
+
+proptest! {
+    #![proptest_config(crate::property::config())]
+
+    #[test]
+    fn the_record_is_what_its_steps_make_of_it(steps in prop::collection::vec(
+        prop_oneof![Just(Step::Track), Just(Step::Anew), Just(Step::Revoke), (0..6_usize).prop_map(Step::Take)],
+        0..40,
+    )) {
+        run(&steps);
+    }
+
+    #[test]
+    fn a_record_changes_an_outcome_only_to_one_that_it_proves(
+        kind in prop::sample::select(ErrorKind::ALL),
+        outcome in prop::sample::select(&[Outcome::NotSent, Outcome::Refused, Outcome::Unknown, Outcome::Done][..]),
+        tracked: bool,
+        taken: bool,
+    ) {
+        let call = Handover::default();
+        if tracked {
+            let body = call.track();
+            prop_assert!(!taken || body.take());
+        }
+        let judged = call.judge(Error::new(kind, "").with_outcome(outcome));
+        let proven = tracked && !taken && matches!(outcome, Outcome::Unknown | Outcome::Done);
+        prop_assert_eq!((judged.kind(), judged.outcome()), (kind, if proven { Outcome::NotSent } else { outcome }));
+    }
+}

@@ -1,0 +1,64 @@
+//! What the other side's HTTP statuses and the causes of a failed exchange mean, over either transport.
+
+use crate::error::{ApiError, Error, ErrorKind, Outcome};
+use crate::transport::hint;
+
+/// What an HTTP status other than 200 means, over either transport. The table in `docs/errors.md` says the same.
+pub(crate) fn of_http_status(status: http::StatusCode, headers: &http::HeaderMap, page: &[u8]) -> Error {
+    // In transport mode the server's own error is the whole body, and its code decides the status. Pages of proxies can
+    // look alike.
+    if let Ok(api) = serde_json::from_slice::<ApiError>(page)
+        && api.http_status().contains(&status.as_u16())
+    {
+        return Error::from(api).with_hint(hint::of_http(headers));
+    }
+    let said = |text: &str| format!("the server answered HTTP status {status}{text}");
+    let refused = |kind, text| Error::new(kind, said(text)).with_outcome(Outcome::Refused);
+    let error = match status.as_u16() {
+        401 | 403 => refused(ErrorKind::Unauthenticated, ""),
+        400 => refused(ErrorKind::Invalid, ": it could not read the request"),
+        404 | 405 => {
+            refused(ErrorKind::Unsupported, ": no such method, or the URL is not that of the API, which ends in /api")
+        }
+        413 => refused(ErrorKind::TooLarge, ""),
+        429 => refused(ErrorKind::Unavailable, "").overload(),
+        502 | 503 => Error::new(ErrorKind::Unavailable, said("")),
+        // Proxies answer 408 also when the server has not answered in time.
+        408 | 504 => Error::new(ErrorKind::Timeout, said("")),
+        500 => {
+            Error::protocol(said(": if this is a read, what it found may hold data that is not JSON; gRPC returns it"))
+        }
+        300..=399 => refused(ErrorKind::Protocol, ": redirects are not followed; give the URL of the API itself"),
+        411 | 415 | 431 => refused(ErrorKind::Protocol, ""),
+        _ => Error::protocol(said("")),
+    };
+    error.with_hint(hint::of_http(headers))
+}
+
+/// Whether the cause proves that the server did not process the request: it said so itself, or the request never left.
+pub(crate) fn never_processed(error: &(dyn std::error::Error + 'static)) -> bool {
+    #[cfg(feature = "http")]
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        return error.is_canceled();
+    }
+    error.downcast_ref::<h2::Error>().is_some_and(|error| {
+        // h2 gives a GOAWAY of the server only to streams that it says it did not process.
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
+
+/// `connect`, with what its cause says of the two sides' trust in each other.
+pub(crate) fn judge_trust(connect: Error, cause: &(dyn std::error::Error + 'static)) -> Error {
+    #[cfg(feature = "tls")]
+    if let Some(tls) = std::iter::once(cause)
+        .chain(crate::error::causes(cause))
+        .find_map(|cause| cause.downcast_ref::<rustls::Error>())
+    {
+        return connect.and(&format!(": {tls}")).untrusted();
+    }
+    let _ = cause;
+    connect
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

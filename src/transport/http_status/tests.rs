@@ -1,0 +1,76 @@
+//! What any HTTP status means, with any page.
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::RetryAfter;
+
+/// The rows of `docs/errors.md`: their cells.
+pub(crate) fn table() -> impl Iterator<Item = [&'static str; 4]> {
+    include_str!("../../../docs/errors.md").lines().filter_map(|line| {
+        let cells: Vec<_> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
+        <[_; 4]>::try_from(cells).ok()
+    })
+}
+
+/// The kind and the outcome as the table writes them.
+pub(crate) fn in_words(error: &Error) -> [String; 2] {
+    [format!("{:?}", error.kind()), error.outcome().name().replace('_', " ")]
+}
+
+#[test]
+fn statuses_mean_what_the_table_says() {
+    let rows: Vec<_> =
+        table().filter_map(|[_, status, kind, outcome]| Some((status.parse().ok()?, kind, outcome))).collect();
+    assert!(rows.len() >= 12, "{rows:?}");
+    for (status, kind, outcome) in rows {
+        let error = of_http_status(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), b"");
+        assert_eq!(in_words(&error), [kind, outcome], "{status}");
+    }
+}
+
+fn pages() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..40),
+        (prop_oneof![95..115_u32, any::<u32>()], any::<bool>()).prop_map(|(code, temporary)| {
+            format!(r#"{{"code":{code},"message":"scripted","temporary":{temporary}}}"#).into_bytes()
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(crate::property::config())]
+
+    #[test]
+    fn a_status_never_says_that_nothing_was_sent(
+        status in 100..1_000_u16,
+        page in pages(),
+        retry_after in prop_oneof!["[0-9]{0,25}", "[ -~]{0,30}"],
+    ) {
+        let status = StatusCode::from_u16(status).unwrap();
+        let headers = HeaderMap::from_iter([(
+            http::header::RETRY_AFTER,
+            HeaderValue::from_str(&retry_after).unwrap(),
+        )]);
+        let error = of_http_status(status, &headers, &page);
+        prop_assert!(matches!(error.outcome(), Outcome::Refused | Outcome::Unknown), "{:?}", error);
+        if error.kind() == ErrorKind::Api {
+            let said = serde_json::from_slice::<ApiError>(&page).unwrap();
+            prop_assert_eq!(error.api(), Some(&said));
+            prop_assert_eq!(error.outcome() == Outcome::Refused, said.is_refusal());
+            prop_assert_ne!(said.code, 0);
+        } else if status.is_server_error() {
+            prop_assert_eq!(error.outcome(), Outcome::Unknown);
+        }
+        if error.outcome() == Outcome::Refused {
+            prop_assert!(!status.is_success() && !status.is_informational());
+        }
+        let seconds = retry_after.trim().parse().ok();
+        let seconds = seconds.map(|seconds| RetryAfter::Wait(std::time::Duration::from_secs(seconds)));
+        prop_assert!(seconds.is_none() || error.hint() == seconds);
+        prop_assert_ne!(error.hint(), Some(RetryAfter::Never));
+        // Whatever it says, it can be told.
+        prop_assert!(!error.with_context("publish".into(), "http", None).to_string().is_empty());
+    }
+}

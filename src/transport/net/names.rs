@@ -1,0 +1,233 @@
+//! From a host's name to its addresses, and what to do when they change.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::Resolver;
+use crate::sync::{BoxFuture, Mutex};
+
+/// How long what a name means is taken for granted while connections to it work.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// The addresses of one host, looked up for every connection, and again from time to time while connections live: a
+/// connection never notices by itself that its name has moved on.
+#[derive(Clone)]
+pub(crate) struct Names(Arc<Inner>);
+
+struct Inner {
+    /// `None` if the host is an address already, or not ours to resolve.
+    host: Option<String>,
+    lookup: Resolver,
+    known: Mutex<Known>,
+    checking: AtomicBool,
+    generation: AtomicU64,
+    turn: AtomicUsize,
+}
+
+struct Known {
+    addresses: BTreeSet<IpAddr>,
+    checked: Instant,
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Names").field(&self.0.host).finish()
+    }
+}
+
+impl Names {
+    /// Those of the URL's host.
+    pub(crate) fn new(url: &url::Url, lookup: Option<Resolver>) -> Self {
+        Self::of(url.domain().map(ToOwned::to_owned), lookup)
+    }
+
+    /// Those of a host that somebody else resolves.
+    #[cfg(feature = "http")]
+    pub(crate) fn unknown() -> Self {
+        Self::of(None, None)
+    }
+
+    fn of(host: Option<String>, lookup: Option<Resolver>) -> Self {
+        Self(Arc::new(Inner {
+            host,
+            lookup: lookup.unwrap_or_else(|| Arc::new(|host| Box::pin(system(host)))),
+            known: Mutex::new(Known { addresses: BTreeSet::new(), checked: Instant::now() }),
+            checking: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+            turn: AtomicUsize::new(0),
+        }))
+    }
+
+    /// A number that changes when the name has lost an address: connections of an earlier one should be used no more.
+    /// Looks the name up in the background when it is time. Must be called in a runtime.
+    pub(crate) fn generation(&self) -> u64 {
+        if self.0.host.is_some() {
+            self.recheck();
+        }
+        self.0.generation.load(Ordering::Relaxed)
+    }
+
+    /// Gives up every connection there is.
+    pub(crate) fn next_generation(&self) {
+        self.0.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn recheck(&self) {
+        let due = self.known().checked.elapsed() >= RECHECK;
+        if due && !self.0.checking.swap(true, Ordering::Relaxed) {
+            let names = self.clone();
+            tokio::spawn(async move {
+                // Whatever ends the task, its runtime for one, the next check can be made.
+                let _done = Checking(&names.0.checking);
+                // A lookup that hangs does not keep others from being made.
+                let checked = tokio::time::timeout(RECHECK, names.check()).await;
+                if let Err(error) = checked.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+                    tracing::debug!(host = names.0.host, %error, "name not resolved again");
+                }
+                names.known().checked = Instant::now();
+            });
+        }
+    }
+
+    /// Finds out whether the name has lost an address since the last time.
+    async fn check(&self) -> io::Result<()> {
+        let now: BTreeSet<_> = self.look_up().await?.into_iter().collect();
+        let mut known = self.known();
+        let has_lost = !known.addresses.is_subset(&now);
+        known.addresses = now;
+        drop(known);
+        if has_lost {
+            tracing::info!(host = self.0.host, "the name has moved to other addresses; connections are made anew");
+            self.next_generation();
+        }
+        Ok(())
+    }
+
+    async fn look_up(&self) -> io::Result<Vec<IpAddr>> {
+        let Some(host) = &self.0.host else { return Ok(Vec::new()) };
+        let addresses = (self.0.lookup)(host.clone()).await?;
+        if addresses.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        }
+        Ok(addresses)
+    }
+
+    /// The addresses now, for a connection. Starts with another one each time, so that several connections are spread over
+    /// them.
+    ///
+    /// What is missing among them decides nothing: a name may answer with some of its addresses at a time, and if that gave
+    /// up the connections to the others, each connection would give up those before it.
+    async fn resolve(&self) -> io::Result<Vec<IpAddr>> {
+        let mut addresses = self.look_up().await?;
+        if addresses.is_empty() {
+            return Ok(addresses);
+        }
+        self.known().addresses.extend(&addresses);
+        // The family that the system put first stays first.
+        let first = addresses[0].is_ipv4();
+        addresses.sort_by_key(|address| address.is_ipv4() != first);
+        let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
+        let preferred = addresses.iter().filter(|address| address.is_ipv4() == first).count();
+        let (preferred, others) = addresses.split_at_mut(preferred);
+        for family in [preferred, others].into_iter().filter(|family| !family.is_empty()) {
+            family.rotate_left(turn % family.len());
+        }
+        Ok(addresses)
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        // Whole between any two statements, so a panic elsewhere cannot have broken it.
+        self.0.known.lock()
+    }
+}
+
+struct Checking<'a>(&'a AtomicBool);
+
+impl Drop for Checking<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+async fn system(host: String) -> io::Result<Vec<IpAddr>> {
+    Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+}
+
+/// For hyper's connector. The name is the host's own, as it connects to nothing else.
+#[cfg(feature = "grpc")]
+impl tower_service::Service<hyper_util::client::legacy::connect::dns::Name> for Names {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: hyper_util::client::legacy::connect::dns::Name) -> Self::Future {
+        let names = self.clone();
+        Box::pin(async move {
+            let addresses: Vec<_> = names.resolve().await?.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect();
+            Ok(addresses.into_iter())
+        })
+    }
+}
+
+/// For reqwest, which puts the port in the place of 0.
+#[cfg(feature = "http")]
+impl reqwest::dns::Resolve for Names {
+    fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let names = self.clone();
+        Box::pin(async move {
+            let addresses = names.resolve().await?.into_iter().map(|ip| SocketAddr::new(ip, 0));
+            Ok(Box::new(addresses.collect::<Vec<_>>().into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_answers_with_one_address_at_a_time_gives_up_no_connection_for_a_new_one() {
+        let turn = Arc::new(AtomicUsize::new(0));
+        let lookup: Resolver = Arc::new(move |_| {
+            let last = u8::try_from(turn.fetch_add(1, Ordering::Relaxed) % 8).unwrap();
+            Box::pin(std::future::ready(Ok(vec![IpAddr::from([127, 0, 0, last])])))
+        });
+        let names = Names::of(Some("centrifugo.test".into()), Some(lookup));
+        for _ in 0..20 {
+            assert_eq!(names.resolve().await.unwrap().len(), 1);
+            assert_eq!(names.generation(), 0);
+        }
+        tokio::time::advance(RECHECK).await;
+        assert_eq!(names.generation(), 0);
+        tokio::task::yield_now().await;
+        assert_eq!(names.generation(), 1, "it is checked every 30 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lookup_that_hangs_keeps_no_later_one_from_being_made() {
+        let lookups = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&lookups);
+        let lookup: Resolver = Arc::new(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Box::pin(std::future::pending())
+        });
+        let names = Names::of(Some("centrifugo.test".into()), Some(lookup));
+        for _ in 0..3 {
+            tokio::time::sleep(2 * RECHECK).await;
+            names.generation();
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(lookups.load(Ordering::Relaxed), 3);
+    }
+}

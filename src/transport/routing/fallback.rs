@@ -1,0 +1,283 @@
+//! The way of a call: gRPC or HTTP, or from one to the other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::api::message::{InfoRequest, InfoResult};
+use crate::api::method::Method;
+use crate::config::{Any, Config};
+use crate::error::{Error, ErrorKind};
+use crate::sync::{BoxFuture, Mutex};
+use crate::transport::Transport;
+use crate::transport::call::Call;
+use crate::transport::routing::balancer::{self, Balancer, EndpointStatus, Losses, never_arrived};
+use crate::transport::routing::breaker::{Breaker, BreakerState, Cause, Sign};
+use crate::transport::routing::health;
+use crate::wire::reply::Reply;
+
+/// How long an endpoint of gRPC may take to answer a probe,
+const PROBE: Duration = Duration::from_secs(1);
+/// and how many it must answer in a row.
+const PROBES: u32 = 2;
+
+/// The transport of a [`Config`]: all its endpoints, over gRPC or over HTTP, with the fallback if there is one.
+///
+/// A clone shares the connections.
+#[derive(Clone, Debug)]
+pub struct Route(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    first: Balancer,
+    fallback: Option<Fallback>,
+}
+
+impl<T: Clone> Config<T>
+where
+    Self: Into<Config>,
+{
+    /// Makes the transport that this configuration describes, for a transport that wraps it. It connects with the first call.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when a setting is wrong: the text names it.
+    pub fn transport(&self) -> Result<Route, Error> {
+        let config: Config = self.clone().into();
+        let first = balancer(&config)?;
+        let fallback = match &config.common.fallback {
+            Some(fallback) => {
+                config.common.check_fallback(&fallback.common)?;
+                Some(balancer(fallback)?)
+            }
+            None => None,
+        };
+        Ok(Route::new(first, fallback))
+    }
+}
+
+fn balancer(config: &Config) -> Result<Balancer, Error> {
+    let common = &config.common;
+    let mut transports: Vec<Box<dyn Transport>> = Vec::new();
+    for url in common.check()? {
+        transports.push(match &config.transport {
+            #[cfg(feature = "grpc")]
+            Any::Grpc(settings) => Box::new(crate::transport::grpc::Grpc::new(common, settings, &url)?),
+            #[cfg(feature = "http")]
+            Any::Http(settings) => Box::new(crate::transport::http::Http::new(common, settings, &url)?),
+        });
+    }
+    Ok(Balancer::new(transports, common.load_balancing))
+}
+
+#[derive(Debug)]
+struct Fallback {
+    http: Balancer,
+    breaker: Mutex<Breaker>,
+    losses: Losses,
+    /// Whether the breaker has something to say, so that a call without trouble need not lock it.
+    troubled: AtomicBool,
+    state: watch::Sender<BreakerState>,
+}
+
+impl Route {
+    fn new(first: Balancer, http: Option<Balancer>) -> Self {
+        let fallback = http.map(|http| Fallback {
+            http: http.behind(&first),
+            breaker: Mutex::new(Breaker::new()),
+            losses: Losses::default(),
+            troubled: AtomicBool::new(false),
+            state: watch::Sender::new(BreakerState::Closed),
+        });
+        Self(Arc::new(Inner { first, fallback }))
+    }
+}
+
+impl Inner {
+    fn balancers(&self) -> impl Iterator<Item = &Balancer> {
+        std::iter::once(&self.first).chain(self.fallback.as_ref().map(|fallback| &fallback.http))
+    }
+
+    async fn send(self: &Arc<Self>, call: &Call<'_>) -> Result<Reply, Error> {
+        let Some(fallback) = &self.fallback else { return self.first.send(call).await };
+        if fallback.is_open() {
+            self.probe_if_due(fallback);
+            return match fallback.http.send(call).await {
+                // Nobody is there either.
+                Err(error) if never_arrived(&error) => {
+                    self.first.send(call).await.map_err(|second| if never_arrived(&second) { error } else { second })
+                }
+                sent => sent,
+            };
+        }
+        let mut end = End { route: self, fallback, call, noted: false };
+        let sent = self.first.send(call).await;
+        end.note(match &sent {
+            Ok(_) => Sign::Answered,
+            Err(error) if error.kind() == ErrorKind::Lost && !fallback.losses.begin(call.began()) => Sign::Nothing,
+            Err(error) => sign(error),
+        });
+        match sent {
+            Err(error) if goes_elsewhere(&error) => {
+                tracing::debug!(method = call.method(), %error, "the call goes over HTTP");
+                fallback.http.send(call).await
+            }
+            sent => sent,
+        }
+    }
+
+    /// Tries gRPC in the background, when it is time.
+    fn probe_if_due(self: &Arc<Self>, fallback: &Fallback) {
+        if !fallback.change(|breaker| breaker.begin_probe(Instant::now())) {
+            return;
+        }
+        let probe = Probe { route: Arc::clone(self), well: false };
+        tokio::spawn(async move {
+            let mut probe = probe;
+            probe.well = probe.run().await;
+        });
+    }
+}
+
+/// A probe that is under way. However it ends, its runtime's end included, the breaker learns of it.
+struct Probe {
+    route: Arc<Inner>,
+    well: bool,
+}
+
+impl Probe {
+    async fn run(&self) -> bool {
+        for _ in 0..PROBES {
+            let request = InfoRequest::new();
+            let name = Method::Info.name();
+            let call = |began, end| Call::of(name, Some(Method::Info), &request, began, Some(end));
+            let probed = self.route.first.probe(PROBE, call).await;
+            // An answer that is an error is none that calls should go back to.
+            let answered = probed.is_some_and(|reply| reply.read::<InfoResult>().is_ok());
+            if !answered {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(fallback) = &self.route.fallback {
+            fallback.change(|breaker| breaker.probed(self.well, Instant::now()));
+        }
+    }
+}
+
+impl Fallback {
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock()
+    }
+
+    fn is_open(&self) -> bool {
+        self.troubled.load(Ordering::Relaxed) && self.breaker().state() != BreakerState::Closed
+    }
+
+    /// Changes the breaker. If that is another state then, tells those who watch, and the log.
+    fn change<T>(&self, change: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut breaker = self.breaker();
+        let changed = change(&mut breaker);
+        self.troubled.store(!breaker.is_clear(), Ordering::Relaxed);
+        let (state, cause) = (breaker.state(), breaker.cause());
+        let is_new = self.state.send_if_modified(|now| std::mem::replace(now, state) != state);
+        drop(breaker);
+        if is_new {
+            match (state, cause) {
+                (BreakerState::Closed, _) => tracing::info!("gRPC answers again; calls go over gRPC"),
+                (BreakerState::HalfOpen, _) => tracing::info!("gRPC is tried again"),
+                (BreakerState::Open, Some(Cause::Absent)) => {
+                    tracing::warn!("there is no gRPC at the address; calls go over HTTP");
+                }
+                (BreakerState::Open, _) => tracing::warn!("gRPC does not answer; calls go over HTTP"),
+            }
+        }
+        changed
+    }
+}
+
+/// Tells the breaker how a call over gRPC went, once.
+struct End<'a> {
+    route: &'a Inner,
+    fallback: &'a Fallback,
+    call: &'a Call<'a>,
+    noted: bool,
+}
+
+impl End<'_> {
+    fn note(&mut self, sign: Sign) {
+        self.noted = true;
+        let fallback = self.fallback;
+        if sign == Sign::Nothing || (sign == Sign::Answered && !fallback.troubled.load(Ordering::Relaxed)) {
+            return;
+        }
+        let sign = if sign == Sign::Failed && self.route.first.is_out() { Sign::AllOut } else { sign };
+        let usable = !fallback.http.is_out();
+        fallback.change(|breaker| breaker.note(sign, usable, Instant::now()));
+    }
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        // The client drops a call whose deadline passes.
+        if !self.noted && self.call.has_timed_out() {
+            self.note(Sign::Failed);
+        }
+    }
+}
+
+/// What an error says about gRPC.
+fn sign(error: &Error) -> Sign {
+    if error.is_no_grpc() {
+        return Sign::Absent;
+    }
+    // Trust does not come back on another way.
+    if error.kind() == ErrorKind::Connect && !error.is_transient() {
+        return Sign::Nothing;
+    }
+    match balancer::sign(error) {
+        health::Sign::Answered => Sign::Answered,
+        health::Sign::Unreachable | health::Sign::Lost | health::Sign::TimedOut => Sign::Failed,
+        health::Sign::Nothing => Sign::Nothing,
+    }
+}
+
+/// Whether the call that failed over gRPC can be made over HTTP at once: it certainly did nothing, and HTTP may do better.
+fn goes_elsewhere(error: &Error) -> bool {
+    let trusted = error.kind() != ErrorKind::Connect || error.is_transient() || error.is_no_grpc();
+    (never_arrived(error) && trusted) || (error.is_no_grpc() && !error.may_have_run())
+}
+
+impl Transport for Route {
+    fn name(&self) -> &'static str {
+        self.0.first.first().name()
+    }
+
+    fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
+        Box::pin(self.0.send(call))
+    }
+
+    fn endpoint(&self) -> Option<Arc<str>> {
+        self.0.first.first().endpoint()
+    }
+
+    fn endpoints(&self) -> Vec<EndpointStatus> {
+        self.0.balancers().flat_map(Balancer::status).collect()
+    }
+
+    fn watch_breaker(&self) -> Option<watch::Receiver<BreakerState>> {
+        self.0.fallback.as_ref().map(|fallback| fallback.state.subscribe())
+    }
+
+    fn disconnect(&self) {
+        self.0.balancers().for_each(Balancer::disconnect);
+    }
+}

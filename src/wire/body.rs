@@ -1,0 +1,46 @@
+//! The traits of what goes over the wire: messages, and the bodies of calls.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Error;
+
+/// A message of the API: it has a protobuf form and a JSON form.
+pub trait Message: prost::Message + Serialize + DeserializeOwned + Default + Clone + sealed::Sealed + 'static {}
+
+impl<T: prost::Message + Serialize + DeserializeOwned + Default + Clone + sealed::Sealed + 'static> Message for T {}
+
+pub(crate) mod sealed {
+    pub trait Sealed {
+        /// How many answers it holds, as a result: one for each channel of a broadcast. `None` if one of them is empty.
+        fn answers(&self) -> Option<usize> {
+            Some(1)
+        }
+
+        /// Takes back what refusals in it promise: an earlier attempt, which ended without an answer, may have been carried
+        /// out.
+        fn doubt(&mut self) {}
+    }
+}
+
+/// The body of a call, in either form.
+pub(crate) trait Body: Send + Sync {
+    fn to_protobuf(&self) -> Result<Bytes, Error>;
+    fn to_json(&self) -> Result<Bytes, Error>;
+}
+
+/// The JSON form of a message.
+pub(crate) fn message_to_json<T: Message>(message: &T) -> Result<Vec<u8>, Error> {
+    // Most requests are little more than their protobuf form and the names of their fields.
+    let mut json = Vec::with_capacity(message.encoded_len() + 64);
+    serde_json::to_writer(&mut json, message).map_err(not_json)?;
+    Ok(json)
+}
+
+/// The error of a request that has no JSON form. (`Serialize` of a message fails for no other reason.)
+pub(crate) fn not_json(error: impl fmt::Display) -> Error {
+    Error::invalid(format!("the request cannot be sent over HTTP: {error}"))
+}
