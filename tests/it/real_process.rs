@@ -26,10 +26,10 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::faults::proxy::Proxy;
-use crate::faults::soon;
-use crate::servers::{Nobody, Over};
 use crate::soak::{self, Place};
+use crate::support::proxy::Proxy;
+use crate::support::servers::{Nobody, Over};
+use crate::support::soon;
 
 const KEY: &str = "api_key";
 

@@ -34,7 +34,7 @@ use fastrand::Rng;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::faults::proxy::{End, Lane, Proxy};
+use crate::support::proxy::{End, Lane, Proxy};
 
 /// How long a round takes.
 const ROUND: Duration = Duration::from_secs(12);
