@@ -28,8 +28,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::soak::{self, Place};
 use crate::support::proxy::Proxy;
-use crate::support::servers::{Nobody, Over};
 use crate::support::soon;
+use crate::support::{BOTH, Over, servers::Nobody};
 
 const KEY: &str = "api_key";
 
@@ -75,7 +75,7 @@ impl Process {
             |config: Config| Client::new(config.retry(Retry::off()).timeout(Duration::from_millis(200))).unwrap();
         let started = Instant::now();
         let mut first = None;
-        for over in [Over::Grpc, Over::Http] {
+        for over in BOTH {
             // A client for each try, so that none waits for longer after each.
             while once(self.config(over)).info(InfoRequest::new()).await.is_err() {
                 let ended = self.child.try_wait().unwrap();
@@ -416,7 +416,7 @@ async fn a_post_that_is_half_sent_when_the_server_is_told_to_end_is_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary"]
 async fn a_server_that_is_killed_leaves_no_call_in_the_dark_and_is_found_again() {
-    for over in [Over::Grpc, Over::Http] {
+    for over in BOTH {
         for keys in [true, false] {
             let mut server = Process::start().await;
             let repeats = Arc::new(AtomicU64::new(0));

@@ -5,41 +5,30 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    Batch, BatchHandle, BoxFuture, BroadcastRequest, Call, Client, Config, Error, ErrorKind, HistoryRequest, Outcome,
-    Payload, PublishRequest, PublishResult, Reply, Retry, Transport,
+    Batch, BatchHandle, BoxFuture, BroadcastRequest, Call, Client, Error, ErrorKind, HistoryRequest, Outcome, Payload,
+    PublishRequest, PublishResult, Reply, Transport,
 };
 use proptest::prelude::*;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::support::servers::Over;
+use crate::support::Over;
+use crate::support::{BOTH, client_answering, quick_retry};
 
-const BOTH: [Over; 2] = [Over::Grpc, Over::Http];
 /// What goes in one request, in bytes.
 const LIMIT: usize = 2_000;
-
-fn at_once() -> Retry {
-    Retry::new().backoff(Duration::from_millis(1), Duration::from_millis(1))
-}
-
-fn config(over: Over, server: &Server) -> Config {
-    match over {
-        Over::Grpc => Config::grpc(server.grpc_url()),
-        Over::Http => Config::http(server.http_url()),
-    }
-}
 
 /// A server that takes any length, and a client with the limit.
 async fn limited(over: Over) -> (Server, Client) {
     let server = Server::start().await.unwrap();
-    let client = Client::new(config(over, &server).max_request_size(LIMIT).retry(at_once())).unwrap();
+    let client = Client::new(over.config(&server).max_request_size(LIMIT).retry(quick_retry())).unwrap();
     (server, client)
 }
 
 /// A server, or a proxy before it, with the limit, and a client that knows nothing of it.
 async fn refusing(over: Over) -> (Server, Client) {
     let server = Server::builder().max_grpc_message(LIMIT).max_http_body(LIMIT).start().await.unwrap();
-    let client = Client::new(config(over, &server).retry(at_once())).unwrap();
+    let client = Client::new(over.config(&server).retry(quick_retry())).unwrap();
     (server, client)
 }
 
@@ -388,14 +377,14 @@ async fn the_channels_of_a_part_that_failed_are_tried_again_and_not_for_ever() {
     let answers = [too_large()].into_iter().chain([Ok(offsets(&[1]))]).chain(twice()).chain([lost()]);
     // The part that failed three times had all its attempts.
     let (client, asked) = Scripted::client(answers);
-    let client = client.with_retry(at_once());
+    let client = client.with_retry(quick_retry());
     let result = client.broadcast(BroadcastRequest::new(["a", "b"], json!(1))).await.unwrap();
     assert_eq!((result.failed().count(), asked.lock().unwrap().len()), (1, 5));
 
     // After a part between others, there is an attempt left for its channels.
     let answers = [too_large(), too_large(), Ok(offsets(&[1]))].into_iter().chain(twice());
     let (client, asked) = Scripted::client(answers.chain([lost(), Ok(offsets(&[3, 4])), Ok(offsets(&[2]))]));
-    let client = client.with_retry(at_once());
+    let client = client.with_retry(quick_retry());
     let result = client.broadcast(BroadcastRequest::new(["a", "b", "c", "d"], json!(1))).await.unwrap();
     let told: Vec<_> = result.iter().map(|it| it.unwrap().offset).collect();
     assert_eq!((told, asked.lock().unwrap().len()), (vec![1, 2, 3, 4], 8));
@@ -414,7 +403,7 @@ proptest! {
         let asked: Arc<Mutex<Vec<Vec<u64>>>> = Arc::default();
         let seen = Arc::clone(&asked);
         // Refuses what is over the limit, in either form, and never says what the limit is.
-        let client = Client::with_transport(centrifugo_api::from_fn("any", move |call| {
+        let client = client_answering(move |call| {
             let json: Value = serde_json::from_slice(&call.to_json()?).unwrap();
             let length = if json_form { call.to_json()?.len() } else { call.to_protobuf()?.len() };
             if length > limit {
@@ -425,7 +414,7 @@ proptest! {
             let replies: Vec<_> = numbers.iter().map(|n| json!({"publish": {"offset": n}})).collect();
             seen.lock().unwrap().push(numbers);
             Ok(Reply::json(json!({"replies": replies}).to_string()))
-        }));
+        });
         let mut batch = Batch::new().parallel(parallel);
         let handles: Vec<_> = (1..).zip(&lengths).map(|(n, length)| {
             let data = Payload::binary("x".repeat(*length).into_bytes());
@@ -459,7 +448,7 @@ async fn a_batch_that_fits_exactly_is_one_request() {
     // Twice: number and length of the command, and of the request in it.
     let size = request.encoded_len() + 2 * 3;
     let two = |limit| {
-        let client = Client::new(config(Over::Grpc, &server).max_request_size(limit)).unwrap();
+        let client = Client::new(Over::Grpc.config(&server).max_request_size(limit)).unwrap();
         let mut batch = Batch::new();
         batch.push(&request);
         batch.push(&request);
@@ -477,7 +466,7 @@ async fn a_batch_of_which_a_part_may_have_run_is_counted_as_such_when_all_parts_
     let unsent = || Err(Error::new(ErrorKind::Unavailable, "the second half").with_outcome(Outcome::NotSent));
     // The second half is tried three times, and the client closed meanwhile.
     let (client, _) = Scripted::client([too_large(), lost, unsent(), unsent(), unsent()]);
-    let client = client.with_retry(at_once());
+    let client = client.with_retry(quick_retry());
     let mut batch = Batch::new().parallel(true);
     batch.push(PublishRequest::new("one", json!({})));
     batch.push(PublishRequest::new("two", json!({})));

@@ -16,7 +16,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::servers::{self, Here, Over};
+use crate::support::{
+    Over,
+    servers::{self, Here},
+};
 
 macro_rules! suite {
     (everywhere { $($test:ident)* } standin { $($special:ident)* }) => {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -17,34 +16,7 @@ use tokio::time::Instant;
 
 use crate::api::suite;
 use crate::support::fake::{Fake, Sent};
-use crate::support::servers::Over;
-use crate::support::{soon, within};
-
-const SECOND: Duration = Duration::from_secs(1);
-const BOTH: [Over; 2] = [Over::Grpc, Over::Http];
-
-fn message(number: usize) -> PublishRequest {
-    PublishRequest::new("news", json!(number))
-}
-
-async fn settle() {
-    for _ in 0..50 {
-        tokio::task::yield_now().await;
-    }
-}
-
-fn begin<F: Future>(future: F) -> Pin<Box<F>> {
-    let mut future = Box::pin(future);
-    assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    future
-}
-
-#[track_caller]
-fn assert_error<T>(result: Result<T, Error>, kind: ErrorKind, outcome: Outcome) -> Error {
-    let error = result.err().expect("it should fail");
-    assert_eq!((error.kind(), error.outcome()), (kind, outcome), "{error:?}");
-    error
-}
+use crate::support::{BOTH, SECOND, assert_fails, numbered, poll_once, settle, soon, spawn_publish, within};
 
 fn one_by_one(fake: &Arc<Fake>) -> Client {
     fake.client().with_batching(Batching::new().in_flight(1)).unwrap()
@@ -56,7 +28,7 @@ async fn calls_that_come_one_by_one_are_sent_as_they_are() {
         let fake = Fake::new(|sent: Sent| async move { sent.done() });
         let client = fake.client().with_batching(Batching::new().in_flight(in_flight)).unwrap();
         for number in 0..3 {
-            client.publish(message(number)).await.unwrap();
+            client.publish(numbered(number)).await.unwrap();
         }
         assert_eq!(fake.sent().iter().map(|sent| &*sent.method).collect::<Vec<_>>(), ["publish"; 3]);
     }
@@ -72,7 +44,7 @@ async fn calls_that_come_together_share_requests() {
                 let client = client.clone();
                 tokio::spawn(async move {
                     match number % 3 {
-                        0 => client.publish(message(number)).await.map(drop),
+                        0 => client.publish(numbered(number)).await.map(drop),
                         1 => client.history(HistoryRequest::new("news")).await.map(drop),
                         _ => client.with_timeout(60 * SECOND).presence(PresenceRequest::new("news")).await.map(drop),
                     }
@@ -102,8 +74,8 @@ async fn a_call_that_nobody_polls_holds_up_no_other() {
             sent.done()
         });
         let client = fake.client().with_batching(Batching::new().in_flight(in_flight)).unwrap();
-        let kept: Vec<_> = (0..10).map(|number| begin(client.publish(message(number)))).collect();
-        within(60 * SECOND, client.publish(message(10))).await.unwrap();
+        let kept: Vec<_> = (0..10).map(|number| poll_once(client.publish(numbered(number)))).collect();
+        within(60 * SECOND, client.publish(numbered(10))).await.unwrap();
         for call in kept {
             call.await.unwrap();
         }
@@ -119,7 +91,7 @@ async fn deadlines_are_those_of_each_caller() {
     for seconds in [7, 3, 5, 1] {
         let client = client.with_timeout(Duration::from_secs(seconds));
         calls.push(tokio::spawn(async move {
-            let error = client.publish(message(0)).await.unwrap_err();
+            let error = client.publish(numbered(0)).await.unwrap_err();
             assert_eq!((error.kind(), began.elapsed()), (ErrorKind::Timeout, Duration::from_secs(seconds)));
             let at = (error.method(), error.transport(), error.endpoint());
             assert_eq!(at, (Some("publish"), Some("fake"), Some("here")));
@@ -140,9 +112,9 @@ async fn deadlines_are_those_of_each_caller() {
 async fn a_call_that_is_dropped_while_it_waits_is_not_sent() {
     let (fake, permits) = Fake::held(Sent::done);
     let client = one_by_one(&fake);
-    let left = begin(client.publish(message(0)));
+    let left = poll_once(client.publish(numbered(0)));
     settle().await;
-    let mut waits: Vec<_> = (1..10).map(|number| begin(client.publish(message(number)))).collect();
+    let mut waits: Vec<_> = (1..10).map(|number| poll_once(client.publish(numbered(number)))).collect();
     waits.drain(..8);
     permits.add_permits(10);
     left.await.unwrap();
@@ -160,7 +132,7 @@ async fn a_close_serves_what_waits_and_cuts_off_what_is_left() {
         let calls = |range: std::ops::Range<usize>| -> Vec<_> {
             let call = |number| {
                 let client = client.clone();
-                tokio::spawn(async move { client.publish(message(number)).await })
+                tokio::spawn(async move { client.publish(numbered(number)).await })
             };
             range.map(call).collect()
         };
@@ -190,16 +162,11 @@ async fn a_close_serves_what_waits_and_cuts_off_what_is_left() {
 
     let (fake, permits) = Fake::held(Sent::done);
     let client = one_by_one(&fake);
-    let calls: Vec<_> = (0..10)
-        .map(|number| {
-            let client = client.clone();
-            tokio::spawn(async move { client.publish(message(number)).await })
-        })
-        .collect();
+    let calls: Vec<_> = (0..10).map(|number| spawn_publish(&client, number)).collect();
     settle().await;
-    let mut close = begin(client.close(60 * SECOND));
+    let mut close = poll_once(client.close(60 * SECOND));
     assert!(close.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    assert_error(client.publish(message(11)).await, ErrorKind::Closed, Outcome::NotSent);
+    assert_fails(client.publish(numbered(11)).await, ErrorKind::Closed, Outcome::NotSent);
     permits.add_permits(10);
     assert_eq!(close.await.done, 10);
     for call in calls {
@@ -211,9 +178,9 @@ async fn a_close_serves_what_waits_and_cuts_off_what_is_left() {
 async fn retries_of_their_own_share_requests_of_their_own() {
     let (fake, permits) = Fake::held(Sent::done);
     let client = one_by_one(&fake);
-    let _one = begin(client.publish(message(0)));
+    let _one = poll_once(client.publish(numbered(0)));
     let other = client.with_retry(Retry::off());
-    let _two = begin(other.publish(message(1)));
+    let _two = poll_once(other.publish(numbered(1)));
     settle().await;
     assert_eq!(fake.sent().len(), 2);
     permits.add_permits(2);
@@ -229,23 +196,12 @@ async fn a_panic_of_an_observer_ends_its_request_and_no_other() {
     for in_flight in 1..4 {
         let retry = Retry::new().observe(|_| panic!("of the observer"));
         let client = fake.client().with_retry(retry).with_batching(Batching::new().in_flight(in_flight)).unwrap();
-        let calls: Vec<_> = [1, 2, 0, 3, 4]
-            .map(|number| {
-                let client = client.clone();
-                tokio::spawn(async move { client.publish(message(number)).await })
-            })
-            .into_iter()
-            .collect();
+        let calls: Vec<_> = [1, 2, 0, 3, 4].map(|number| spawn_publish(&client, number)).into_iter().collect();
         for call in calls {
             // It ends, in one way or the other.
             let _ = call.await;
         }
-        let calls: Vec<_> = (1..9)
-            .map(|number| {
-                let client = client.clone();
-                tokio::spawn(async move { client.publish(message(number)).await })
-            })
-            .collect();
+        let calls: Vec<_> = (1..9).map(|number| spawn_publish(&client, number)).collect();
         for call in calls {
             call.await.unwrap().unwrap();
         }
@@ -259,7 +215,7 @@ async fn in_a_crowd_calls_share_requests() {
     let client = Client::new(Config::grpc(server.grpc_url()).batching(batching)).unwrap();
     let _crowd = suite::crowd(&client);
     for number in 0..20 {
-        soon(client.publish(message(number))).await.unwrap();
+        soon(client.publish(numbered(number))).await.unwrap();
     }
     let apart = server.calls().iter().filter(|call| call.method == Method::Publish).count();
     assert!(apart < 5, "{apart} of 20 calls had a request to themselves");
@@ -269,10 +225,7 @@ async fn in_a_crowd_calls_share_requests() {
 async fn each_call_has_its_own_result_over_both_transports() {
     for over in BOTH {
         let server = Server::start().await.unwrap();
-        let config = match over {
-            Over::Grpc => Config::grpc(server.grpc_url()),
-            Over::Http => Config::http(server.http_url()),
-        };
+        let config = over.config(&server);
         let client = Client::new(config.batching(Batching::new().in_flight(1)).retry(Retry::off())).unwrap();
         server.fault(Fault::delay(SECOND / 5));
         let calls: Vec<_> = (0..512)
@@ -280,7 +233,7 @@ async fn each_call_has_its_own_result_over_both_transports() {
                 let client = client.clone();
                 tokio::spawn(soon(async move {
                     match number % 6 {
-                        0 => assert!(client.publish(message(number)).await.unwrap().offset > 0),
+                        0 => assert!(client.publish(numbered(number)).await.unwrap().offset > 0),
                         1 => drop(client.history(HistoryRequest::new("news").limit(1)).await.unwrap()),
                         2 => {
                             let error = client.publish(PublishRequest::new("", json!(1))).await.unwrap_err();
@@ -338,7 +291,7 @@ fn runtimes_that_have_ended_leave_no_open_files() {
     let before = files();
     for number in 0..200 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(client.publish(message(number))).unwrap();
+        runtime.block_on(client.publish(numbered(number))).unwrap();
     }
     let after = files();
     assert!(after < before + 200, "{before} before, {after} after");

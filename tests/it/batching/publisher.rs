@@ -20,11 +20,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::support::fake::{Fake, Sent};
-use crate::support::servers::{Here, Over};
+use crate::support::{BOTH, Over, SECOND, assert_fails, counts, poll_once, quick_retry, servers::Here, settle, until};
 use crate::support::{soon, within};
 
-const SECOND: Duration = Duration::from_secs(1);
-const BOTH: [Over; 2] = [Over::Grpc, Over::Http];
 const ORDERS: [Order; 3] = [Order::PerChannel, Order::Sequential, Order::None];
 
 fn message(channel: &str, data: impl Into<Value>) -> PublishRequest {
@@ -36,43 +34,13 @@ fn one_by_one() -> PublisherConfig {
     PublisherConfig::new().batching(Batching::new().in_flight(1))
 }
 
-fn at_once() -> Retry {
-    let bound = Duration::from_millis(1);
-    Retry::new().backoff(bound, bound).attempt_timeout(None)
-}
-
 /// A refusal that passes.
 fn later() -> ApiError {
     ApiError::new(ApiError::TOO_MANY_REQUESTS, "too many requests")
 }
 
-/// Lets everything that can go on without the clock do so.
-async fn settle() {
-    for _ in 0..50 {
-        tokio::task::yield_now().await;
-    }
-}
-
 fn enqueue(publisher: &Publisher, channel: &str, data: impl Into<Value>) -> Ticket<PublishResult> {
     publisher.try_enqueue(message(channel, data)).unwrap()
-}
-
-#[track_caller]
-fn assert_error<T>(result: Result<T, Error>, kind: ErrorKind, outcome: Outcome) -> Error {
-    let error = result.err().expect("it should fail");
-    assert_eq!((error.kind(), error.outcome()), (kind, outcome), "{error:?}");
-    error
-}
-
-fn counts(ended: CloseSummary) -> [u64; 4] {
-    [ended.done, ended.refused, ended.not_sent, ended.unknown]
-}
-
-/// Polls once.
-fn begin<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
-    let mut future = Box::pin(future);
-    assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    future
 }
 
 // What leaves together
@@ -215,10 +183,10 @@ async fn each_message_has_its_own_result() {
     for (data, ticket) in tickets {
         let result = ticket.await;
         match data {
-            104 => drop(assert_error(result, ErrorKind::Unsupported, Outcome::Refused)),
-            107 => drop(assert_error(result, ErrorKind::Api, Outcome::Refused)),
+            104 => drop(assert_fails(result, ErrorKind::Unsupported, Outcome::Refused)),
+            107 => drop(assert_fails(result, ErrorKind::Api, Outcome::Refused)),
             100 => {
-                let error = assert_error(result, ErrorKind::Api, Outcome::Unknown);
+                let error = assert_fails(result, ErrorKind::Api, Outcome::Unknown);
                 assert_eq!(error.code(), Some(100));
                 let at = (error.method(), error.transport(), error.endpoint());
                 assert_eq!(at, (Some("publish"), Some("fake"), Some("here")));
@@ -236,7 +204,7 @@ async fn one_that_is_refused_for_now_is_repeated_by_itself() {
             let again = sent.number > 1;
             sent.each(|data| if *data == 2 && !again { Err(later()) } else { Ok(json!({ "offset": data })) })
         });
-        let client = fake.client().with_retry(at_once());
+        let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
         let publisher = Publisher::new(&client, one_by_one().order(order)).unwrap();
         let first = enqueue(&publisher, "first", 0);
         settle().await;
@@ -257,11 +225,11 @@ async fn errors_count_the_attempts_and_name_the_message_s_own_method() {
         let number = sent.number;
         Ok(sent.commands.iter().map(|_| Err(if number < 2 { later() } else { ApiError::new(107, "bad") })).collect())
     });
-    let client = fake.client().with_retry(at_once());
+    let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, one_by_one().order(Order::None)).unwrap();
     let first = enqueue(&publisher, "first", 0);
     permits.add_permits(10);
-    let error = assert_error(first.await, ErrorKind::Api, Outcome::Refused);
+    let error = assert_fails(first.await, ErrorKind::Api, Outcome::Refused);
     assert_eq!(error.attempts(), 3);
 
     let (fake, permits) = Fake::held(|sent| match sent.number {
@@ -270,7 +238,7 @@ async fn errors_count_the_attempts_and_name_the_message_s_own_method() {
         2 => Ok(vec![Err(later()), Err(ApiError::new(107, "bad"))]),
         _ => Err(Error::new(ErrorKind::Connect, "nobody is there")),
     });
-    let client = fake.client().with_retry(at_once());
+    let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, one_by_one()).unwrap();
     let first = enqueue(&publisher, "first", 0);
     settle().await;
@@ -278,9 +246,9 @@ async fn errors_count_the_attempts_and_name_the_message_s_own_method() {
     let history = publisher.try_enqueue(HistoryRequest::new("b")).unwrap();
     permits.add_permits(10);
     first.await.unwrap();
-    let refused = assert_error(history.await, ErrorKind::Api, Outcome::Refused);
+    let refused = assert_fails(history.await, ErrorKind::Api, Outcome::Refused);
     assert_eq!((refused.method(), refused.attempts()), (Some("history"), 2));
-    let unreached = assert_error(publish.await, ErrorKind::Connect, Outcome::NotSent);
+    let unreached = assert_fails(publish.await, ErrorKind::Connect, Outcome::NotSent);
     assert_eq!((unreached.method(), unreached.attempts()), (Some("publish"), 3));
     let at = (unreached.transport(), unreached.endpoint());
     assert_eq!(at, (Some("fake"), Some("here")));
@@ -293,7 +261,7 @@ async fn a_refusal_is_not_told_of_what_was_sent_again_and_lost() {
         1 => Ok(sent.commands.iter().map(|_| Err(later())).collect()),
         _ => Err(Error::new(ErrorKind::Lost, "no answer")),
     });
-    let client = fake.client().with_retry(at_once());
+    let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, one_by_one().idempotency_keys(true)).unwrap();
     let first = enqueue(&publisher, "first", 0);
     settle().await;
@@ -301,7 +269,7 @@ async fn a_refusal_is_not_told_of_what_was_sent_again_and_lost() {
     permits.add_permits(10);
     first.await.unwrap();
     for ticket in tickets {
-        let error = assert_error(ticket.await, ErrorKind::Lost, Outcome::Unknown);
+        let error = assert_fails(ticket.await, ErrorKind::Lost, Outcome::Unknown);
         assert_eq!(error.attempts(), 3);
     }
 }
@@ -312,7 +280,7 @@ async fn what_may_be_carried_out_twice_is_repeated_after_a_loss_and_the_rest_is_
         1 => Err(Error::new(ErrorKind::Lost, "no answer")),
         _ => sent.done(),
     });
-    let client = fake.client().with_retry(at_once());
+    let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, one_by_one()).unwrap();
     let first = enqueue(&publisher, "first", 0);
     settle().await;
@@ -326,7 +294,7 @@ async fn what_may_be_carried_out_twice_is_repeated_after_a_loss_and_the_rest_is_
         ticket.await.unwrap();
     }
     read.await.unwrap();
-    let error = assert_error(unkeyed.await, ErrorKind::Lost, Outcome::Unknown);
+    let error = assert_fails(unkeyed.await, ErrorKind::Lost, Outcome::Unknown);
     assert_eq!((error.attempts(), error.method()), (1, Some("publish")));
     assert_eq!(fake.sent()[2].keys(), ["key a", "key b", ""]);
 }
@@ -337,7 +305,7 @@ async fn a_repeat_does_not_come_after_what_was_sent_behind_it() {
         1 => Err(Error::new(ErrorKind::Lost, "no answer")),
         _ => sent.done(),
     });
-    let client = fake.client().with_retry(at_once());
+    let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, one_by_one().order(Order::Sequential)).unwrap();
     let first = enqueue(&publisher, "first", 0);
     settle().await;
@@ -347,8 +315,8 @@ async fn a_repeat_does_not_come_after_what_was_sent_behind_it() {
     let other = publisher.try_enqueue(UnsubscribeRequest::new("b", "user")).unwrap();
     permits.add_permits(10);
     first.await.unwrap();
-    assert_error(unsubscribe.await, ErrorKind::Lost, Outcome::Unknown);
-    assert_error(subscribe.await, ErrorKind::Lost, Outcome::Unknown);
+    assert_fails(unsubscribe.await, ErrorKind::Lost, Outcome::Unknown);
+    assert_fails(subscribe.await, ErrorKind::Lost, Outcome::Unknown);
     other.await.unwrap();
     assert_eq!(fake.sent().last().unwrap().commands.len(), 1);
 }
@@ -364,7 +332,7 @@ async fn one_that_failed_is_not_repeated_when_a_later_one_of_its_channel_went_we
                 _ => Ok(json!({})),
             })
         });
-        let client = fake.client().with_retry(at_once());
+        let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
         let publisher = Publisher::new(&client, one_by_one().order(Order::Sequential)).unwrap();
         let first = enqueue(&publisher, "a", 0);
         settle().await;
@@ -414,7 +382,7 @@ async fn a_request_that_is_too_long_is_halved_until_only_what_is_too_long_by_its
             for (data, ticket) in tickets {
                 let result = ticket.await;
                 if data == 42 {
-                    assert_error(result, kind, Outcome::Refused);
+                    assert_fails(result, kind, Outcome::Refused);
                 } else {
                     result.unwrap();
                 }
@@ -440,14 +408,14 @@ async fn what_a_server_or_a_proxy_finds_too_long_is_sent_in_parts() {
         for after in [1, 2, 3] {
             server.fault(Fault::http_status(413).method(Method::Batch).after(after - 1));
         }
-        let client = Client::new(config(over, &server).retry(Retry::off())).unwrap();
+        let client = Client::new(over.config(&server).retry(Retry::off())).unwrap();
         let publisher = Publisher::new(&client, one_by_one().order(Order::Sequential)).unwrap();
         let data = |number: usize| "x".repeat(if number == 50 { 5000 } else { 100 });
         let tickets: Vec<_> = (0..100).map(|number| enqueue(&publisher, "a", data(number))).collect();
         for (number, ticket) in tickets.into_iter().enumerate() {
             let result = soon(ticket).await;
             if number == 50 && over == Over::Grpc {
-                assert_error(result, ErrorKind::TooLarge, Outcome::Refused);
+                assert_fails(result, ErrorKind::TooLarge, Outcome::Refused);
             } else {
                 let offset = number as u64 + u64::from(number < 50 || over == Over::Http);
                 assert_eq!(result.unwrap().offset, offset, "{over:?}");
@@ -463,7 +431,7 @@ async fn halves_of_what_was_lost_once_stay_in_doubt() {
         1 => Err(Error::new(ErrorKind::Lost, "no answer")),
         _ => Err(Error::new(ErrorKind::TooLarge, "too large").with_outcome(Outcome::Refused)),
     });
-    let client = fake.client().with_retry(at_once());
+    let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, one_by_one().idempotency_keys(true)).unwrap();
     let first = enqueue(&publisher, "first", 0);
     settle().await;
@@ -471,7 +439,7 @@ async fn halves_of_what_was_lost_once_stay_in_doubt() {
     permits.add_permits(10);
     first.await.unwrap();
     for ticket in tickets {
-        assert_error(ticket.await, ErrorKind::TooLarge, Outcome::Unknown);
+        assert_fails(ticket.await, ErrorKind::TooLarge, Outcome::Unknown);
     }
 }
 
@@ -484,12 +452,12 @@ async fn halves_of_what_was_lost_once_stay_in_doubt_when_it_is_closed() {
             _ => std::future::pending().await,
         }
     });
-    let client = fake.client().with_retry(at_once());
+    let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, one_by_one().idempotency_keys(true)).unwrap();
     let tickets = ["a", "b"].map(|channel| enqueue(&publisher, channel, 1));
     assert_eq!(counts(publisher.close(SECOND).await), [0, 0, 0, 2]);
     for ticket in tickets {
-        assert_error(ticket.await, ErrorKind::Closed, Outcome::Unknown);
+        assert_fails(ticket.await, ErrorKind::Closed, Outcome::Unknown);
     }
 }
 
@@ -528,13 +496,13 @@ async fn reads_whose_replies_are_too_long_together_are_made_apart() {
     for read in reads {
         read.await.unwrap();
     }
-    assert_error(publish.await, ErrorKind::TooLarge, Outcome::Unknown);
+    assert_fails(publish.await, ErrorKind::TooLarge, Outcome::Unknown);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_key_that_a_message_was_given_is_told_and_stays() {
     let fake = Fake::new(|_: Sent| async { Err(Error::new(ErrorKind::Lost, "no answer")) });
-    let client = fake.client().with_retry(at_once());
+    let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, PublisherConfig::new().idempotency_keys(true)).unwrap();
     let told = [
         publisher.publish(message("a", 1)).await.unwrap_err(),
@@ -551,10 +519,10 @@ async fn the_key_that_a_message_was_given_is_told_and_stays() {
 #[tokio::test(start_paused = true)]
 async fn repeats_are_paid_from_the_client_s_budget() {
     let fake = Fake::new(|_: Sent| async { Err(Error::new(ErrorKind::Connect, "nobody is there")) });
-    let client = fake.client().with_retry(at_once());
+    let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, one_by_one().order(Order::None)).unwrap();
     for number in 0..100 {
-        let error = assert_error(publisher.publish(message("a", number)).await, ErrorKind::Connect, Outcome::NotSent);
+        let error = assert_fails(publisher.publish(message("a", number)).await, ErrorKind::Connect, Outcome::NotSent);
         assert_eq!(error.attempts(), if number < 17 { 3 } else { error.attempts() });
     }
     assert_eq!(fake.sent().len(), 100 + 35);
@@ -617,7 +585,7 @@ async fn who_waits_for_room_gets_it_in_turn() {
         .into_iter()
         .map(|(name, size)| {
             let (publisher, order) = (publisher.clone(), Arc::clone(&order));
-            let mut wait = begin(async move {
+            let mut wait = poll_once(async move {
                 let ticket = publisher.enqueue(message(name, "x".repeat(size))).await.unwrap();
                 order.lock().unwrap().push(name);
                 drop(ticket);
@@ -627,7 +595,7 @@ async fn who_waits_for_room_gets_it_in_turn() {
         })
         .collect();
     settle().await;
-    assert_error(publisher.try_enqueue(message("b", 1)), ErrorKind::Full, Outcome::NotSent);
+    assert_fails(publisher.try_enqueue(message("b", 1)), ErrorKind::Full, Outcome::NotSent);
     permits.add_permits(10);
     first.await.unwrap();
     for task in tasks {
@@ -641,16 +609,16 @@ async fn what_is_too_large_by_itself_is_refused_at_once() {
     let fake = Fake::new(|sent: Sent| async move { sent.done() });
     let publisher = Publisher::new(&fake.client(), PublisherConfig::new().max_bytes(1000)).unwrap();
     let large = || message("a", "x".repeat(1000));
-    assert_error(publisher.publish(large()).await, ErrorKind::TooLarge, Outcome::NotSent);
-    assert_error(publisher.enqueue(large()).await, ErrorKind::TooLarge, Outcome::NotSent);
-    let error = assert_error(publisher.try_enqueue(large()), ErrorKind::TooLarge, Outcome::NotSent);
+    assert_fails(publisher.publish(large()).await, ErrorKind::TooLarge, Outcome::NotSent);
+    assert_fails(publisher.enqueue(large()).await, ErrorKind::TooLarge, Outcome::NotSent);
+    let error = assert_fails(publisher.try_enqueue(large()), ErrorKind::TooLarge, Outcome::NotSent);
     assert_eq!((error.method(), error.transport()), (Some("publish"), Some("fake")));
     assert!(fake.sent().is_empty());
 
     let here = Here::standin(Over::Grpc).await;
     let client = Client::new(here.config().max_request_size(2000)).unwrap();
     let publisher = Publisher::new(&client, PublisherConfig::new()).unwrap();
-    assert_error(publisher.publish(message("a", "x".repeat(2000))).await, ErrorKind::TooLarge, Outcome::NotSent);
+    assert_fails(publisher.publish(message("a", "x".repeat(2000))).await, ErrorKind::TooLarge, Outcome::NotSent);
     assert!(here.server().calls().is_empty());
 }
 
@@ -665,7 +633,7 @@ async fn settings_that_hold_nothing_are_refused_and_those_without_a_bound_are_no
         PublisherConfig::new().batching(Batching::new().max_commands(0)),
         PublisherConfig::new().batching(Batching::new().max_bytes(0)),
     ] {
-        assert_error(Publisher::new(&fake.client(), config), ErrorKind::Invalid, Outcome::NotSent);
+        assert_fails(Publisher::new(&fake.client(), config), ErrorKind::Invalid, Outcome::NotSent);
     }
     let config = PublisherConfig::new().max_messages(usize::MAX).max_bytes(u32::MAX as usize);
     let batching = Batching::new().in_flight(usize::MAX).max_commands(usize::MAX).max_bytes(usize::MAX);
@@ -684,14 +652,14 @@ async fn what_waits_past_its_deadline_is_not_sent() {
     let stuck = enqueue(&publisher, "a", 1);
     settle().await;
     let behind = publisher.publish(message("a", 2));
-    assert_error(behind.await, ErrorKind::Timeout, Outcome::NotSent);
+    assert_fails(behind.await, ErrorKind::Timeout, Outcome::NotSent);
     assert_eq!(began.elapsed(), 10 * SECOND);
-    assert_error(stuck.await, ErrorKind::Timeout, Outcome::Unknown);
+    assert_fails(stuck.await, ErrorKind::Timeout, Outcome::Unknown);
     let (one, two) = (enqueue(&publisher, "a", 3), enqueue(&publisher, "a", 4));
     settle().await;
-    let error = assert_error(two.await, ErrorKind::Timeout, Outcome::NotSent);
+    let error = assert_fails(two.await, ErrorKind::Timeout, Outcome::NotSent);
     assert_eq!((error.method(), error.transport(), error.endpoint()), (Some("publish"), Some("fake"), Some("here")));
-    assert_error(one.await, ErrorKind::Timeout, Outcome::Unknown);
+    assert_fails(one.await, ErrorKind::Timeout, Outcome::Unknown);
     assert_eq!((fake.data(), began.elapsed()), (vec![vec![json!(1)], vec![json!(3)]], 20 * SECOND));
     permits.add_permits(1);
     publisher.publish(message("a", 5)).await.unwrap();
@@ -712,16 +680,16 @@ async fn a_flush_counts_what_was_not_over() {
     assert_eq!(publisher.flush().await, CloseSummary::default());
     let tickets = ["done", "lost", "nobody", "refused", "withdrawn"].map(|data| enqueue(&publisher, "a", data));
     settle().await;
-    let one = begin(publisher.flush());
+    let one = poll_once(publisher.flush());
     let [_done, _lost, _nobody, refused, withdrawn] = tickets;
     assert!(withdrawn.cancel());
     let _later = enqueue(&publisher, "b", "done");
-    let two = begin(publisher.flush());
-    drop(begin(publisher.flush()));
+    let two = poll_once(publisher.flush());
+    drop(poll_once(publisher.flush()));
     permits.add_permits(10);
     let (one, two) = tokio::join!(one, two);
     assert_eq!((counts(one), counts(two)), ([1, 1, 2, 1], [2, 1, 1, 1]));
-    assert_error(refused.await, ErrorKind::Api, Outcome::Refused);
+    assert_fails(refused.await, ErrorKind::Api, Outcome::Refused);
     assert_eq!(publisher.flush().await, CloseSummary::default());
 }
 
@@ -734,16 +702,16 @@ async fn a_close_ends_what_is_left_in_time_and_says_how() {
         let publisher = Publisher::new(&fake.client(), config).unwrap();
         let tickets: Vec<_> = (0..10).map(|number| enqueue(&publisher, &format!("{number}"), number)).collect();
         settle().await;
-        let mut waits = begin(publisher.enqueue(message("a", 11)));
+        let mut waits = poll_once(publisher.enqueue(message("a", 11)));
         let began = Instant::now();
         let closes = [SECOND, 10 * SECOND, Duration::MAX].map(|timeout| {
             let publisher = publisher.clone();
             tokio::spawn(async move { publisher.close(timeout).await })
         });
         settle().await;
-        assert_error(waits.as_mut().await, ErrorKind::Closed, Outcome::NotSent);
-        assert_error(publisher.try_enqueue(message("a", 12)), ErrorKind::Closed, Outcome::NotSent);
-        assert_error(publisher.publish(message("a", 12)).await, ErrorKind::Closed, Outcome::NotSent);
+        assert_fails(waits.as_mut().await, ErrorKind::Closed, Outcome::NotSent);
+        assert_fails(publisher.try_enqueue(message("a", 12)), ErrorKind::Closed, Outcome::NotSent);
+        assert_fails(publisher.publish(message("a", 12)).await, ErrorKind::Closed, Outcome::NotSent);
         assert_eq!(began.elapsed(), Duration::ZERO);
         permits.add_permits(1);
         for close in closes {
@@ -798,10 +766,10 @@ async fn the_close_of_the_client_ends_a_busy_publisher() {
     settle().await;
     permits.add_permits(1);
     first.await.unwrap();
-    let error = assert_error(second.await, ErrorKind::Closed, Outcome::NotSent);
+    let error = assert_fails(second.await, ErrorKind::Closed, Outcome::NotSent);
     assert_eq!((error.method(), error.transport()), (Some("publish"), Some("fake")));
     assert_eq!(counts(close.await.unwrap()), [1, 0, 0, 0]);
-    assert_error(publisher.publish(message("a", 3)).await, ErrorKind::Closed, Outcome::NotSent);
+    assert_fails(publisher.publish(message("a", 3)).await, ErrorKind::Closed, Outcome::NotSent);
     assert_eq!(fake.sent().len(), 1);
 
     let (fake, _permits) = Fake::held(Sent::done);
@@ -811,8 +779,8 @@ async fn the_close_of_the_client_ends_a_busy_publisher() {
     settle().await;
     let second = enqueue(&publisher, "a", 2);
     assert_eq!(counts(client.close(SECOND).await), [0, 0, 0, 1]);
-    assert_error(first.await, ErrorKind::Closed, Outcome::Unknown);
-    assert_error(second.await, ErrorKind::Closed, Outcome::NotSent);
+    assert_fails(first.await, ErrorKind::Closed, Outcome::Unknown);
+    assert_fails(second.await, ErrorKind::Closed, Outcome::NotSent);
 }
 
 #[tokio::test(start_paused = true)]
@@ -821,19 +789,19 @@ async fn a_panic_of_an_observer_ends_its_request_and_no_other() {
         Fake::new(
             |sent: Sent| async move { sent.each(|data| if *data == "bad" { Err(later()) } else { Ok(json!({})) }) },
         );
-    let client = fake.client().with_retry(at_once().observe(|_| panic!("of the observer")));
+    let client = fake.client().with_retry(quick_retry().attempt_timeout(None).observe(|_| panic!("of the observer")));
     let publisher = Publisher::new(&client, one_by_one()).unwrap();
     for _ in 0..2 {
         let tickets = ["bad", "good", "better"].map(|data| (data, enqueue(&publisher, "a", data)));
         for (data, ticket) in tickets {
             let result = ticket.await;
             if data == "bad" {
-                assert_error(result, ErrorKind::Closed, Outcome::Unknown);
+                assert_fails(result, ErrorKind::Closed, Outcome::Unknown);
             } else {
                 result.unwrap();
             }
         }
-        assert_error(publisher.publish(message("a", "bad")).await, ErrorKind::Closed, Outcome::Unknown);
+        assert_fails(publisher.publish(message("a", "bad")).await, ErrorKind::Closed, Outcome::Unknown);
         publisher.publish(message("a", "good")).await.unwrap();
     }
 }
@@ -849,11 +817,7 @@ fn tickets_are_told_of_the_end_of_the_runtime_in_another_one() {
     let config = PublisherConfig::new().batching(Batching::new().in_flight(2).max_commands(3));
     let publisher = theirs.block_on(async { Publisher::new(&fake.client(), config) }).unwrap();
     let tickets: Vec<_> = (0..20).map(|number| enqueue(&publisher, &(number % 4).to_string(), number)).collect();
-    ours.block_on(soon(async {
-        while fake.sent().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }));
+    ours.block_on(until(|| fake.sent().len() >= 2));
     theirs.shutdown_background();
     ours.block_on(soon(async {
         let mut unknown = 0;
@@ -865,8 +829,8 @@ fn tickets_are_told_of_the_end_of_the_runtime_in_another_one() {
         assert!((2..=6).contains(&unknown), "{unknown}");
         // Later ones, too.
         for number in 0..3 {
-            assert_error(enqueue(&publisher, "a", number).await, ErrorKind::Closed, Outcome::NotSent);
-            assert_error(publisher.publish(message("a", 1)).await, ErrorKind::Closed, Outcome::NotSent);
+            assert_fails(enqueue(&publisher, "a", number).await, ErrorKind::Closed, Outcome::NotSent);
+            assert_fails(publisher.publish(message("a", 1)).await, ErrorKind::Closed, Outcome::NotSent);
         }
         assert_eq!(publisher.flush().await, CloseSummary::default());
         publisher.close(SECOND).await;
@@ -894,7 +858,7 @@ fn a_publisher_may_be_used_from_several_runtimes() {
 #[test]
 fn a_publisher_is_made_in_a_runtime() {
     let fake = Fake::new(|sent: Sent| async move { sent.done() });
-    assert_error(Publisher::new(&fake.client(), PublisherConfig::new()), ErrorKind::Invalid, Outcome::NotSent);
+    assert_fails(Publisher::new(&fake.client(), PublisherConfig::new()), ErrorKind::Invalid, Outcome::NotSent);
 }
 
 // Callers who give up
@@ -903,9 +867,9 @@ fn a_publisher_is_made_in_a_runtime() {
 async fn a_publish_that_is_dropped_is_taken_back_unless_it_has_left() {
     let (fake, permits) = Fake::held(Sent::done);
     let publisher = Publisher::new(&fake.client(), one_by_one().max_messages(2)).unwrap();
-    let left = begin(publisher.publish(message("a", "left")));
+    let left = poll_once(publisher.publish(message("a", "left")));
     settle().await;
-    let waits = begin(publisher.publish(message("a", "waits")));
+    let waits = poll_once(publisher.publish(message("a", "waits")));
     drop((left, waits));
     settle().await;
     // Its slot, its channel and its room are free again.
@@ -919,7 +883,7 @@ async fn a_publish_that_is_dropped_is_taken_back_unless_it_has_left() {
 async fn a_publish_that_nobody_polls_holds_up_nobody() {
     for order in ORDERS {
         let publisher = Publisher::new(&slow().client(), one_by_one().order(order)).unwrap();
-        let kept = begin(publisher.publish(message("a", 1)));
+        let kept = poll_once(publisher.publish(message("a", 1)));
         within(60 * SECOND, publisher.publish(message("a", 2))).await.unwrap();
         assert_eq!(counts(publisher.close(SECOND).await), [0; 4]);
         kept.await.unwrap();
@@ -937,7 +901,7 @@ fn slow() -> Arc<Fake> {
 #[tokio::test(start_paused = true)]
 async fn a_flush_does_not_wait_for_a_future_that_nobody_polls() {
     let publisher = Publisher::new(&slow().client(), PublisherConfig::new()).unwrap();
-    let kept = begin(publisher.publish(message("a", 1)));
+    let kept = poll_once(publisher.publish(message("a", 1)));
     assert_eq!(counts(within(60 * SECOND, publisher.flush()).await), [1, 0, 0, 0]);
     kept.await.unwrap();
 }
@@ -945,7 +909,7 @@ async fn a_flush_does_not_wait_for_a_future_that_nobody_polls() {
 #[tokio::test(start_paused = true)]
 async fn a_close_does_not_wait_for_a_future_that_nobody_polls() {
     let publisher = Publisher::new(&slow().client(), PublisherConfig::new()).unwrap();
-    let kept = begin(publisher.publish(message("a", 1)));
+    let kept = poll_once(publisher.publish(message("a", 1)));
     assert_eq!(counts(publisher.close(SECOND).await), [1, 0, 0, 0]);
     kept.await.unwrap();
 }
@@ -953,9 +917,9 @@ async fn a_close_does_not_wait_for_a_future_that_nobody_polls() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_room_does_not_wait_for_a_future_that_nobody_polls() {
     let publisher = Publisher::new(&slow().client(), PublisherConfig::new().max_messages(1)).unwrap();
-    let first = begin(publisher.publish(message("a", 1)));
+    let first = poll_once(publisher.publish(message("a", 1)));
     // Two wait for room. Who gets it is not polled any more.
-    let mut second = begin(publisher.publish(message("b", 2)));
+    let mut second = poll_once(publisher.publish(message("b", 2)));
     let third = tokio::spawn({
         let publisher = publisher.clone();
         async move { publisher.publish(message("c", 3)).await }
@@ -1088,19 +1052,12 @@ async fn server() -> Server {
     Server::builder().without_namespace(history).without_records().start().await.unwrap()
 }
 
-fn config(over: Over, server: &Server) -> Config {
-    match over {
-        Over::Grpc => Config::grpc(server.grpc_url()),
-        Over::Http => Config::http(server.http_url()),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_keeps_the_order_in_which_it_was_given_messages() {
     for over in BOTH {
         for order in ORDERS {
             let server = server().await;
-            let client = Client::new(config(over, &server)).unwrap();
+            let client = Client::new(over.config(&server)).unwrap();
             let publisher = PublisherConfig::new;
             publish_in_order(&client, publisher(), order, |task| format!("each {task}"), 50, 20).await;
             publish_in_order(&client, publisher(), order, |task| format!("zipf {}", zipf(task)), 64, 20).await;
@@ -1117,8 +1074,8 @@ async fn the_order_survives_failures_that_are_repeated_and_lost_connections() {
     for over in BOTH {
         for order in ORDERS {
             let server = server().await;
-            let retry = at_once().attempts(20);
-            let client = Client::new(config(over, &server).retry(retry)).unwrap();
+            let retry = quick_retry().attempt_timeout(None).attempts(20);
+            let client = Client::new(over.config(&server).retry(retry)).unwrap();
             for number in 0..12 {
                 server.fault(match number % 4 {
                     0 => Fault::api_error(ApiError::new(ApiError::TOO_MANY_REQUESTS, "slow")).after(number),
@@ -1138,7 +1095,7 @@ async fn the_order_survives_the_way_to_the_fallback_and_back() {
     for order in [Order::PerChannel, Order::Sequential] {
         let server = server().await;
         let grpc = Config::grpc(server.grpc_url()).fallback(Config::http(server.http_url()));
-        let client = Client::new(grpc.retry(at_once().attempts(20))).unwrap();
+        let client = Client::new(grpc.retry(quick_retry().attempt_timeout(None).attempts(20))).unwrap();
         server.fault(Fault::cut_after().transport(Front::Grpc).after(3).times(200));
         let publisher = PublisherConfig::new().idempotency_keys(true).batching(Batching::new().max_commands(20));
         publish_in_order(&client, publisher, order, |task| format!("zipf {}", zipf(task)), 64, 20).await;
@@ -1150,7 +1107,7 @@ async fn a_broadcast_has_its_turn_in_each_of_its_channels() {
     for over in BOTH {
         for order in [Order::PerChannel, Order::Sequential] {
             let server = server().await;
-            let client = Client::new(config(over, &server)).unwrap();
+            let client = Client::new(over.config(&server)).unwrap();
             let batching = Batching::new().in_flight(4).max_commands(8);
             let publisher = Publisher::new(&client, PublisherConfig::new().order(order).batching(batching)).unwrap();
             let mut expected: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -1198,18 +1155,13 @@ async fn a_dropped_publish_that_has_left_arrives() {
     for over in BOTH {
         let server = Server::start().await.unwrap();
         server.fault(Fault::delay(SECOND / 5).always());
-        let client = Client::new(config(over, &server)).unwrap();
+        let client = Client::new(over.config(&server)).unwrap();
         let publisher = Publisher::new(&client, one_by_one()).unwrap();
         let left = tokio::spawn({
             let publisher = publisher.clone();
             async move { publisher.publish(message("a", 1)).await }
         });
-        soon(async {
-            while server.applied("a") == 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+        until(|| server.applied("a") > 0).await;
         left.abort();
         // It is still under way, so the next is behind it.
         let position = soon(publisher.publish(message("a", 2))).await.unwrap();

@@ -8,40 +8,17 @@ use centrifugo_api::testing::{Fault, Server, Transport as Front};
 use centrifugo_api::{
     ApiError, Batch, BoxFuture, BroadcastRequest, Call, Client, Config, DisconnectRequest, Error, ErrorKind,
     HistoryRemoveRequest, HistoryRequest, InfoRequest, LoadBalancing, MapClearRequest, MapPublishRequest, Method,
-    Outcome, PublishRequest, PublishResult, Reply, Retry, RpcRequest, SubscribeRequest, Transport, from_fn,
+    Outcome, PublishRequest, PublishResult, Reply, Retry, RpcRequest, SubscribeRequest, Transport,
 };
 use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::proxy::Proxy;
-use crate::support::servers::{Nobody, Over};
+use crate::support::{
+    BOTH, Over, SECOND, assert_error, client_answering, publish, quick_retry, request, servers::Nobody, start,
+};
 use crate::support::{h1script, soon, within};
-
-const SECOND: Duration = Duration::from_secs(1);
-const BOTH: [Over; 2] = [Over::Grpc, Over::Http];
-
-fn request() -> PublishRequest {
-    PublishRequest::new("news", json!({"n": 1}))
-}
-
-async fn start() -> Server {
-    Server::start().await.unwrap()
-}
-
-/// Three attempts with next to no wait.
-fn at_once() -> Retry {
-    let bound = Duration::from_millis(1);
-    Retry::new().backoff(bound, bound)
-}
-
-fn client(over: Over, server: &Server, retry: Retry) -> Client {
-    let config = match over {
-        Over::Grpc => Config::grpc(server.grpc_url()),
-        Over::Http => Config::http(server.http_url()),
-    };
-    Client::new(config.retry(retry)).unwrap()
-}
 
 /// An answer that says to come back later, though the call may have been carried out.
 fn unavailable(over: Over) -> Fault {
@@ -49,15 +26,6 @@ fn unavailable(over: Over) -> Fault {
         Over::Grpc => Fault::grpc_status(14, "later"),
         Over::Http => Fault::http_status(503),
     }
-}
-
-async fn publish(client: &Client) -> Result<PublishResult, Error> {
-    within(5 * SECOND, client.publish(request())).await
-}
-
-#[track_caller]
-fn assert_error(error: &Error, kind: ErrorKind, outcome: Outcome, attempts: u32) {
-    assert_eq!((error.kind(), error.outcome(), error.attempts()), (kind, outcome, attempts), "{error:?}");
 }
 
 /// The keys of the publications that a server was asked for.
@@ -93,7 +61,7 @@ async fn a_call_is_repeated_until_it_succeeds_and_every_repeat_is_told() {
         let server = start().await;
         server.fault(unavailable(over).times(2));
         let seen = Seen::default();
-        let result = publish(&client(over, &server, seen.by(Retry::new()))).await.unwrap();
+        let result = publish(&over.client_with(&server, seen.by(Retry::new()))).await.unwrap();
         assert_eq!((result.offset, server.applied("news"), server.calls().len()), (1, 1, 3));
         assert_eq!(seen.attempts(), [1, 2]);
         assert!(seen.0.lock().unwrap().iter().all(|(_, kind, _)| *kind == ErrorKind::Unavailable));
@@ -109,7 +77,7 @@ async fn a_call_has_as_many_attempts_as_it_was_given() {
             let server = start().await;
             server.fault(unavailable(over).always());
             let seen = Seen::default();
-            let client = client(over, &server, seen.by(at_once().attempts(attempts)));
+            let client = over.client_with(&server, seen.by(quick_retry().attempts(attempts)));
             let error = publish(&client).await.unwrap_err();
             assert_error(&error, ErrorKind::Unavailable, Outcome::Unknown, attempts);
             assert_eq!(server.calls().len(), attempts as usize);
@@ -126,7 +94,7 @@ async fn waits_are_spread_below_a_bound_that_doubles() {
     for _ in 0..200 {
         let seen = Seen::default();
         let retry = Retry::new().attempts(7).backoff(Duration::from_millis(100), SECOND);
-        let client = Client::with_transport(from_fn("fake", |_| Err(Error::new(ErrorKind::Unavailable, "later"))));
+        let client = client_answering(|_| Err(Error::new(ErrorKind::Unavailable, "later")));
         client.with_retry(seen.by(retry)).publish(request()).await.unwrap_err();
         let waits = seen.waits();
         for ((wait, bound), sum) in waits.iter().zip([100, 200, 400, 800, 1000, 1000]).zip(&mut sums) {
@@ -150,7 +118,7 @@ async fn every_attempt_on_every_endpoint_and_transport_has_the_same_key() {
     }
     let http = Config::http(one.http_url()).endpoint(other.http_url());
     let grpc = Config::grpc(one.grpc_url()).endpoint(other.grpc_url());
-    let client = Client::new(grpc.fallback(http).retry(at_once().attempts(20))).unwrap();
+    let client = Client::new(grpc.fallback(http).retry(quick_retry().attempts(20))).unwrap();
     publish(&client).await.unwrap();
     let mut keys = [keys(&one), keys(&other)].concat();
     assert!(keys.len() > 4, "{keys:?}");
@@ -177,7 +145,7 @@ async fn a_key_of_the_callers_own_is_kept() {
     for over in BOTH {
         let server = start().await;
         server.fault(Fault::cut_after().times(2));
-        let client = client(over, &server, at_once());
+        let client = over.client_with(&server, quick_retry());
         soon(client.publish(request().idempotency_key("my own"))).await.unwrap();
         assert_eq!(keys(&server), ["my own"; 3]);
         assert_eq!(server.applied("news"), 1);
@@ -189,7 +157,7 @@ async fn a_key_of_the_callers_own_is_kept() {
 
 /// The ways to have no keys, of which only the second repeats anything.
 fn keyless() -> [(Retry, u32); 2] {
-    [(Retry::off(), 1), (at_once().idempotency_keys(false), 3)]
+    [(Retry::off(), 1), (quick_retry().idempotency_keys(false), 3)]
 }
 
 #[tokio::test]
@@ -199,7 +167,7 @@ async fn without_keys_a_publish_that_may_have_run_is_not_repeated() {
             for fault in [Fault::cut_after(), unavailable(over), Fault::api_error(ApiError::new(100, "broker"))] {
                 let server = start().await;
                 server.fault(fault);
-                let error = publish(&client(over, &server, retry.clone())).await.unwrap_err();
+                let error = publish(&over.client_with(&server, retry.clone())).await.unwrap_err();
                 assert_eq!((error.outcome(), error.attempts()), (Outcome::Unknown, 1), "{error:?}");
                 assert_eq!(keys(&server), [""]);
                 assert!(server.applied("news") <= 1);
@@ -215,16 +183,13 @@ async fn without_keys_a_publish_that_was_not_carried_out_is_repeated() {
             // Refused for overload, by the API.
             let server = start().await;
             server.fault(Fault::api_error(ApiError::new(ApiError::TOO_MANY_REQUESTS, "too many")).always());
-            let error = publish(&client(over, &server, retry.clone())).await.unwrap_err();
+            let error = publish(&over.client_with(&server, retry.clone())).await.unwrap_err();
             assert_error(&error, ErrorKind::Api, Outcome::Refused, attempts);
             assert_eq!((keys(&server), server.applied("news")), (vec![String::new(); attempts as usize], 0));
 
             // Not sent, as there is nobody.
             let nobody = Nobody::new();
-            let config = match over {
-                Over::Grpc => Config::grpc(nobody.url()),
-                Over::Http => Config::http(format!("{}/api", nobody.url())),
-            };
+            let config = over.config_at(&nobody.url());
             let error = publish(&Client::new(config.retry(retry)).unwrap()).await.unwrap_err();
             assert_error(&error, ErrorKind::Connect, Outcome::NotSent, attempts);
         }
@@ -232,7 +197,7 @@ async fn without_keys_a_publish_that_was_not_carried_out_is_repeated() {
     // And by a proxy over HTTP.
     let server = start().await;
     server.fault(Fault::http_status(429).times(2));
-    publish(&client(Over::Http, &server, at_once().idempotency_keys(false))).await.unwrap();
+    publish(&Over::Http.client_with(&server, quick_retry().idempotency_keys(false))).await.unwrap();
     assert_eq!((keys(&server), server.applied("news")), (vec![String::new(); 3], 1));
 }
 
@@ -242,7 +207,7 @@ async fn a_read_is_repeated() {
         let server = start().await;
         for (retry, attempts) in keyless() {
             server.fault(Fault::cut_after().times(2));
-            let client = client(over, &server, retry);
+            let client = over.client_with(&server, retry);
             let well = soon(client.history(HistoryRequest::new("news"))).await;
             assert_eq!(well.is_ok(), attempts == 3, "{well:?}");
             server.clear_faults();
@@ -254,7 +219,7 @@ async fn a_read_is_repeated() {
 async fn what_must_not_happen_twice_is_not_repeated_after_it_may_have_run() {
     for over in BOTH {
         let server = start().await;
-        let client = client(over, &server, at_once());
+        let client = over.client_with(&server, quick_retry());
         server.fault(Fault::cut_after().always());
         let errors = [
             soon(client.subscribe(SubscribeRequest::new("news", "me"))).await.map(drop),
@@ -283,7 +248,7 @@ async fn what_must_not_happen_twice_is_not_repeated_after_it_may_have_run() {
 async fn errors_that_stay_are_not_repeated() {
     for over in BOTH {
         let server = start().await;
-        let client = client(over, &server, at_once());
+        let client = over.client_with(&server, quick_retry());
         for code in [102, 104, 107, 108, 112, 113] {
             server.fault(Fault::api_error(ApiError::new(code, "no")));
             let error = publish(&client).await.unwrap_err();
@@ -307,8 +272,8 @@ async fn all_attempts_share_one_deadline() {
     for over in BOTH {
         let server = start().await;
         server.fault(Fault::hang_before().always());
-        let retry = at_once().attempts(100).attempt_timeout(Some(Duration::from_millis(200)));
-        let client = client(over, &server, retry).with_timeout(Duration::from_millis(700));
+        let retry = quick_retry().attempts(100).attempt_timeout(Some(Duration::from_millis(200)));
+        let client = over.client_with(&server, retry).with_timeout(Duration::from_millis(700));
         let started = Instant::now();
         let error = publish(&client).await.unwrap_err();
         let took = started.elapsed();
@@ -324,7 +289,7 @@ async fn a_call_ends_early_with_its_last_real_error_when_the_next_wait_would_pas
         let server = start().await;
         let fault = unavailable(over).header("retry-after", "4").header("grpc-retry-pushback-ms", "4000").always();
         server.fault(fault);
-        let client = client(over, &server, Retry::new()).with_timeout(3 * SECOND);
+        let client = over.client_with(&server, Retry::new()).with_timeout(3 * SECOND);
         let error = within(SECOND, client.publish(request())).await.unwrap_err();
         assert_error(&error, ErrorKind::Unavailable, Outcome::Unknown, 1);
         assert_eq!(error.retry_after(), Some(4 * SECOND));
@@ -340,7 +305,7 @@ async fn after_status(headers: &[(&str, &str)], details: &[u8]) -> Result<Durati
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let bound = Duration::from_millis(100);
     let retry = Retry::new().backoff(bound, bound).observe(move |retry| tell.send(retry.wait).unwrap());
-    let client = client(Over::Grpc, &server, retry);
+    let client = Over::Grpc.client_with(&server, retry);
     let publishing = tokio::spawn(async move { publish(&client).await });
     if let Some(wait) = within(5 * SECOND, told.recv()).await {
         publishing.abort();
@@ -414,7 +379,7 @@ async fn a_pushback_is_waited_and_not_only_told() {
     let server = start().await;
     server.fault(Fault::grpc_status(14, "later").header("grpc-retry-pushback-ms", "300"));
     let started = Instant::now();
-    publish(&client(Over::Grpc, &server, at_once())).await.unwrap();
+    publish(&Over::Grpc.client_with(&server, quick_retry())).await.unwrap();
     let took = started.elapsed();
     assert!((Duration::from_millis(300)..3 * SECOND).contains(&took), "{took:?}");
     assert_eq!(server.applied("news"), 1);
@@ -424,14 +389,14 @@ async fn a_pushback_is_waited_and_not_only_told() {
 fn failing(retry: Retry) -> (Client, Arc<AtomicUsize>, Arc<Mutex<Option<ErrorKind>>>) {
     let (asked, fails) = (Arc::<AtomicUsize>::default(), Arc::new(Mutex::new(Some(ErrorKind::Unavailable))));
     let (count, with) = (Arc::clone(&asked), Arc::clone(&fails));
-    let transport = from_fn("fake", move |_| {
+    let client = client_answering(move |_| {
         count.fetch_add(1, Ordering::Relaxed);
         match *with.lock().unwrap() {
             Some(kind) => Err(Error::new(kind, "it fails")),
             None => Ok(Reply::result(&PublishResult::default())),
         }
     });
-    (Client::with_transport(transport).with_retry(retry), asked, fails)
+    (client.with_retry(retry), asked, fails)
 }
 
 #[tokio::test(start_paused = true)]
@@ -473,7 +438,7 @@ async fn a_server_that_always_fails_is_asked_hardly_more_often_than_it_is_called
     for over in BOTH {
         let server = start().await;
         server.fault(unavailable(over).always());
-        let client = client(over, &server, at_once().attempts(10));
+        let client = over.client_with(&server, quick_retry().attempts(10));
         for _ in 0..150 {
             publish(&client).await.unwrap_err();
         }
@@ -548,11 +513,8 @@ async fn a_call_that_one_endpoint_does_not_answer_in_time_goes_to_another() {
         for balance in [LoadBalancing::LeastBusy, LoadBalancing::Priority] {
             let (silent, good) = (start().await, start().await);
             silent.fault(Fault::hang_before().always());
-            let config = match over {
-                Over::Grpc => Config::grpc(silent.grpc_url()).endpoint(good.grpc_url()),
-                Over::Http => Config::http(silent.http_url()).endpoint(good.http_url()),
-            };
-            let retry = at_once().attempts(2).attempt_timeout(Some(Duration::from_millis(150)));
+            let config = over.config(&silent).endpoint(over.url(&good));
+            let retry = quick_retry().attempts(2).attempt_timeout(Some(Duration::from_millis(150)));
             let client = Client::new(config.balance(balance).retry(retry)).unwrap();
             for published in 1..=12 {
                 within(SECOND, client.publish(request())).await.unwrap();
@@ -567,14 +529,14 @@ async fn an_attempt_that_must_be_the_last_has_all_the_time_there_is() {
     for over in BOTH {
         let server = start().await;
         server.fault(Fault::delay(Duration::from_millis(500)).always());
-        let short = at_once().attempt_timeout(Some(Duration::from_millis(100)));
+        let short = quick_retry().attempt_timeout(Some(Duration::from_millis(100)));
         for retry in [short.clone().attempts(1), short.clone().idempotency_keys(false)] {
-            let result = publish(&client(over, &server, retry)).await;
+            let result = publish(&over.client_with(&server, retry)).await;
             result.unwrap();
         }
         // Twice too late, and then as long as it takes.
         server.clear_calls();
-        publish(&client(over, &server, short)).await.unwrap();
+        publish(&over.client_with(&server, short)).await.unwrap();
         assert_eq!(server.calls().len(), 3);
     }
 }
@@ -588,18 +550,18 @@ async fn a_refusal_after_an_attempt_that_may_have_run_does_not_make_it_undone() 
             Over::Grpc => Fault::grpc_status(16, "who are you"),
             Over::Http => Fault::http_status(401),
         });
-        let error = publish(&client(over, &server, at_once())).await.unwrap_err();
+        let error = publish(&over.client_with(&server, quick_retry())).await.unwrap_err();
         assert_error(&error, ErrorKind::Unauthenticated, Outcome::Unknown, 2);
         assert!(error.may_have_run() && error.message().contains("an earlier attempt"), "{error:?}");
         assert_eq!(server.applied("news"), 1);
     }
     // Nor does an attempt that found nobody.
     let attempt = AtomicUsize::new(0);
-    let client = Client::with_transport(from_fn("fake", move |_| match attempt.fetch_add(1, Ordering::Relaxed) {
+    let client = client_answering(move |_| match attempt.fetch_add(1, Ordering::Relaxed) {
         0 => Err(Error::new(ErrorKind::Lost, "it was sent")),
         _ => Err(Error::new(ErrorKind::Connect, "nobody is there")),
-    }));
-    let error = publish(&client.with_retry(at_once())).await.unwrap_err();
+    });
+    let error = publish(&client.with_retry(quick_retry())).await.unwrap_err();
     assert_error(&error, ErrorKind::Connect, Outcome::Unknown, 3);
 }
 
@@ -607,12 +569,12 @@ async fn a_refusal_after_an_attempt_that_may_have_run_does_not_make_it_undone() 
 fn broadcaster(answers: Vec<Result<Value, Error>>, retry: Retry) -> (Client, Arc<Mutex<Vec<Value>>>) {
     let (asked, answers) = (Arc::<Mutex<Vec<Value>>>::default(), Mutex::new(answers.into_iter()));
     let asking = Arc::clone(&asked);
-    let transport = from_fn("fake", move |call| {
+    let client = client_answering(move |call| {
         asking.lock().unwrap().push(serde_json::from_slice(&call.to_json().unwrap()).unwrap());
         let answer = answers.lock().unwrap().next().expect("it was asked too often");
         answer.map(|responses| Reply::json(json!({"result": {"responses": responses}}).to_string()))
     });
-    (Client::with_transport(transport).with_retry(retry), asked)
+    (client.with_retry(retry), asked)
 }
 
 fn channels(request: &Value) -> Vec<&str> {
@@ -647,7 +609,7 @@ async fn only_the_channels_that_failed_are_broadcast_to_again_with_the_same_key(
         Ok(json!([failure(100), offset(4)])),
         Ok(json!([offset(2)])),
     ];
-    let (client, asked) = broadcaster(answers, at_once());
+    let (client, asked) = broadcaster(answers, quick_retry());
     let result = client.broadcast(abcd()).await.unwrap();
     assert_eq!(joined(&result), [Ok(1), Ok(2), Err(102), Ok(4)]);
     let asked = asked.lock().unwrap();
@@ -663,7 +625,7 @@ async fn only_the_channels_that_failed_are_broadcast_to_again_with_the_same_key(
 async fn a_channel_that_fails_to_the_end_keeps_its_error() {
     let fails = || Ok(json!([failure(111)]));
     let (client, asked) =
-        broadcaster(vec![Ok(json!([offset(1), failure(111), offset(3), offset(4)])), fails(), fails()], at_once());
+        broadcaster(vec![Ok(json!([offset(1), failure(111), offset(3), offset(4)])), fails(), fails()], quick_retry());
     assert_eq!(joined(&client.broadcast(abcd()).await.unwrap()), [Ok(1), Err(111), Ok(3), Ok(4)]);
     assert_eq!(asked.lock().unwrap().len(), 3);
 }
@@ -671,7 +633,7 @@ async fn a_channel_that_fails_to_the_end_keeps_its_error() {
 #[tokio::test(start_paused = true)]
 async fn without_a_key_only_the_channels_are_broadcast_to_again_that_certainly_got_nothing() {
     let answers = vec![Ok(json!([failure(100), failure(111), offset(3), failure(100)])), Ok(json!([offset(2)]))];
-    let (client, asked) = broadcaster(answers, at_once().idempotency_keys(false));
+    let (client, asked) = broadcaster(answers, quick_retry().idempotency_keys(false));
     assert_eq!(joined(&client.broadcast(abcd()).await.unwrap()), [Err(100), Ok(2), Ok(3), Err(100)]);
     let asked = asked.lock().unwrap().clone();
     assert_eq!((asked.len(), channels(&asked[1])), (2, vec!["b"]));
@@ -687,7 +649,7 @@ async fn a_repeat_of_unknown_outcome_is_told_for_its_channels_only() {
     // Without a key, so that it is not repeated again.
     let lost = || Err(Error::new(ErrorKind::Lost, "no answer"));
     let first = || Ok(json!([offset(1), failure(111), failure(102), failure(111)]));
-    let (client, asked) = broadcaster(vec![first(), lost()], at_once().idempotency_keys(false));
+    let (client, asked) = broadcaster(vec![first(), lost()], quick_retry().idempotency_keys(false));
     let result = client.broadcast(abcd()).await.unwrap();
     assert_eq!(joined(&result), [Ok(1), Err(100), Err(102), Err(100)]);
     for (place, error) in result.failed().filter(|(place, _)| *place != 2) {
@@ -697,20 +659,20 @@ async fn a_repeat_of_unknown_outcome_is_told_for_its_channels_only() {
     assert_eq!(asked.lock().unwrap().len(), 2);
 
     // With one it is, as often as there are attempts.
-    let (client, asked) = broadcaster(vec![first(), lost(), lost()], at_once());
+    let (client, asked) = broadcaster(vec![first(), lost(), lost()], quick_retry());
     assert_eq!(joined(&client.broadcast(abcd()).await.unwrap()), [Ok(1), Err(100), Err(102), Err(100)]);
     assert_eq!(asked.lock().unwrap().len(), 3);
 
     // One that was not sent changes nothing.
     let nobody = || Err(Error::new(ErrorKind::Connect, "nobody is there"));
-    let (client, _) = broadcaster(vec![first(), nobody(), nobody()], at_once());
+    let (client, _) = broadcaster(vec![first(), nobody(), nobody()], quick_retry());
     assert_eq!(joined(&client.broadcast(abcd()).await.unwrap()), [Ok(1), Err(111), Err(102), Err(111)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_repeat_with_too_few_answers_shifts_none() {
     let answers = vec![Ok(json!([offset(1), failure(111), offset(3), failure(111)])), Ok(json!([offset(2)]))];
-    let (client, _) = broadcaster(answers, at_once());
+    let (client, _) = broadcaster(answers, quick_retry());
     assert_eq!(joined(&client.broadcast(abcd()).await.unwrap()), [Ok(1), Err(100), Ok(3), Err(100)]);
 }
 
@@ -725,7 +687,7 @@ fn two(keys: bool) -> Batch {
 async fn a_batch_with_keys_is_repeated_as_a_whole_and_one_without_is_not() {
     for over in BOTH {
         let server = start().await;
-        let client = client(over, &server, at_once());
+        let client = over.client_with(&server, quick_retry());
         server.fault(Fault::cut_after().times(2));
         let batch = two(true);
         assert_eq!(within(5 * SECOND, client.batch(&batch)).await.unwrap().len(), 2);
@@ -764,7 +726,7 @@ async fn a_batch_with_keys_is_repeated_as_a_whole_and_one_without_is_not() {
     }
     let server = start().await;
     server.fault(Fault::http_status(429));
-    within(5 * SECOND, client(Over::Http, &server, at_once()).batch(&two(false))).await.unwrap();
+    within(5 * SECOND, Over::Http.client_with(&server, quick_retry()).batch(&two(false))).await.unwrap();
     assert_eq!(server.calls().len(), 2);
 }
 
@@ -784,7 +746,7 @@ async fn a_call_given_as_json_is_repeated_by_the_same_rules() {
     ];
     for over in BOTH {
         let server = start().await;
-        let client = client(over, &server, at_once());
+        let client = over.client_with(&server, quick_retry());
         for (method, params, repeats) in &cases {
             server.clear_calls();
             server.fault(Fault::cut_after());
@@ -811,7 +773,7 @@ async fn a_call_given_as_json_is_repeated_by_the_same_rules() {
 #[tokio::test]
 async fn a_method_that_the_schema_does_not_know_is_not_repeated_after_it_may_have_run() {
     let server = h1script::replying(|_| h1script::Reply::json(503, "").applied());
-    let client = Client::new(Config::http(server.api_url()).retry(at_once())).unwrap();
+    let client = Client::new(Config::http(server.api_url()).retry(quick_retry())).unwrap();
     let error = soon(client.call_json::<Value>("new_method", json!({}))).await.unwrap_err();
     assert_error(&error, ErrorKind::Unavailable, Outcome::Unknown, 1);
     assert_eq!(server.tally.applied().len(), 1);
@@ -823,12 +785,12 @@ async fn nothing_is_repeated_when_the_server_may_have_forgotten_the_key() {
     let started = Instant::now();
     let last = Arc::new(Mutex::new(Duration::ZERO));
     let begun = Arc::clone(&last);
-    let transport = from_fn("fake", move |_| {
+    let client = client_answering(move |_| {
         *begun.lock().unwrap() = started.elapsed();
         Err(Error::new(ErrorKind::Lost, "no answer"))
     });
     let retry = Retry::new().attempts(1000).backoff(minute, minute);
-    let client = Client::with_transport(transport).with_retry(retry).with_timeout(60 * minute);
+    let client = client.with_retry(retry).with_timeout(60 * minute);
     let error = client.publish(request()).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Lost, Outcome::Unknown), "{error:?}");
     assert!(error.attempts() > 3 && !error.message().contains("too many"), "{error:?}");
@@ -861,7 +823,7 @@ impl Transport for Stuck {
 async fn a_broadcast_that_names_a_channel_twice_publishes_twice() {
     for over in BOTH {
         let server = start().await;
-        let client = client(over, &server, at_once());
+        let client = over.client_with(&server, quick_retry());
         client.broadcast(BroadcastRequest::new(["a", "b", "a"], json!(1))).await.unwrap();
         assert_eq!((server.applied("a"), server.applied("b")), (2, 1));
     }
@@ -872,7 +834,7 @@ async fn the_key_of_a_publish_that_may_have_run_is_in_its_error() {
     for over in BOTH {
         let server = start().await;
         server.fault(Fault::cut_after().times(3));
-        let client = client(over, &server, at_once());
+        let client = over.client_with(&server, quick_retry());
         let error = publish(&client).await.unwrap_err();
         assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 3);
         let key = error.idempotency_key().unwrap().to_owned();
@@ -898,12 +860,12 @@ async fn the_last_repeat_ends_before_the_server_has_forgotten_the_key() {
 async fn a_call_that_certainly_did_not_run_is_repeated_however_late() {
     let minute = Duration::from_secs(60);
     let started = Instant::now();
-    let transport = from_fn("fake", move |_| match started.elapsed() {
+    let client = client_answering(move |_| match started.elapsed() {
         early if early < 10 * minute => Err(Error::new(ErrorKind::Connect, "nobody is there")),
         _ => Ok(Reply::result(&PublishResult::default())),
     });
     let retry = Retry::off().wait_for_ready(true).backoff(minute, minute);
-    let client = Client::with_transport(transport).with_retry(retry).with_timeout(60 * minute);
+    let client = client.with_retry(retry).with_timeout(60 * minute);
     client.publish(request()).await.unwrap();
     assert!(started.elapsed() < 12 * minute);
 }

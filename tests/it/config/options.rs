@@ -5,19 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::{client_replying, request, until};
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
     ApiError, Batch, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, Payload, PublishRequest,
-    Reply, Retry, from_fn,
+    Reply, Retry,
 };
 use serde_json::json;
 
 fn both(server: &Server) -> [Config; 2] {
     [Config::grpc(server.grpc_url()), Config::http(server.http_url())]
-}
-
-fn request() -> PublishRequest {
-    PublishRequest::new("news", json!({"text": "hello"}))
 }
 
 #[tokio::test]
@@ -98,12 +95,12 @@ async fn a_broadcast_with_too_few_answers_is_none() {
         [r#"{"result":{"responses":[{"result":{}}]}}"#, r#"{"result":{"responses":[{},{"result":{}}]}}"#];
     let request = BroadcastRequest::new(["a", "b"], json!(1));
     for reply in [Reply::protobuf(one), Reply::protobuf(empty), Reply::json(one_json), Reply::json(empty_json)] {
-        let client = Client::with_transport(from_fn("fake", move |_| Ok(reply.clone())));
+        let client = client_replying(reply);
         let error = client.broadcast(&request).await.unwrap_err();
         assert_eq!((error.kind(), error.may_have_run()), (ErrorKind::Protocol, true), "{error:?}");
     }
     let in_batch = r#"{"replies":[{"broadcast":{"responses":[{"result":{}}]}}]}"#;
-    let client = Client::with_transport(from_fn("fake", move |_| Ok(Reply::json(in_batch))));
+    let client = client_replying(Reply::json(in_batch));
     let mut batch = Batch::new();
     let broadcast = batch.push(&request);
     let error = client.batch(&batch).await.unwrap().get(broadcast).unwrap_err();
@@ -154,9 +151,7 @@ async fn a_call_ends_after_10_s_unless_told_otherwise() {
             server.clear_calls();
             server.fault(Fault::hang_before());
             let call = tokio::spawn(async move { client.publish(request()).await });
-            while server.calls().is_empty() {
-                tokio::task::yield_now().await;
-            }
+            until(|| !server.calls().is_empty()).await;
             let error = {
                 tokio::time::pause();
                 tokio::time::advance(Duration::from_secs(seconds)).await;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use centrifugo_api::{
     Batch, BroadcastRequest, Call, Client, Config, DeviceRegisterRequest, Error, ErrorKind, MapPublishRequest, Payload,
-    PublishRequest, RefreshRequest, Reply, RpcRequest, SubscribeRequest, Tls, from_fn,
+    PublishRequest, RefreshRequest, Reply, RpcRequest, SubscribeRequest, Tls,
 };
 use serde_json::{Value, json};
 
-use crate::support::recorded::block_on;
+use crate::support::block_on;
 use crate::support::servers::Nobody;
+use crate::support::{client_answering, client_replying};
 
 const GRPC: &str = "http://localhost:10000";
 const HTTP: &str = "http://localhost:8000/api";
@@ -251,9 +252,9 @@ fn a_batch_and_its_replies_show_no_payload() {
     batch.push(PublishRequest::new("news", json!(SECRET)));
     let handle = batch.push_json("history", json!({ "channel": SECRET })).unwrap();
     assert_secret(&batch);
-    let client = Client::with_transport(from_fn("fake", |_| {
+    let client = client_answering(|_| {
         Ok(Reply::json(format!(r#"{{"replies":[{{"publish":{{}}}},{{"history":{{"epoch":"{SECRET}"}}}}]}}"#)))
-    }));
+    });
     let replies = block_on(client.batch(&batch)).unwrap();
     assert_secret(&replies);
     assert_secret(&handle);
@@ -262,12 +263,12 @@ fn a_batch_and_its_replies_show_no_payload() {
 
 #[test]
 fn a_call_and_a_reply_show_no_payload() {
-    let client = Client::with_transport(from_fn("fake", |call: &Call<'_>| {
+    let client = client_answering(|call: &Call<'_>| {
         assert_secret(call);
         let reply = Reply::json(format!(r#"{{"result":{{"offset":"{SECRET}"}}}}"#));
         assert_secret(&reply);
         Ok(reply)
-    }));
+    });
     let error = block_on(client.publish(PublishRequest::new("news", json!(SECRET)))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert_secret_error(&error);
@@ -282,7 +283,7 @@ fn an_error_shows_no_payload_of_what_could_not_be_read() {
         Reply::json(format!(r#"{{"result":{{"publications":[{{"data":{SECRET}}}]}}}}"#)),
         Reply::protobuf(SECRET),
     ] {
-        let client = Client::with_transport(from_fn("fake", move |_| Ok(reply.clone())));
+        let client = client_replying(reply);
         let history = centrifugo_api::HistoryRequest::new("news");
         assert_secret_error(&block_on(client.history(history)).unwrap_err());
         assert_secret_error(&block_on(client.call_json::<u64>("history", json!({}))).unwrap_err());
@@ -292,7 +293,7 @@ fn an_error_shows_no_payload_of_what_could_not_be_read() {
 #[test]
 fn an_error_of_decoding_shows_no_payload() {
     let reply = Reply::json(format!(r#"{{"result":{{"publications":[{{"data":"{SECRET}","offset":1}}]}}}}"#));
-    let client = Client::with_transport(from_fn("fake", move |_| Ok(reply.clone())));
+    let client = client_replying(reply);
     let history = block_on(client.history(centrifugo_api::HistoryRequest::new("news"))).unwrap();
     assert_secret(&history);
     assert_secret_error(&history.publications[0].json::<u64>().unwrap_err());

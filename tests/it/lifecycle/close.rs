@@ -18,33 +18,12 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::support::servers::{Nobody, Over};
 use crate::support::tally::Server as Script;
+use crate::support::{BOTH, Over, SECOND, counts, request, servers::Nobody, start, until};
 use crate::support::{h1script, h2script, soon, within};
 
-const SECOND: Duration = Duration::from_secs(1);
-const BOTH: [Over; 2] = [Over::Grpc, Over::Http];
 /// How much longer than its timeout a close may take, on a machine with much else to do.
 const SLACK: Duration = Duration::from_millis(500);
-
-fn request() -> PublishRequest {
-    PublishRequest::new("news", json!({"n": 1}))
-}
-
-fn config(over: Over, server: &Server) -> Config {
-    match over {
-        Over::Grpc => Config::grpc(server.grpc_url()),
-        Over::Http => Config::http(server.http_url()),
-    }
-}
-
-fn client(over: Over, server: &Server) -> Client {
-    Client::new(config(over, server)).unwrap()
-}
-
-async fn start() -> Server {
-    Server::start().await.unwrap()
-}
 
 /// So many publications at once, each in its task.
 fn publish(client: &Client, number: usize) -> Vec<JoinHandle<Result<PublishResult, Error>>> {
@@ -66,10 +45,6 @@ async fn told(calls: Vec<JoinHandle<Result<PublishResult, Error>>>) -> [u64; 4] 
     told
 }
 
-fn counts(closed: CloseSummary) -> [u64; 4] {
-    [closed.done, closed.refused, closed.not_sent, closed.unknown]
-}
-
 /// A close with much time, which has begun when this returns.
 fn begin_close(client: &Client) -> JoinHandle<CloseSummary> {
     let client = client.clone();
@@ -80,19 +55,14 @@ fn begin_close(client: &Client) -> JoinHandle<CloseSummary> {
 
 /// Waits until so much was published.
 async fn applied(server: &Server, number: u64) {
-    soon(async {
-        while server.applied("news") < number {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    until(|| server.applied("news") >= number).await;
 }
 
 #[tokio::test]
 async fn a_client_at_rest_closes_at_once_and_refuses_every_call_after_it() {
     for over in BOTH {
         let server = start().await;
-        let client = client(over, &server);
+        let client = over.client(&server);
         client.publish(request()).await.unwrap();
         let clone = client.clone();
         assert_eq!(within(SLACK, client.close(60 * SECOND)).await, CloseSummary::default());
@@ -119,7 +89,7 @@ async fn a_close_waits_for_the_calls_that_run_and_refuses_others_meanwhile() {
     for over in BOTH {
         let server = start().await;
         server.fault(Fault::delay(SECOND / 2).times(5));
-        let client = client(over, &server);
+        let client = over.client(&server);
         let mut calls = publish(&client, 5);
         applied(&server, 5).await;
         let closing = begin_close(&client);
@@ -220,7 +190,7 @@ async fn closes_at_the_same_time_agree() {
 async fn a_close_under_load_counts_what_the_callers_are_told() {
     for over in BOTH {
         let server = start().await;
-        let client = client(over, &server);
+        let client = over.client(&server);
         server.fault(Fault::hang_after().times(7));
         server.fault(Fault::delay(SECOND / 3).times(20));
         let calls = publish(&client, 27);
@@ -287,7 +257,7 @@ async fn a_close_does_not_wait_longer_than_told_for_a_server_that_does_not_answe
         for timeout in [Duration::ZERO, SECOND / 5] {
             let server = start().await;
             server.fault(Fault::hang_after().always());
-            let client = client(over, &server);
+            let client = over.client(&server);
             let calls = publish(&client, 10);
             applied(&server, 10).await;
             let closed = within(timeout + SLACK, client.close(timeout)).await;
@@ -306,7 +276,7 @@ async fn a_close_does_not_wait_longer_than_told_for_a_server_that_does_not_answe
 async fn calls_that_were_not_sent_when_they_are_cut_off_are_known_not_to_be() {
     for over in BOTH {
         let server = start().await;
-        let waiting = config(over, &server).bearer_token(std::future::pending);
+        let waiting = over.config(&server).bearer_token(std::future::pending);
         let client = Client::new(waiting).unwrap();
         let calls = publish(&client, 5);
         tokio::time::sleep(SECOND / 20).await;
@@ -322,10 +292,7 @@ async fn a_call_that_waits_for_its_repeat_is_cut_off_with_the_error_it_has() {
     let minute = Duration::from_secs(60);
     for over in BOTH {
         let nobody = Nobody::new();
-        let config = match over {
-            Over::Grpc => Config::grpc(nobody.url()),
-            Over::Http => Config::http(format!("{}/api", nobody.url())),
-        };
+        let config = over.config_at(&nobody.url());
         let retry = Retry::new().attempts(100).backoff(minute, minute);
         let client = Client::new(config.retry(retry).timeout(100 * minute)).unwrap();
         let calls = publish(&client, 5);
@@ -353,7 +320,7 @@ async fn calls_that_nobody_polls_do_not_hold_a_close_up() {
     for over in BOTH {
         let server = start().await;
         server.fault(Fault::hang_after().always());
-        let client = client(over, &server);
+        let client = over.client(&server);
         let mut call = pin!(client.publish(request()));
         poll_until_applied(&mut call, &server).await;
         let closed = within(SECOND / 10 + SLACK, client.close(SECOND / 10)).await;
@@ -392,12 +359,7 @@ fn counting_ends(over: Over, ends: &Arc<AtomicUsize>) -> Script {
 /// Waits until so many connections have ended, and as few tasks are left.
 async fn all_ended(ends: &AtomicUsize, number: usize, tasks: usize) {
     let metrics = Handle::current().metrics();
-    soon(async {
-        while ends.load(Ordering::SeqCst) < number || metrics.num_alive_tasks() > tasks {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    until(|| ends.load(Ordering::SeqCst) >= number && metrics.num_alive_tasks() <= tasks).await;
 }
 
 /// Calls a server in another runtime, and sees what is left when the client is closed, or its last handle dropped.
@@ -468,14 +430,9 @@ async fn a_client_that_is_dropped_while_it_dials_leaves_nothing_behind() {
         call.abort();
     }
     drop((client, calls));
-    within(3 * SECOND, async {
-        let metrics = Handle::current().metrics();
-        // Of the server's too, which ends with its connection.
-        while metrics.num_alive_tasks() > tasks {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    let metrics = Handle::current().metrics();
+    // The server's tasks too, which end with its connection.
+    within(3 * SECOND, until(|| metrics.num_alive_tasks() <= tasks)).await;
 }
 
 #[test]
@@ -484,7 +441,7 @@ fn a_runtime_that_ends_in_the_middle_of_calls_leaves_no_call_hanging() {
         let servers = elsewhere();
         let server = servers.block_on(start());
         server.fault(Fault::hang_after().times(10));
-        let (client, ends) = (client(over, &server), elsewhere());
+        let (client, ends) = (over.client(&server), elsewhere());
         let calls = ends.block_on(async { publish(&client, 10) });
         servers.block_on(applied(&server, 10));
         ends.shutdown_timeout(5 * SECOND);
@@ -506,7 +463,7 @@ fn a_runtime_that_ends_in_the_middle_of_calls_leaves_no_close_hanging() {
         let servers = elsewhere();
         let server = servers.block_on(start());
         server.fault(Fault::hang_after().times(10));
-        let (client, ends) = (client(over, &server), elsewhere());
+        let (client, ends) = (over.client(&server), elsewhere());
         let calls = ends.block_on(async { publish(&client, 10) });
         servers.block_on(applied(&server, 10));
         let closing = {
@@ -529,7 +486,7 @@ async fn a_hook_that_panics_ends_its_call_only() {
     let server = start().await;
     for over in BOTH {
         server.fault(Fault::api_error(ApiError::new(ApiError::TOO_MANY_REQUESTS, "too many")));
-        let client = client(over, &server);
+        let client = over.client(&server);
         let panics = client.with_retry(Retry::new().observe(|_| panic!("on purpose")));
         let call = tokio::spawn(async move { panics.publish(request()).await });
         assert!(soon(call).await.unwrap_err().is_panic());

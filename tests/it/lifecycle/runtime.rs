@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use centrifugo_api::testing::Server;
-use centrifugo_api::{Client, Config, ErrorKind, HistoryRequest, InfoRequest, PublishRequest};
+use centrifugo_api::{Client, ErrorKind, HistoryRequest, InfoRequest, PublishRequest};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::support::servers::{self, Over};
+use crate::support::{BOTH, Over, servers};
 
 /// A stand-in in a runtime of its own, so that it outlives those of the client.
 struct Standin {
@@ -27,19 +27,13 @@ impl Standin {
 
     /// A client, made outside of any runtime.
     fn client(&self, over: Over) -> Client {
-        let config = match over {
-            Over::Grpc => Config::grpc(self.server.grpc_url()),
-            Over::Http => Config::http(self.server.http_url()),
-        };
-        Client::new(config.api_key("api_key")).unwrap()
+        Client::new(over.config(&self.server).api_key("api_key")).unwrap()
     }
 
     fn stop(self) {
         self.runtime.block_on(self.server.shutdown());
     }
 }
-
-const BOTH: [Over; 2] = [Over::Grpc, Over::Http];
 
 fn one_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()

@@ -12,10 +12,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use bytes::Bytes;
 use centrifugo_api::testing::{DataFormat, MapMode, Namespace, Server};
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde_json::Value;
 
 use crate::support::raw::{self, Grpc};
+use crate::support::recorded::{self, POOL, from_hex};
 
 const CONFIGS: &str = include_str!("../../fixtures/server-configs.json");
 
@@ -25,7 +26,7 @@ const HEADERS: [&str; 6] =
 
 #[tokio::test]
 async fn http_exchanges_come_out_as_recorded() {
-    let mut replay = Replay::new(include_str!("../../fixtures/http.ndjson"));
+    let mut replay = Replay::new(recorded::HTTP);
     while let Some(exchanges) = replay.next_config().await {
         for exchange in &exchanges.list {
             let outcome = http(&exchanges.server, exchange, &mut replay.volatile).await;
@@ -37,12 +38,11 @@ async fn http_exchanges_come_out_as_recorded() {
 
 #[tokio::test]
 async fn grpc_exchanges_come_out_as_recorded() {
-    let mut replay = Replay::new(include_str!("../../fixtures/grpc.ndjson"));
-    let pool = DescriptorPool::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"))[..]).unwrap();
+    let mut replay = Replay::new(recorded::GRPC);
     while let Some(exchanges) = replay.next_config().await {
         let mut client = Grpc::connect(exchanges.server.grpc_addr()).await.unwrap();
         for exchange in &exchanges.list {
-            let outcome = grpc(&mut client, &pool, exchange, &mut replay.volatile).await;
+            let outcome = grpc(&mut client, exchange, &mut replay.volatile).await;
             replay.note(exchange, outcome);
         }
     }
@@ -89,10 +89,10 @@ async fn http(server: &Server, exchange: &Value, volatile: &mut Volatile) -> Out
     same("body", &shown(&without_times(&page.body)), &shown(&without_times(&volatile.live(recorded))))
 }
 
-async fn grpc(client: &mut Grpc, pool: &DescriptorPool, exchange: &Value, volatile: &mut Volatile) -> Outcome {
+async fn grpc(client: &mut Grpc, exchange: &Value, volatile: &mut Volatile) -> Outcome {
     let text = |field: &str| exchange[field].as_str();
     let path = text("rpc").unwrap_or_default();
-    let message = volatile.live(&hex(text("request_hex").unwrap_or_default()));
+    let message = volatile.live(&from_hex(text("request_hex").unwrap_or_default()));
     let metadata: Vec<(&str, &str)> = exchange["metadata"]
         .as_object()
         .into_iter()
@@ -106,14 +106,14 @@ async fn grpc(client: &mut Grpc, pool: &DescriptorPool, exchange: &Value, volati
     let details = answer.metadata.get("grpc-status-details-bin").map(|details| {
         base64::engine::general_purpose::STANDARD_NO_PAD.decode(details).expect("the details are base64")
     });
-    same("details", &details, &text("status_details_hex").map(hex))?;
+    same("details", &details, &text("status_details_hex").map(from_hex))?;
     same("compressed", &answer.compressed, &gzip)?;
 
     let Some(recorded) = text("response_hex") else { return same("body", &answer.body, &None) };
     let body = answer.body.ok_or("no body")?;
     let descriptor = path
         .rsplit_once('/')
-        .and_then(|(service, name)| pool.get_service_by_name(service)?.methods().find(|method| method.name() == name));
+        .and_then(|(service, name)| POOL.get_service_by_name(service)?.methods().find(|method| method.name() == name));
     let descriptor = descriptor.ok_or("a method that is not in the schema")?.output();
     let decode = |bytes: Bytes| -> Result<Value, String> {
         let message = DynamicMessage::decode(descriptor.clone(), bytes).map_err(|error| error.to_string())?;
@@ -124,7 +124,7 @@ async fn grpc(client: &mut Grpc, pool: &DescriptorPool, exchange: &Value, volati
         message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| error.to_string())
     };
     let (mut live, mut wanted) = (decode(body.clone())?, exchange["response_json"].clone());
-    same("the recording, decoded", &decode(hex(recorded).into())?, &wanted)?;
+    same("the recording, decoded", &decode(from_hex(recorded).into())?, &wanted)?;
     volatile.learn(&live, &wanted)?;
     wanted = serde_json::from_slice(&volatile.live(wanted.to_string().as_bytes())).unwrap();
     mask(&mut live);
@@ -133,7 +133,7 @@ async fn grpc(client: &mut Grpc, pool: &DescriptorPool, exchange: &Value, volati
     // Byte for byte, but where maps (in any order), times and counters are.
     let shown = live.to_string();
     if !["\"tags\"", "\"time\"", "\"nodes\""].iter().any(|name| shown.contains(name)) {
-        same("bytes", &body.to_vec(), &volatile.live(&hex(recorded)))?;
+        same("bytes", &body.to_vec(), &volatile.live(&from_hex(recorded)))?;
     }
     Ok(())
 }
@@ -272,11 +272,6 @@ fn without_times(body: &[u8]) -> Vec<u8> {
         }
     }
     out
-}
-
-fn hex(digits: &str) -> Vec<u8> {
-    let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
-    (0..digits.len()).step_by(2).map(byte).collect()
 }
 
 /// A stand-in that is configured as the real server was.

@@ -10,6 +10,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use crate::support::raw::{self, Answer, Grpc, Page};
+use crate::support::{advance, until};
 
 const SERVICE: &str = "centrifugal.centrifugo.api.CentrifugoApi";
 
@@ -63,9 +64,7 @@ async fn a_delayed_call_is_carried_out_at_once() {
         server.fault(Fault::delay(DELAY).transport(transport));
         let begun = tokio::time::Instant::now();
         let watch = async {
-            while server.applied("a") == 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            until(|| server.applied("a") > 0).await;
             begun.elapsed()
         };
         let applied = if transport == Transport::Http {
@@ -160,9 +159,7 @@ async fn a_call_that_hangs_ends_with_the_server() {
             let mut client = Grpc::connect(grpc).await.unwrap();
             client.call(&format!("{SERVICE}/Publish"), &[], PUBLISH, false).await.map(|_| ()).is_err()
         });
-        while server.calls().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until(|| server.calls().len() >= 2).await;
         tokio::time::sleep(A_WHILE).await;
         assert!(!http.is_finished() && !grpc.is_finished());
         assert_eq!(server.applied("a"), 2 * applied);
@@ -353,9 +350,7 @@ async fn time_can_be_taken_forward() {
     let publish = async || http(&server, "publish", &request).await.unwrap().body;
     let first = publish().await;
     assert_eq!(publish().await, first);
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(301)).await;
-    tokio::time::resume();
+    advance(Duration::from_secs(301)).await;
     assert_ne!(publish().await, first);
     let history = http(&server, "history", &json!({"channel": "a", "limit": -1})).await.unwrap();
     let history: Value = serde_json::from_slice(&history.body).unwrap();
@@ -382,7 +377,6 @@ async fn an_unreadable_payload_is_embedded_over_http_if_it_is_json_to_the_server
 mod tls {
     use std::sync::Arc;
 
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use rustls::{ClientConfig, RootCertStore};
@@ -390,38 +384,22 @@ mod tls {
     use tokio_rustls::client::TlsStream;
 
     use super::*;
-
-    struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-    impl Authority {
-        fn new() -> Self {
-            let mut params = CertificateParams::default();
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-        }
-
-        /// A certificate and its key, as PEM.
-        fn issue(&self) -> (String, String) {
-            let key = KeyPair::generate().unwrap();
-            let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-            (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
-        }
-    }
+    use crate::support::authority::{Authority, Identity};
 
     async fn connect(
         authority: &Authority,
         address: std::net::SocketAddr,
         protocol: &str,
-        identity: Option<&(String, String)>,
+        identity: Option<&Identity>,
     ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.0.pem().as_bytes()).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = config.with_root_certificates(roots);
         let mut config = match identity {
             None => config.with_no_client_auth(),
-            Some((certificate, key)) => config
+            Some(Identity { certificate, key }) => config
                 .with_client_auth_cert(
                     vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
                     PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
@@ -437,11 +415,11 @@ mod tls {
     #[tokio::test]
     async fn both_fronts_speak_tls_and_may_want_to_know_who_calls() {
         let authority = Authority::new();
-        let (certificate, key) = authority.issue();
-        let server = Server::builder().tls(certificate, key).client_ca(authority.0.pem()).start().await.unwrap();
+        let Identity { certificate, key } = authority.issue("localhost");
+        let server = Server::builder().tls(certificate, key).client_ca(authority.pem()).start().await.unwrap();
         assert!(server.grpc_url().starts_with("https://") && server.http_url().starts_with("https://"));
 
-        let caller = authority.issue();
+        let caller = authority.issue("caller");
         let stream = connect(&authority, server.grpc_addr(), "h2", Some(&caller)).await.unwrap();
         let mut client = Grpc::over(stream).await.unwrap();
         let answer = client.call(&format!("{SERVICE}/Publish"), &[], PUBLISH, false).await.unwrap();
@@ -452,7 +430,7 @@ mod tls {
         let page = raw::http_over(stream, address, "POST", "/api/info", &[], "{}".into()).await.unwrap();
         assert_eq!(page.status, 200);
 
-        let stranger = Authority::new().issue();
+        let stranger = Authority::new().issue("stranger");
         for identity in [None, Some(&stranger)] {
             // With TLS 1.3 the caller learns of it when it reads.
             let refused = match connect(&authority, address, "http/1.1", identity).await {

@@ -173,7 +173,7 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
-    use crate::support::soon;
+    use crate::support::{soon, until};
 
     #[tokio::test]
     async fn a_port_refuses_and_accepts_again_and_keeps_what_it_accepted() {
@@ -210,12 +210,7 @@ mod tests {
         drop(port);
         assert_eq!(soon(stream.read(&mut [0])).await.unwrap(), 0);
         assert!(TcpStream::connect(address).await.is_err());
-        soon(async {
-            while metrics.num_alive_tasks() > before {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        until(|| metrics.num_alive_tasks() <= before).await;
     }
 
     #[tokio::test]

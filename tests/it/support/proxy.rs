@@ -181,7 +181,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::support::soon;
+    use crate::support::{soon, until};
 
     /// A connection through the proxy, and its other end.
     async fn through(proxy: &Proxy, target: &TcpListener) -> (TcpStream, TcpStream) {
@@ -323,11 +323,6 @@ mod tests {
         drop(proxy);
         assert_eq!(rest(&mut near).await.unwrap(), b"");
         assert_eq!(rest(&mut far).await.unwrap(), b"");
-        soon(async {
-            while metrics.num_alive_tasks() > before {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        until(|| metrics.num_alive_tasks() <= before).await;
     }
 }

@@ -1,15 +1,18 @@
 //! The recorded exchanges, and what the client makes of them.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
-use centrifugo_api::{
-    AsRequest, Batch, BatchReplies, Client, Config, Error, ErrorKind, Method, Reply, Request, from_fn,
-};
+use centrifugo_api::{AsRequest, Batch, BatchReplies, Client, Config, Error, ErrorKind, Method, Reply, Request};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::support::scripted;
+use crate::support::{block_on, client_replying, scripted};
+
+/// The recorded exchanges, a line of JSON each.
+pub(crate) const HTTP: &str = include_str!("../../fixtures/http.ndjson");
+pub(crate) const GRPC: &str = include_str!("../../fixtures/grpc.ndjson");
 
 /// A line of `http.ndjson`.
 #[derive(Deserialize)]
@@ -38,11 +41,11 @@ pub(crate) struct GrpcLine {
 }
 
 pub(crate) fn http_lines() -> Vec<HttpLine> {
-    lines(include_str!("../../fixtures/http.ndjson"))
+    lines(HTTP)
 }
 
 pub(crate) fn grpc_lines() -> Vec<GrpcLine> {
-    lines(include_str!("../../fixtures/grpc.ndjson"))
+    lines(GRPC)
 }
 
 fn lines<T: for<'a> Deserialize<'a>>(text: &str) -> Vec<T> {
@@ -77,16 +80,16 @@ impl GrpcLine {
     }
 
     pub(crate) fn request(&self) -> Vec<u8> {
-        bytes_of(&self.request_hex)
+        from_hex(&self.request_hex)
     }
 
     /// The answer, if it is one of the method and not of the transport.
     pub(crate) fn response(&self) -> Option<Reply> {
-        self.response_hex.as_deref().map(|hex| Reply::protobuf(bytes_of(hex)))
+        self.response_hex.as_deref().map(|hex| Reply::protobuf(from_hex(hex)))
     }
 
     pub(crate) fn details(&self) -> Option<Vec<u8>> {
-        self.status_details_hex.as_deref().map(bytes_of)
+        self.status_details_hex.as_deref().map(from_hex)
     }
 
     /// What the client makes of the answer.
@@ -100,7 +103,8 @@ impl GrpcLine {
     }
 }
 
-fn bytes_of(hex: &str) -> Vec<u8> {
+/// Hexadecimal digits as bytes.
+pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
@@ -135,7 +139,7 @@ fn parsed(text: &str) -> Value {
 
 /// What the client makes of an answer, called with the method's own types.
 fn outcome_of(method: Method, reply: &Reply, request: &Value, response: &Value) -> Outcome {
-    let client = client_answered(reply.clone());
+    let client = client_replying(reply.clone());
     if method != Method::Batch {
         return with_request(method, CallLike(&client, request));
     }
@@ -163,11 +167,6 @@ fn request_like<R: Request>(recorded: &Value) -> R {
     serde_json::from_value(serde_json::json!({ "channels": recorded["channels"] })).unwrap()
 }
 
-/// A client whose every call is answered with `reply`.
-pub(crate) fn client_answered(reply: Reply) -> Client {
-    Client::with_transport(from_fn("recorded", move |_| Ok(reply.clone())))
-}
-
 /// What the client makes of a scripted server's answer.
 fn failure(method: Method, config: impl AsyncFnOnce() -> Config) -> Outcome {
     block_on(async {
@@ -179,11 +178,6 @@ fn failure(method: Method, config: impl AsyncFnOnce() -> Config) -> Outcome {
         };
         Outcome::of(&called.expect_err("the recorded call failed"))
     })
-}
-
-/// Runs a future in a runtime of its own.
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 /// What to do with the request type of a method that is known by name only.
@@ -253,11 +247,12 @@ impl Visitor for PushLike<'_> {
     }
 }
 
-/// The message of this name in the schema that the crate was built from.
+/// The schema that the crate was built from.
+pub(crate) static POOL: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"))[..]).unwrap());
+
+/// The message of this name in the schema.
 pub(crate) fn schema(message: &str) -> MessageDescriptor {
-    static POOL: std::sync::LazyLock<DescriptorPool> = std::sync::LazyLock::new(|| {
-        DescriptorPool::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"))[..]).unwrap()
-    });
     POOL.get_message_by_name(&format!("centrifugal.centrifugo.api.{message}")).unwrap()
 }
 

@@ -16,12 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use centrifugo_api::testing::{DataFormat, MapMode, Namespace, Server};
 use centrifugo_api::{Client, Config};
 
-/// How calls travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Over {
-    Grpc,
-    Http,
-}
+use super::Over;
 
 /// A server with the configuration `default` of `tests/fixtures/server-configs.json`, and one test's place in it.
 pub(crate) struct Here {

@@ -145,20 +145,17 @@ fn acceptor(identity: &Identity, alpn: &[&[u8]]) -> TlsAcceptor {
 mod tests {
     use std::time::Duration;
 
-    use centrifugo_api::{Client, Config, ErrorKind, InfoRequest, Retry, Tls};
+    use centrifugo_api::{Client, ErrorKind, InfoRequest, Retry, Tls};
 
     use super::*;
-    use crate::support::servers::Over;
     use crate::support::soon;
+    use crate::support::{BOTH, Over};
 
     /// Calls a server with this flaw, which must fail like this.
     async fn call(flaw: Flaw, over: Over, kind: ErrorKind) -> Peer {
         let authority = Authority::new();
         let peer = Peer::with(flaw, &authority);
-        let config = match over {
-            Over::Grpc => Config::grpc(peer.https_url()),
-            Over::Http => Config::http(format!("{}/api", peer.https_url())),
-        };
+        let config = over.config_at(&peer.https_url());
         let config = config.retry(Retry::off()).tls(Tls::new().ca_certificates(authority.pem()));
         let config = match flaw {
             Flaw::Silent => config.connect_timeout(Duration::from_millis(300)),
@@ -172,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_handshake_succeeds_with_a_flaw() {
-        for over in [Over::Grpc, Over::Http] {
+        for over in BOTH {
             for flaw in [&Flaw::FATAL[..], &[Flaw::Silent, Flaw::OtherAlpn]].concat() {
                 let peer = call(flaw, over, ErrorKind::Connect).await;
                 assert_eq!((peer.requests(), peer.dials()), (0, 1), "{flaw:?}");
@@ -188,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_handshake_without_a_flaw_succeeds() {
-        for over in [Over::Grpc, Over::Http] {
+        for over in BOTH {
             let peer = call(Flaw::None, over, ErrorKind::Timeout).await;
             assert_eq!((peer.handshakes(), peer.requests()), (1, 1));
         }

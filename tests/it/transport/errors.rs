@@ -13,15 +13,9 @@ use crate::support::authority::Authority;
 use crate::support::backlog::Backlog;
 use crate::support::scripted;
 use crate::support::servers::Nobody;
-use crate::support::{h1script, h2script};
+use crate::support::{BOTH, Over, client_replying, h1script, h2script, start, until};
 
 const TABLE: &str = include_str!("../../../docs/errors.md");
-
-#[derive(Clone, Copy, PartialEq)]
-enum Over {
-    Grpc,
-    Http,
-}
 
 /// The rows of the table: over gRPC, over HTTP, kind, outcome.
 fn rows() -> Vec<[String; 4]> {
@@ -37,11 +31,7 @@ fn rows() -> Vec<[String; 4]> {
 
 /// A client without retries, which would show the error of the last attempt, or none.
 fn config(over: Over, server: &Server) -> Config {
-    let config = match over {
-        Over::Grpc => Config::grpc(server.grpc_url()),
-        Over::Http => Config::http(server.http_url()),
-    };
-    config.retry(Retry::off())
+    over.config(server).retry(Retry::off())
 }
 
 fn client(over: Over, server: &Server) -> Client {
@@ -50,10 +40,6 @@ fn client(over: Over, server: &Server) -> Client {
 
 fn request() -> PublishRequest {
     PublishRequest::new("news", Payload::raw_json(r#"{"text":"hello"}"#).unwrap())
-}
-
-async fn start() -> Server {
-    Server::start().await.unwrap()
 }
 
 /// The error of a publish when `fault` happens to it.
@@ -98,20 +84,14 @@ async fn long_history(over: Over, limit: impl FnOnce(Config) -> Config) -> Error
 
 async fn nobody_listens(over: Over) -> Error {
     let nobody = Nobody::new();
-    let config = match over {
-        Over::Grpc => Config::grpc(nobody.url()),
-        Over::Http => Config::http(format!("{}/api", nobody.url())),
-    };
+    let config = over.config_at(&nobody.url());
     Client::new(config.retry(Retry::off())).unwrap().publish(request()).await.unwrap_err()
 }
 
 /// The error of a publish to a server where connecting hangs.
 async fn connecting_hangs(over: Over) -> Error {
     let backlog = Backlog::fill().await;
-    let config = match over {
-        Over::Grpc => Config::grpc(backlog.url()),
-        Over::Http => Config::http(format!("{}/api", backlog.url())),
-    };
+    let config = over.config_at(&backlog.url());
     let config = config.connect_timeout(Duration::from_millis(100)).retry(Retry::off());
     Client::new(config).unwrap().publish(request()).await.unwrap_err()
 }
@@ -142,9 +122,7 @@ async fn closed_while_it_runs(over: Over) -> Error {
     let client = client(over, &server);
     let running = client.clone();
     let publishing = tokio::spawn(async move { running.publish(request()).await });
-    while server.applied("news") == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| server.applied("news") > 0).await;
     assert_eq!(client.close(Duration::ZERO).await.unknown, 1);
     publishing.await.unwrap().unwrap_err()
 }
@@ -262,9 +240,7 @@ async fn provoke(over: Over, cell: &str) -> Error {
             server.fault(Fault::hang_after());
             let client = client(over, &server);
             let publishing = tokio::spawn(async move { client.publish(request()).await });
-            while server.applied("news") == 0 {
-                tokio::task::yield_now().await;
-            }
+            until(|| server.applied("news") > 0).await;
             tokio::time::pause();
             tokio::time::advance(Duration::from_secs(11)).await;
             let error = publishing.await.unwrap().unwrap_err();
@@ -298,12 +274,9 @@ async fn every_row_of_the_table_is_true() {
 #[tokio::test]
 async fn an_error_says_what_happened_where_and_what_to_do() {
     let server = start().await;
-    for over in [Over::Grpc, Over::Http] {
+    for over in BOTH {
         let error = client(over, &server).publish(PublishRequest::new("nowhere:a", request().data)).await.unwrap_err();
-        let (name, endpoint) = match over {
-            Over::Grpc => ("grpc", server.grpc_url()),
-            Over::Http => ("http", server.http_url()),
-        };
+        let (name, endpoint) = (over.name(), over.url(&server));
         assert_eq!(
             error.to_string(),
             format!(
@@ -331,16 +304,15 @@ async fn an_error_without_a_code_in_the_details_is_none_of_the_api() {
     prost::encoding::string::encode(1, &"type.googleapis.com/centrifugal.centrifugo.api.Error".to_owned(), &mut any);
     let mut details = Vec::new();
     prost::encoding::bytes::encode(3, &any, &mut details);
-    let url = crate::support::scripted::grpc(14, "going away", Some(&details)).await;
+    let url = scripted::grpc(14, "going away", Some(&details)).await;
     let error = Client::new(Config::grpc(url)).unwrap().publish(request()).await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, None), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_batch_that_is_refused_as_a_whole_is_an_error_when_given_as_json_too() {
-    let client = Client::with_transport(centrifugo_api::from_fn("fake", |_| {
-        Ok(centrifugo_api::Reply::json(r#"{"error":{"code":111,"message":"too many requests"}}"#))
-    }));
+    let client =
+        client_replying(centrifugo_api::Reply::json(r#"{"error":{"code":111,"message":"too many requests"}}"#));
     let result = client.call_json::<serde_json::Value>("batch", serde_json::json!({"commands": []})).await;
     let error = result.unwrap_err();
     assert_eq!((error.code(), error.may_have_run()), (Some(111), false), "{error:?}");
@@ -362,7 +334,7 @@ async fn a_redirect_is_not_followed() {
 #[tokio::test]
 async fn neither_an_error_nor_its_causes_tell_the_key_the_token_or_the_payload() {
     let server = Server::builder().api_key("other").start().await.unwrap();
-    for over in [Over::Grpc, Over::Http] {
+    for over in BOTH {
         let secretive = [
             config(over, &server).api_key("sesame"),
             config(over, &server).bearer_token(|| async { Ok("sesame".to_owned()) }),

@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use crate::support::block_on;
+use crate::support::client_answering;
 use base64::Engine as _;
 use bytes::Bytes;
 use centrifugo_api::testing::Server;
 use centrifugo_api::{
     BroadcastRequest, BroadcastResult, Client, Config, Error, Payload, PublishRequest, PublishResponse, PublishResult,
-    Reply, Retry, from_fn,
+    Reply, Retry,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -115,11 +117,11 @@ type Seen = Arc<Mutex<Vec<(Bytes, Bytes)>>>;
 fn observed(answer: impl Fn() -> Reply + Send + Sync + 'static, retry: Retry) -> (Client, Seen) {
     let seen = Seen::default();
     let see = Arc::clone(&seen);
-    let transport = from_fn("observed", move |call| {
+    let client = client_answering(move |call| {
         see.lock().unwrap().push((call.to_protobuf()?, call.to_json()?));
         Ok(answer())
     });
-    (Client::with_transport(transport).with_retry(retry), seen)
+    (client.with_retry(retry), seen)
 }
 
 /// Compares the two forms of what was sent with what was to be sent, but for a key of the client's own.
@@ -139,10 +141,6 @@ fn compare<R: Publishing>(request: &R, seen: &Seen, makes_keys: bool) -> Result<
     }
     prop_assert_eq!(sent, expected);
     Ok(())
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 fn broadcast_result(channels: usize) -> BroadcastResult {

@@ -9,15 +9,16 @@ use centrifugo_api::{
     HistoryRemoveRequest, HistoryRequest, InfoRequest, MapClearRequest, MapPublishRequest, MapReadStateRequest,
     MapReadStreamRequest, MapRemoveRequest, MapStatsRequest, Method, Payload, PresenceRequest, PresenceStatsRequest,
     PublishRequest, RefreshRequest, Reply, Request, RpcRequest, SharedPollPublishRequest, StreamPosition,
-    SubscribeOptionOverride, SubscribeRequest, UnsubscribeRequest, from_fn,
+    SubscribeOptionOverride, SubscribeRequest, UnsubscribeRequest,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::support::recorded::{
-    GrpcLine, HttpLine, Outcome, Visitor, block_on, canonical, client_answered, grpc_lines, http_lines, request_schema,
-    result_schema, with_request,
+    GrpcLine, HttpLine, Outcome, Visitor, canonical, grpc_lines, http_lines, request_schema, result_schema,
+    with_request,
 };
+use crate::support::{block_on, client_answering, client_replying};
 
 /// Recorded over HTTP, and no call that a client makes: another HTTP method, the older form, other paths, a key in the
 /// query.
@@ -97,6 +98,33 @@ fn refused_in_batch(error: &Value, command: &Value) -> Outcome {
     }
 }
 
+/// What was recorded as the reply to a command.
+enum Recorded<'a> {
+    Error(&'a Value),
+    Result(&'a str, &'a Value),
+}
+
+/// The replies to a batch and what was recorded of each. The errors among them are what was recorded.
+fn replies_of<'a>(
+    name: &str,
+    outcome: &'a Outcome,
+    request: &Value,
+    response: &'a Value,
+) -> Vec<(&'a Outcome, Recorded<'a>)> {
+    let Outcome::Replies(replies) = outcome else { panic!("{name}: {outcome:?}") };
+    let recorded = response["replies"].as_array().map_or(&[][..], Vec::as_slice);
+    assert_eq!(replies.len(), recorded.len(), "{name}");
+    let pair = |(at, (reply, recorded)): (usize, (&'a Outcome, &'a Value))| {
+        if let Some(error) = recorded.get("error") {
+            assert_eq!(*reply, refused_in_batch(error, &request["commands"][at]), "{name}");
+            return (reply, Recorded::Error(error));
+        }
+        let (method, result) = recorded.as_object().unwrap().iter().next().unwrap();
+        (reply, Recorded::Result(method, result))
+    };
+    replies.iter().zip(recorded).enumerate().map(pair).collect()
+}
+
 fn refused(error: &Value) -> Outcome {
     let code = error["code"].as_u64().unwrap().try_into().unwrap();
     Outcome::Refused { code, message: error["message"].as_str().unwrap().to_owned() }
@@ -110,27 +138,22 @@ fn every_answer_recorded_over_http_is_read_as_what_it_says() {
     for (method, line) in &calls {
         let outcome = line.outcome(*method);
         let body: Option<Value> = serde_json::from_str(&line.response_body).ok();
-        let text = |outcome: &Outcome, at: usize| match outcome {
+        let text = |outcome: &Outcome| match outcome {
             Outcome::Done { json: Some(json), .. } => json.clone(),
-            other => panic!("{}: {other:?} (reply {at}) to {}", line.name, line.response_body),
+            other => panic!("{}: {other:?} to {}", line.name, line.response_body),
         };
         let kind = match (line.status, &body) {
             // The text is compared, so that no field, no default and no digit can be lost unnoticed.
             (200, Some(body)) if *method == Method::Batch => {
-                let Outcome::Replies(replies) = &outcome else { panic!("{}: {outcome:?}", line.name) };
-                let recorded = body["replies"].as_array().map_or(&[][..], Vec::as_slice);
-                assert_eq!(replies.len(), recorded.len(), "{}", line.name);
                 let request: Value = serde_json::from_str(&line.request_body).unwrap();
-                let mut written = Vec::new();
-                for (at, (reply, recorded)) in replies.iter().zip(recorded).enumerate() {
-                    if let Some(error) = recorded.get("error") {
-                        assert_eq!(*reply, refused_in_batch(error, &request["commands"][at]), "{}", line.name);
-                        written.push(json!({ "error": error }).to_string());
-                    } else {
-                        let name = recorded.as_object().unwrap().keys().next().unwrap();
-                        written.push(format!("{{\"{name}\":{}}}", text(reply, at)));
-                    }
-                }
+                let replies = replies_of(&line.name, &outcome, &request, body);
+                let written: Vec<_> = replies
+                    .iter()
+                    .map(|(reply, recorded)| match recorded {
+                        Recorded::Error(error) => json!({ "error": error }).to_string(),
+                        Recorded::Result(method, _) => format!("{{\"{method}\":{}}}", text(reply)),
+                    })
+                    .collect();
                 if !written.is_empty() {
                     assert_eq!(format!("{{\"replies\":[{}]}}", written.join(",")), line.response_body, "{}", line.name);
                 }
@@ -141,7 +164,7 @@ fn every_answer_recorded_over_http_is_read_as_what_it_says() {
                 "error"
             }
             (200, _) => {
-                assert_eq!(format!("{{\"result\":{}}}", text(&outcome, 0)), line.response_body, "{}", line.name);
+                assert_eq!(format!("{{\"result\":{}}}", text(&outcome)), line.response_body, "{}", line.name);
                 "result"
             }
             (_, Some(error)) => {
@@ -181,16 +204,10 @@ fn every_answer_recorded_over_grpc_is_read_as_what_it_says() {
         };
         let kind = match (line.code, &line.response_json) {
             (0, Some(response)) if *method == Method::Batch => {
-                let Outcome::Replies(replies) = &outcome else { panic!("{}: {outcome:?}", line.name) };
-                let recorded = response["replies"].as_array().map_or(&[][..], Vec::as_slice);
-                assert_eq!(replies.len(), recorded.len(), "{}", line.name);
-                for (at, (reply, recorded)) in replies.iter().zip(recorded).enumerate() {
-                    if let Some(error) = recorded.get("error") {
-                        let command = &line.request_json.as_ref().unwrap()["commands"][at];
-                        assert_eq!(*reply, refused_in_batch(error, command), "{}", line.name);
-                    } else {
-                        let (name, recorded) = recorded.as_object().unwrap().iter().next().unwrap();
-                        assert_eq!(result(reply, Method::from_name(name).unwrap()), *recorded, "{}", line.name);
+                for (reply, recorded) in replies_of(&line.name, &outcome, line.request_json.as_ref().unwrap(), response)
+                {
+                    if let Recorded::Result(method, recorded) = recorded {
+                        assert_eq!(result(reply, Method::from_name(method).unwrap()), *recorded, "{}", line.name);
                     }
                 }
                 "batch"
@@ -244,7 +261,7 @@ fn calls_by_name_read_the_same_json_as_typed_calls() {
     let mut compared = 0;
     for (method, line) in http_calls().into_iter().filter(|(_, line)| line.status == 200) {
         if let Outcome::Done { json: Some(json), .. } = line.outcome(method) {
-            let client = client_answered(Reply::json(line.response_body));
+            let client = client_replying(Reply::json(line.response_body));
             let by_name = block_on(client.call_json::<Box<RawValue>>(method.name(), json!({})));
             assert_eq!(by_name.unwrap().get(), json, "{}", line.name);
             compared += 1;
@@ -253,7 +270,7 @@ fn calls_by_name_read_the_same_json_as_typed_calls() {
     for (method, line) in grpc_calls() {
         let reply = line.response();
         if let (Outcome::Done { json, .. }, Some(reply)) = (line.outcome(method), reply) {
-            let by_name = block_on(client_answered(reply).call_json::<Box<RawValue>>(method.name(), json!({})));
+            let by_name = block_on(client_replying(reply).call_json::<Box<RawValue>>(method.name(), json!({})));
             // Bytes that are not JSON have no place in JSON, by name as by type.
             assert_eq!(by_name.ok().map(|result| result.get().to_owned()), json, "{}", line.name);
             compared += 1;
@@ -345,10 +362,10 @@ struct Sent {
 fn sent<T>(send: impl AsyncFnOnce(&Client) -> Result<T, Error>) -> Result<Sent, Error> {
     let seen = Arc::new(Mutex::new(None));
     let record = Arc::clone(&seen);
-    let client = Client::with_transport(from_fn("recorder", move |call: &Call<'_>| {
+    let client = client_answering(move |call: &Call<'_>| {
         *record.lock().unwrap() = Some(Sent { json: call.to_json()?.to_vec(), protobuf: call.to_protobuf()?.to_vec() });
         Err(Error::new(ErrorKind::Connect, "recorded"))
-    }));
+    });
     // To PRO, because a request with its fields goes to no other.
     let error = block_on(send(&client.with_pro(true))).err().unwrap();
     seen.lock().unwrap().take().ok_or(error)

@@ -1,16 +1,12 @@
 //! What becomes of one call over gRPC, whatever becomes of its connection: carried out once, or an error that is true.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use centrifugo_api::{
-    BreakerState, Client, Config, Error, ErrorKind, HistoryRequest, Outcome, PublishRequest, Retry, Tls,
-};
-use serde_json::json;
+use centrifugo_api::{BreakerState, Client, Config, Error, ErrorKind, HistoryRequest, Outcome, Retry, Tls};
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use crate::support::authority::Authority;
 use crate::support::h2script::{
@@ -18,12 +14,9 @@ use crate::support::h2script::{
     INTERNAL_ERROR, MAX_CONCURRENT_STREAMS, NO_ERROR, REFUSED_STREAM, Reply,
 };
 use crate::support::proxy::{End, Proxy};
-use crate::support::tally::{Server, Tally};
+use crate::support::tally::Server;
 use crate::support::tls_peers::{Flaw, Peer};
-use crate::support::{h1script, soon, within};
-
-/// Long for what happens at once, even on a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(5);
+use crate::support::{AT_ONCE, applied, assert_error, h1script, publish_number, soon, spawn_publish, within};
 
 fn client(url: String, retry: Retry) -> Client {
     Client::new(Config::grpc(url).retry(retry)).unwrap()
@@ -34,38 +27,14 @@ fn without_keys() -> Retry {
     Retry::new().idempotency_keys(false)
 }
 
-fn request(number: usize) -> PublishRequest {
-    PublishRequest::new("news", json!(number))
-}
-
-async fn publish(client: &Client, number: usize) -> Result<(), Error> {
-    client.publish(request(number)).await.map(drop)
-}
-
-fn publishing(client: &Client, number: usize) -> JoinHandle<Result<(), Error>> {
-    let client = client.clone();
-    tokio::spawn(async move { publish(&client, number).await })
-}
-
 /// Publishes 0 to `number`, all at once.
 async fn publish_all(client: &Client, number: usize) -> Vec<Result<(), Error>> {
     let mut calls = JoinSet::new();
     for n in 0..number {
         let client = client.clone();
-        calls.spawn(async move { publish(&client, n).await });
+        calls.spawn(async move { publish_number(&client, n).await });
     }
     within(AT_ONCE, calls.join_all()).await
-}
-
-/// How many requests were carried out, and how many different ones.
-fn applied(tally: &Tally) -> (usize, usize) {
-    let applied = tally.applied();
-    (applied.len(), applied.iter().map(|operation| &operation.message).collect::<HashSet<_>>().len())
-}
-
-#[track_caller]
-fn assert_error(error: &Error, kind: ErrorKind, outcome: Outcome, attempts: u32) {
-    assert_eq!((error.kind(), error.outcome(), error.attempts()), (kind, outcome, attempts), "{error:?}");
 }
 
 /// Refuses the first stream before its body is read, and is good from then on.
@@ -82,20 +51,20 @@ fn refusing_the_first() -> Server {
 #[tokio::test]
 async fn a_call_whose_stream_is_refused_is_repeated_and_carried_out_once() {
     let server = refusing_the_first();
-    within(AT_ONCE, publish(&client(server.url(), without_keys()), 0)).await.unwrap();
-    assert_eq!((applied(&server.tally), server.dials()), ((1, 1), 1));
+    within(AT_ONCE, publish_number(&client(server.url(), without_keys()), 0)).await.unwrap();
+    assert_eq!((applied(&[&server.tally]), server.dials()), ((1, 1), 1));
 }
 
 #[tokio::test]
 async fn a_call_whose_stream_is_refused_was_not_sent() {
     let server = refusing_the_first();
     let client = client(server.url(), Retry::off());
-    let error = within(AT_ONCE, publish(&client, 0)).await.unwrap_err();
+    let error = within(AT_ONCE, publish_number(&client, 0)).await.unwrap_err();
     assert_error(&error, ErrorKind::Lost, Outcome::NotSent, 1);
     assert_eq!(server.tally.arrived().len(), 0);
     // The connection is as good as before.
-    within(AT_ONCE, publish(&client, 1)).await.unwrap();
-    assert_eq!((applied(&server.tally), server.dials()), ((1, 1), 1));
+    within(AT_ONCE, publish_number(&client, 1)).await.unwrap();
+    assert_eq!((applied(&[&server.tally]), server.dials()), ((1, 1), 1));
 }
 
 #[tokio::test]
@@ -104,8 +73,8 @@ async fn a_call_that_is_refused_when_it_has_arrived_is_repeated_and_carried_out_
         0 => Reply::reset(REFUSED_STREAM),
         _ => Reply::result(),
     });
-    within(AT_ONCE, publish(&client(server.url(), without_keys()), 0)).await.unwrap();
-    assert_eq!((server.tally.arrived().len(), applied(&server.tally), server.dials()), (2, (1, 1), 1));
+    within(AT_ONCE, publish_number(&client(server.url(), without_keys()), 0)).await.unwrap();
+    assert_eq!((server.tally.arrived().len(), applied(&[&server.tally]), server.dials()), (2, (1, 1), 1));
 }
 
 #[tokio::test]
@@ -124,7 +93,7 @@ async fn a_server_that_refuses_every_stream_is_asked_once_for_each_attempt() {
     });
     for (retry, attempts) in [(Retry::off(), 1), (Retry::new(), 3), (Retry::new().attempts(5), 5)] {
         streams.store(0, Ordering::SeqCst);
-        let error = within(AT_ONCE, publish(&client(server.url(), retry), 0)).await.unwrap_err();
+        let error = within(AT_ONCE, publish_number(&client(server.url(), retry), 0)).await.unwrap_err();
         assert_error(&error, ErrorKind::Lost, Outcome::NotSent, attempts);
         assert_eq!(streams.load(Ordering::SeqCst), attempts as usize);
     }
@@ -149,7 +118,7 @@ async fn calls_beyond_the_last_stream_of_a_goaway_are_sent_anew_and_all_are_carr
         for outcome in publish_all(&client(server.url(), retry), 20).await {
             outcome.unwrap();
         }
-        assert_eq!(applied(&server.tally), (20, 20));
+        assert_eq!(applied(&[&server.tally]), (20, 20));
         // Ten of them arrived twice, and there is one new connection for all.
         assert_eq!((server.tally.arrived().len(), server.dials()), (30, 2));
     }
@@ -163,10 +132,10 @@ async fn a_server_that_ends_every_connection_with_a_goaway_is_dialled_a_bounded_
             connection.goaway(0, NO_ERROR, b"").await?;
             connection.finish().await
         });
-        let error = within(AT_ONCE, publish(&client(server.url(), retry), 0)).await.unwrap_err();
+        let error = within(AT_ONCE, publish_number(&client(server.url(), retry), 0)).await.unwrap_err();
         assert_error(&error, ErrorKind::Lost, Outcome::NotSent, attempts);
         // The connection that may have ended just now, and a new one.
-        assert_eq!((applied(&server.tally), server.dials()), ((0, 0), 2 * attempts as usize));
+        assert_eq!((applied(&[&server.tally]), server.dials()), ((0, 0), 2 * attempts as usize));
     }
 }
 
@@ -179,7 +148,7 @@ async fn a_server_that_hangs_up_after_its_greeting_is_dialled_a_bounded_number_o
             if reset { connection.reset() } else { connection.finish().await }
         });
         let error =
-            within(AT_ONCE, publish(&client(server.url(), retry.idempotency_keys(false)), 0)).await.unwrap_err();
+            within(AT_ONCE, publish_number(&client(server.url(), retry.idempotency_keys(false)), 0)).await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Connect | ErrorKind::Lost), "{error:?}");
         assert_eq!((server.tally.arrived().len(), server.tally.applied().len()), (0, 0));
         assert!(server.dials() <= 2 * attempts, "{} dials", server.dials());
@@ -208,12 +177,12 @@ async fn drained_under_load(retry: Retry) {
         let client = client.clone();
         callers.spawn(async move {
             for n in 0..50 {
-                publish(&client, caller * 50 + n).await.unwrap();
+                publish_number(&client, caller * 50 + n).await.unwrap();
             }
         });
     }
     soon(callers.join_all()).await;
-    assert_eq!(applied(&server.tally), (800, 800));
+    assert_eq!(applied(&[&server.tally]), (800, 800));
     assert!((2..=32).contains(&server.dials()), "{} dials", server.dials());
 }
 
@@ -247,7 +216,7 @@ async fn calls_up_to_the_last_stream_of_a_goaway_may_have_run_when_the_connectio
         for error in errors {
             assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
         }
-        assert_eq!(applied(&server.tally), (2, 2));
+        assert_eq!(applied(&[&server.tally]), (2, 2));
     }
 }
 
@@ -268,12 +237,12 @@ fn breaking_the_rules() -> Server {
 #[tokio::test]
 async fn a_call_whose_connection_is_given_up_by_this_side_may_have_run() {
     let server = breaking_the_rules();
-    let error = within(AT_ONCE, publish(&client(server.url(), without_keys()), 0)).await.unwrap_err();
+    let error = within(AT_ONCE, publish_number(&client(server.url(), without_keys()), 0)).await.unwrap_err();
     assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
-    assert_eq!((applied(&server.tally), server.dials()), ((1, 1), 1));
+    assert_eq!((applied(&[&server.tally]), server.dials()), ((1, 1), 1));
 
     let server = breaking_the_rules();
-    within(AT_ONCE, publish(&client(server.url(), Retry::new()), 0)).await.unwrap();
+    within(AT_ONCE, publish_number(&client(server.url(), Retry::new()), 0)).await.unwrap();
     assert_eq!((server.tally.applied().len(), server.tally.effects(), server.dials()), (2, 1, 2));
 }
 
@@ -284,7 +253,7 @@ async fn a_server_that_gives_no_sign_of_life_is_given_up_and_the_call_may_have_r
         connection.stall().await
     });
     let config = Config::grpc(server.url()).timeout(Duration::from_secs(3600)).retry(Retry::off());
-    let call = publishing(&Client::new(config).unwrap(), 0);
+    let call = spawn_publish(&Client::new(config).unwrap(), 0);
     soon(server.tally.until_arrived(1)).await;
     // From here on nothing arrives, so that only the clock matters.
     tokio::time::pause();
@@ -306,7 +275,7 @@ async fn through_a_proxy(retry: Retry) -> (Server, Arc<Proxy>, Client, Arc<Atomi
         healed.heal();
     });
     let client = client(proxy.url(), retry);
-    publish(&client, 0).await.unwrap();
+    publish_number(&client, 0).await.unwrap();
     (server, proxy, client, repeats)
 }
 
@@ -316,7 +285,7 @@ async fn wherever_a_request_is_cut_off_it_is_carried_out_once_at_most_and_the_er
     for bytes in (1..).step_by(5) {
         let (server, proxy, client, repeats) = through_a_proxy(without_keys()).await;
         proxy.up(|lane| lane.limit = Some((bytes, End::Rst)));
-        let outcome = within(AT_ONCE, publish(&client, 1)).await;
+        let outcome = within(AT_ONCE, publish_number(&client, 1)).await;
         let applied = server.tally.applied().len() - 1;
         if let Err(error) = outcome {
             assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
@@ -339,7 +308,7 @@ async fn wherever_a_request_with_a_key_is_cut_off_it_has_one_effect() {
     for bytes in (1..).step_by(11) {
         let (server, proxy, client, repeats) = through_a_proxy(Retry::new()).await;
         proxy.up(|lane| lane.limit = Some((bytes, End::Rst)));
-        within(AT_ONCE, publish(&client, 1)).await.unwrap();
+        within(AT_ONCE, publish_number(&client, 1)).await.unwrap();
         assert_eq!(server.tally.effects(), 2, "after {bytes} bytes");
         let repeats = repeats.load(Ordering::SeqCst);
         assert!(repeats <= 1);
@@ -358,7 +327,7 @@ async fn a_call_that_is_carried_out_and_loses_its_answer_is_unknown_and_repeated
         let retry = Retry::new().idempotency_keys(keyed);
         let (server, proxy, client, repeats) = through_a_proxy(retry).await;
         proxy.down(|lane| lane.stalled = true);
-        let call = publishing(&client, 1);
+        let call = spawn_publish(&client, 1);
         soon(server.tally.until_applied(2)).await;
         proxy.cut(end);
         let outcome = within(AT_ONCE, call).await.unwrap();
@@ -417,16 +386,16 @@ async fn an_answer_that_is_cut_off_is_unknown_and_harms_no_other_call_on_the_con
         }
     });
     let client = client(server.url(), without_keys());
-    let bystander = publishing(&client, 0);
+    let bystander = spawn_publish(&client, 0);
     soon(server.tally.until_arrived(1)).await;
     for cut in 1..=number {
-        let error = within(AT_ONCE, publish(&client, cut)).await.expect_err(&format!("cut {cut}"));
+        let error = within(AT_ONCE, publish_number(&client, cut)).await.expect_err(&format!("cut {cut}"));
         assert!(matches!(error.kind(), ErrorKind::Lost | ErrorKind::Protocol), "cut {cut}: {error:?}");
         assert_eq!((error.outcome(), error.attempts()), (Outcome::Unknown, 1), "cut {cut}: {error:?}");
-        within(AT_ONCE, publish(&client, 100 + cut)).await.unwrap();
+        within(AT_ONCE, publish_number(&client, 100 + cut)).await.unwrap();
     }
     within(AT_ONCE, bystander).await.unwrap().unwrap();
-    assert_eq!((applied(&server.tally), server.dials()), ((2 * number + 1, 2 * number + 1), 1));
+    assert_eq!((applied(&[&server.tally]), server.dials()), ((2 * number + 1, 2 * number + 1), 1));
 }
 
 #[tokio::test]
@@ -436,10 +405,10 @@ async fn an_answer_without_a_status_is_asked_for_again_with_a_key() {
             0 => Reply::cut(reason),
             _ => Reply::result(),
         });
-        within(AT_ONCE, publish(&client(server.url(), Retry::new()), 0)).await.unwrap();
+        within(AT_ONCE, publish_number(&client(server.url(), Retry::new()), 0)).await.unwrap();
         assert_eq!((server.tally.applied().len(), server.tally.effects()), (2, 1));
         let server = h2script::replying(move |_| Reply::cut(reason));
-        let error = within(AT_ONCE, publish(&client(server.url(), without_keys()), 0)).await.unwrap_err();
+        let error = within(AT_ONCE, publish_number(&client(server.url(), without_keys()), 0)).await.unwrap_err();
         assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
     }
 }
@@ -456,10 +425,10 @@ async fn what_an_answer_has_begun_for_may_have_run_whatever_is_said_next() {
         connection.finish().await
     });
     for server in [refusing, leaving] {
-        let error = within(AT_ONCE, publish(&client(server.url(), without_keys()), 0)).await.unwrap_err();
+        let error = within(AT_ONCE, publish_number(&client(server.url(), without_keys()), 0)).await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Lost | ErrorKind::Protocol), "{error:?}");
         assert_eq!((error.outcome(), error.attempts()), (Outcome::Unknown, 1), "{error:?}");
-        assert_eq!((applied(&server.tally), server.dials()), ((1, 1), 1));
+        assert_eq!((applied(&[&server.tally]), server.dials()), ((1, 1), 1));
     }
 }
 
@@ -485,18 +454,18 @@ async fn a_call_that_waits_for_its_turn_on_a_full_connection_is_not_sent_when_it
         }
     });
     let client = client(server.url(), Retry::off());
-    let first = publishing(&client, 0);
+    let first = spawn_publish(&client, 0);
     soon(turn.notified()).await;
     let impatient = client.with_timeout(Duration::from_millis(200));
-    let waiting: Vec<_> = (1..=4).map(|n| publishing(&impatient, n)).collect();
+    let waiting: Vec<_> = (1..=4).map(|n| spawn_publish(&impatient, n)).collect();
     for call in waiting {
         let error = within(AT_ONCE, call).await.unwrap().unwrap_err();
         assert_error(&error, ErrorKind::Timeout, Outcome::NotSent, 1);
     }
     over.notify_one();
     within(AT_ONCE, first).await.unwrap().unwrap();
-    within(AT_ONCE, publish(&client, 6)).await.unwrap();
-    assert_eq!((server.tally.arrived().len(), applied(&server.tally), server.dials()), (2, (2, 2), 1));
+    within(AT_ONCE, publish_number(&client, 6)).await.unwrap();
+    assert_eq!((server.tally.arrived().len(), applied(&[&server.tally]), server.dials()), (2, (2, 2), 1));
 }
 
 #[tokio::test]
@@ -508,7 +477,7 @@ async fn a_call_to_a_server_with_room_for_no_stream_is_not_sent_when_its_time_is
     });
     let client = client(server.url(), Retry::off()).with_timeout(Duration::from_millis(200));
     for n in 0..3 {
-        let error = within(AT_ONCE, publish(&client, n)).await.unwrap_err();
+        let error = within(AT_ONCE, publish_number(&client, n)).await.unwrap_err();
         assert_error(&error, ErrorKind::Timeout, Outcome::NotSent, 1);
     }
 }
@@ -538,10 +507,10 @@ async fn a_status_that_makes_no_sense_is_an_error_and_the_connection_goes_on() {
     let server = h2script::replying(move |request| replies.get(request.number).cloned().unwrap_or(Reply::result()));
     let client = client(server.url(), without_keys());
     for odd in 0..number {
-        let error = within(AT_ONCE, publish(&client, odd)).await.expect_err(&format!("reply {odd}"));
+        let error = within(AT_ONCE, publish_number(&client, odd)).await.expect_err(&format!("reply {odd}"));
         assert_eq!((error.outcome(), error.attempts()), (Outcome::Unknown, 1), "reply {odd}: {error:?}");
     }
-    within(AT_ONCE, publish(&client, 99)).await.unwrap();
+    within(AT_ONCE, publish_number(&client, 99)).await.unwrap();
     assert_eq!(server.dials(), 1);
 }
 
@@ -566,10 +535,10 @@ async fn headers_that_are_huge_are_an_error_of_the_call_within_its_time() {
                 }
             });
             let client = client(server.url(), without_keys());
-            let error = within(AT_ONCE, publish(&client, 0)).await.unwrap_err();
+            let error = within(AT_ONCE, publish_number(&client, 0)).await.unwrap_err();
             assert!(error.may_have_run() && error.attempts() == 1, "{error:?}");
-            within(AT_ONCE, publish(&client, 1)).await.unwrap();
-            assert_eq!(applied(&server.tally), (2, 2));
+            within(AT_ONCE, publish_number(&client, 1)).await.unwrap();
+            assert_eq!(applied(&[&server.tally]), (2, 2));
         }
     }
 }
@@ -596,9 +565,9 @@ async fn headers_without_an_end_are_read_to_a_bound_only() {
         }
     });
     let client = client(server.url(), without_keys());
-    let error = within(AT_ONCE, publish(&client, 0)).await.unwrap_err();
+    let error = within(AT_ONCE, publish_number(&client, 0)).await.unwrap_err();
     assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
-    within(AT_ONCE, publish(&client, 1)).await.unwrap();
+    within(AT_ONCE, publish_number(&client, 1)).await.unwrap();
     // What was read, and what the kernel keeps for both sides.
     assert!(sent.load(Ordering::SeqCst) < 32 << 20, "{sent:?} bytes");
 }
@@ -613,7 +582,7 @@ async fn a_server_that_is_not_trusted_is_asked_once_and_nothing_goes_another_way
             .fallback(Config::http(http.api_url()));
         let client = Client::new(config).unwrap();
         for _ in 0..5 {
-            let error = within(AT_ONCE, publish(&client, 0)).await.unwrap_err();
+            let error = within(AT_ONCE, publish_number(&client, 0)).await.unwrap_err();
             assert_error(&error, ErrorKind::Connect, Outcome::NotSent, 1);
             assert!(!error.is_transient(), "{flaw:?}: {error:?}");
             let named = match flaw {
@@ -641,13 +610,13 @@ async fn a_server_without_http2_over_tls_is_told_so_and_is_the_one_that_http_ove
         let peer = Peer::with(flaw, &authority);
         let tls = Tls::new().ca_certificates(authority.pem());
         let config = Config::grpc(peer.https_url()).tls(tls.clone());
-        let error = within(AT_ONCE, publish(&Client::new(config.clone()).unwrap(), 0)).await.unwrap_err();
+        let error = within(AT_ONCE, publish_number(&Client::new(config.clone()).unwrap(), 0)).await.unwrap_err();
         assert_error(&error, ErrorKind::Connect, Outcome::NotSent, 1);
         assert!(error.to_string().contains("HTTP/2 over TLS"), "{error}");
 
         let before = http.applied("news");
         let client = Client::new(config.fallback(Config::http(http.http_url()).tls(tls))).unwrap();
-        within(AT_ONCE, publish(&client, 0)).await.unwrap();
+        within(AT_ONCE, publish_number(&client, 0)).await.unwrap();
         assert_eq!(http.applied("news"), before + 1);
         assert_eq!(*client.watch_breaker().unwrap().borrow(), BreakerState::Open);
         assert_eq!((peer.requests(), peer.in_the_clear()), (0, 0));
@@ -676,10 +645,10 @@ async fn a_slow_reader_gets_the_call_when_it_makes_room() {
     let open = Arc::new(Notify::new());
     let server = with_a_closed_window(Arc::clone(&open));
     let client = client(server.url(), Retry::off());
-    let call = publishing(&client, 1);
+    let call = spawn_publish(&client, 1);
     open.notify_one();
     within(AT_ONCE, call).await.unwrap().unwrap();
-    assert_eq!(applied(&server.tally), (1, 1));
+    assert_eq!(applied(&[&server.tally]), (1, 1));
 }
 
 #[tokio::test]
@@ -687,10 +656,10 @@ async fn a_call_that_a_slow_reader_makes_no_room_for_ends_in_time_and_goes_nowhe
     let open = Arc::new(Notify::new());
     let server = with_a_closed_window(Arc::clone(&open));
     let client = client(server.url(), Retry::off());
-    let error = within(AT_ONCE, publish(&client.with_timeout(AT_ONCE / 20), 1)).await.unwrap_err();
+    let error = within(AT_ONCE, publish_number(&client.with_timeout(AT_ONCE / 20), 1)).await.unwrap_err();
     // The connection has the body by then, and so nothing is proven.
     assert_error(&error, ErrorKind::Timeout, Outcome::Unknown, 1);
     open.notify_one();
-    within(AT_ONCE, publish(&client, 2)).await.unwrap();
-    assert_eq!(applied(&server.tally), (1, 1));
+    within(AT_ONCE, publish_number(&client, 2)).await.unwrap();
+    assert_eq!(applied(&[&server.tally]), (1, 1));
 }

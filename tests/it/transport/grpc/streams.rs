@@ -15,9 +15,7 @@ use crate::support::h2script::{
     self, DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, NO_ERROR, Reply,
     Request, frame_bytes,
 };
-use crate::support::{soon, within};
-
-const AT_ONCE: Duration = Duration::from_secs(5);
+use crate::support::{AT_ONCE, soon, within};
 
 fn client(url: String) -> Client {
     Client::new(Config::grpc(url).retry(Retry::off())).unwrap()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
     ApiError, Batch, BatchReplies, Client, Config, Error, ErrorKind, LoadBalancing, Method, Outcome, PublishRequest,
-    PublishResult, Retry, Tls,
+    Retry, Tls,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -17,35 +17,13 @@ use crate::support::backlog::Backlog;
 use crate::support::h1script::{self, Connection, Reply, head};
 use crate::support::h2script::{self, REFUSED_STREAM};
 use crate::support::proxy::{End, Proxy};
-use crate::support::servers::{Nobody, Over};
 use crate::support::tls_peers::{Flaw, Peer};
 use crate::support::within;
-
-const SECOND: Duration = Duration::from_secs(1);
-
-fn request() -> PublishRequest {
-    PublishRequest::new("news", json!({"n": 1}))
-}
-
-/// Publishes, which must end within 5 s.
-async fn publish(client: &Client) -> Result<PublishResult, Error> {
-    within(5 * SECOND, client.publish(request())).await
-}
-
-/// Three attempts with next to no wait.
-fn at_once() -> Retry {
-    let bound = Duration::from_millis(1);
-    Retry::new().backoff(bound, bound)
-}
+use crate::support::{BOTH, Over, SECOND, assert_error, publish, quick_retry, request, servers::Nobody};
 
 /// The same without keys, so that nothing is repeated that may have been carried out.
 fn without_keys() -> Retry {
-    at_once().idempotency_keys(false)
-}
-
-#[track_caller]
-fn assert_error(error: &Error, kind: ErrorKind, outcome: Outcome, attempts: u32) {
-    assert_eq!((error.kind(), error.outcome(), error.attempts()), (kind, outcome, attempts), "{error:?}");
+    quick_retry().idempotency_keys(false)
 }
 
 #[tokio::test]
@@ -142,7 +120,7 @@ async fn mistrust_is_named_and_final_and_nothing_is_said_in_the_clear() {
         let authority = Authority::new();
         let peer = Peer::with(flaw, &authority);
         let trust = Tls::new().ca_certificates(authority.pem());
-        let config = Config::http(format!("{}/api", peer.https_url())).tls(trust).retry(at_once());
+        let config = Config::http(format!("{}/api", peer.https_url())).tls(trust).retry(quick_retry());
         let client = Client::new(config).unwrap();
         let error = publish(&client).await.unwrap_err();
         assert_error(&error, ErrorKind::Connect, Outcome::NotSent, 1);
@@ -179,7 +157,7 @@ async fn a_lost_answer_is_asked_for_again_only_with_a_key() {
         assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
         assert_eq!((server.applied("news"), server.calls().len()), (1, 1), "{bytes} {end:?}");
 
-        publish(&healing(&proxy, at_once())).await.unwrap();
+        publish(&healing(&proxy, quick_retry())).await.unwrap();
         assert_eq!((server.applied("news"), server.calls().len()), (2, 3), "{bytes} {end:?}");
     }
 }
@@ -195,7 +173,7 @@ async fn a_request_that_is_cut_is_not_carried_out_and_sent_again_with_a_key() {
         assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
         assert_eq!(server.applied("news"), 0);
 
-        publish(&healing(&proxy, at_once())).await.unwrap();
+        publish(&healing(&proxy, quick_retry())).await.unwrap();
         assert_eq!(server.applied("news"), 1, "{bytes} {end:?}");
     }
 }
@@ -230,7 +208,7 @@ async fn a_connection_that_ends_exactly_when_it_is_used_again_publishes_nothing_
         assert!(done >= 50, "{done}");
 
         let server = ending_on_reuse(reset);
-        let client = Client::new(Config::http(server.api_url()).retry(at_once())).unwrap();
+        let client = Client::new(Config::http(server.api_url()).retry(quick_retry())).unwrap();
         let mut done = 0;
         // All but the first are repeated, which is in the budget so often.
         for _ in 0..30 {
@@ -248,7 +226,7 @@ async fn a_thousand_connections_that_end_while_they_are_idle_lose_and_double_not
         connection.reply(&request, &Reply::result()).await?;
         connection.finish().await
     });
-    let client = Client::new(Config::http(server.api_url()).retry(at_once())).unwrap();
+    let client = Client::new(Config::http(server.api_url()).retry(quick_retry())).unwrap();
     for _ in 0..1000 {
         publish(&client).await.unwrap();
         // The end arrives, or is about to.
@@ -278,7 +256,7 @@ async fn a_handler_that_takes_11_seconds_is_waited_for_9_and_not_asked_again_wit
 #[tokio::test]
 async fn a_handler_that_takes_too_long_has_one_effect_with_a_key() {
     let server = h1script::replying(|_| Reply::result().after(11 * SECOND));
-    let client = Client::new(Config::http(server.api_url()).retry(at_once())).unwrap();
+    let client = Client::new(Config::http(server.api_url()).retry(quick_retry())).unwrap();
     let started = Instant::now();
     let publishing = tokio::spawn(async move { client.publish(request()).await });
     for attempt in 1..=3 {
@@ -329,7 +307,7 @@ async fn every_status_is_told_and_repeated_only_where_that_is_safe_and_can_help(
         (299, Kind::Protocol, Unknown, [1, 1]),
     ];
     for (status, kind, outcome, sent) in rows {
-        for (retry, sent) in [without_keys(), at_once()].into_iter().zip(sent) {
+        for (retry, sent) in [without_keys(), quick_retry()].into_iter().zip(sent) {
             let server = h1script::replying(move |_| match status {
                 // This one has no body, whatever its headers say.
                 204 => Reply::raw(&head(204, &[])),
@@ -360,7 +338,7 @@ async fn answers_that_are_no_answers_are_unknown_and_not_asked_for_again() {
         let reply = reply.applied();
         let saying = format!("{reply:?}");
         let server = h1script::replying(move |_| reply.clone());
-        let client = Client::new(Config::http(server.api_url()).retry(at_once())).unwrap();
+        let client = Client::new(Config::http(server.api_url()).retry(quick_retry())).unwrap();
         let error = publish(&client).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Protocol, Outcome::Unknown), "{saying}: {error:?}");
         assert_eq!((error.attempts(), server.tally.applied().len()), (1, 1), "{saying}: {error:?}");
@@ -421,7 +399,7 @@ async fn batch(
         Over::Http => (Config::http(server.http_url()), json.as_bytes()),
     };
     server.fault(Fault::raw_reply(raw).method(Method::Batch));
-    let client = Client::new(config.retry(at_once())).unwrap();
+    let client = Client::new(config.retry(quick_retry())).unwrap();
     let mut batch = Batch::new().idempotency_keys(true);
     let handles = [(); 3].map(|()| batch.push(request()));
     let replies = within(5 * SECOND, client.batch(&batch)).await;
@@ -444,7 +422,7 @@ async fn a_batch_with_more_or_fewer_answers_than_commands_is_unknown_as_a_whole(
         &b"\x0a\x02\x22\0\x0a\x02\x22\0\x0a\x02\x22\0\x0a\x02\x22\0"[..],
     );
     let none = (r#"{"replies":[]}"#, &b""[..]);
-    for over in [Over::Grpc, Over::Http] {
+    for over in BOTH {
         for (json, protobuf) in [fewer, more, none] {
             let (replies, _, applied) = batch(over, json, protobuf).await;
             assert_error(&replies.unwrap_err(), ErrorKind::Protocol, Outcome::Unknown, 1);
@@ -463,7 +441,7 @@ async fn an_empty_answer_in_a_batch_or_one_to_another_method_is_that_of_its_comm
         r#"{"replies":[{"publish":{"offset":7}},{"broadcast":{}},{"publish":{"offset":9}}]}"#,
         &b"\x0a\x04\x22\x02\x08\x07\x0a\x02\x2a\0\x0a\x04\x22\x02\x08\x09"[..],
     );
-    for over in [Over::Grpc, Over::Http] {
+    for over in BOTH {
         for (json, protobuf) in [empty, another] {
             let (replies, got, _) = batch(over, json, protobuf).await;
             replies.unwrap();
@@ -477,7 +455,7 @@ async fn an_error_in_the_middle_of_a_batch_shifts_no_answer() {
     let server = Server::start().await.unwrap();
     for config in [Config::grpc(server.grpc_url()), Config::http(server.http_url())] {
         let before = server.applied("news");
-        let client = Client::new(config.retry(at_once())).unwrap();
+        let client = Client::new(config.retry(quick_retry())).unwrap();
         let mut batch = Batch::new();
         let first = batch.push(request());
         let wrong = batch.push(PublishRequest::new("nowhere:a", json!(1)));

@@ -1,17 +1,13 @@
 //! Several endpoints over gRPC, and the connections to each: which one gets a call, and what becomes of a bad one.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use centrifugo_api::{
-    BreakerState, Client, Config, Error, ErrorKind, LoadBalancing, Outcome, PublishRequest, Retry, Tls,
-};
-use serde_json::json;
+use centrifugo_api::{BreakerState, Client, Config, Error, ErrorKind, LoadBalancing, Outcome, Retry, Tls};
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use crate::support::authority::Authority;
 use crate::support::backlog::Backlog;
@@ -21,21 +17,10 @@ use crate::support::proxy::{End, Proxy};
 use crate::support::servers::Nobody;
 use crate::support::tally::{Server, Tally};
 use crate::support::tls_peers::{Flaw, Peer};
-use crate::support::{h1script, soon, within};
+use crate::support::{AT_ONCE, advance, applied, h1script, publish_number, soon, spawn_publish, until, within};
 
-/// Long for what happens at once, even on a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(5);
 /// How long a connection may take to be made, where it is not made at all.
 const CONNECT: Duration = Duration::from_millis(250);
-
-async fn publish(client: &Client, number: usize) -> Result<(), Error> {
-    client.publish(PublishRequest::new("news", json!(number))).await.map(drop)
-}
-
-fn publishing(client: &Client, number: usize) -> JoinHandle<Result<(), Error>> {
-    let client = client.clone();
-    tokio::spawn(async move { publish(&client, number).await })
-}
 
 fn good() -> Server {
     h2script::replying(|_| Reply::result())
@@ -51,19 +36,6 @@ fn config(urls: &[String]) -> Config {
     urls[1..].iter().fold(first, Config::endpoint)
 }
 
-/// How many requests were carried out, and how many different ones.
-fn applied(tallies: &[&Tally]) -> (usize, usize) {
-    let applied: Vec<_> = tallies.iter().flat_map(|tally| tally.applied()).collect();
-    (applied.len(), applied.iter().map(|operation| &operation.message).collect::<HashSet<_>>().len())
-}
-
-/// Lets time pass that nobody waits for.
-async fn later(time: Duration) {
-    tokio::time::pause();
-    tokio::time::advance(time).await;
-    tokio::time::resume();
-}
-
 #[track_caller]
 fn assert_not_sent(error: &Error, kind: ErrorKind) {
     assert_eq!((error.kind(), error.outcome(), error.attempts()), (kind, Outcome::NotSent, 1), "{error:?}");
@@ -73,15 +45,15 @@ fn assert_not_sent(error: &Error, kind: ErrorKind) {
 /// behind it, it goes there at no cost. Later calls do not go where nobody was.
 async fn is_passed_over(url: String, time: Duration) {
     let alone = client(std::slice::from_ref(&url), LoadBalancing::LeastBusy);
-    assert_not_sent(&within(time, publish(&alone, 0)).await.unwrap_err(), ErrorKind::Connect);
+    assert_not_sent(&within(time, publish_number(&alone, 0)).await.unwrap_err(), ErrorKind::Connect);
     assert!(!alone.endpoints()[0].available);
 
     let server = good();
     let client = client(&[url, server.url()], LoadBalancing::Priority);
-    within(time, publish(&client, 0)).await.unwrap();
+    within(time, publish_number(&client, 0)).await.unwrap();
     assert_eq!(client.endpoints().iter().map(|endpoint| endpoint.available).collect::<Vec<_>>(), [false, true]);
     let started = Instant::now();
-    within(time, publish(&client, 1)).await.unwrap();
+    within(time, publish_number(&client, 1)).await.unwrap();
     assert!(started.elapsed() < time);
     assert_eq!((applied(&[&server.tally]), server.dials()), ((2, 2), 1));
 }
@@ -127,10 +99,10 @@ async fn an_endpoint_whose_tls_handshake_hangs_is_passed_over_when_the_time_to_c
     let time = CONNECT + Duration::from_secs(1);
 
     let alone = Client::new(config(&[silent.https_url()]).tls(tls.clone())).unwrap();
-    assert_not_sent(&within(time, publish(&alone, 0)).await.unwrap_err(), ErrorKind::Connect);
+    assert_not_sent(&within(time, publish_number(&alone, 0)).await.unwrap_err(), ErrorKind::Connect);
 
     let both = config(&[silent.https_url(), server.grpc_url()]).balance(LoadBalancing::Priority).tls(tls);
-    within(time, publish(&Client::new(both).unwrap(), 0)).await.unwrap();
+    within(time, publish_number(&Client::new(both).unwrap(), 0)).await.unwrap();
     assert_eq!(server.applied("news"), 1);
     assert_eq!((silent.dials(), silent.in_the_clear()), (2, 0));
 }
@@ -153,9 +125,9 @@ async fn an_endpoint_whose_name_has_no_address_is_passed_over() {
             .unwrap()
         };
         let time = CONNECT + Duration::from_secs(1);
-        let error = within(time, publish(&resolved(config(&urls[..1])), 0)).await.unwrap_err();
+        let error = within(time, publish_number(&resolved(config(&urls[..1])), 0)).await.unwrap_err();
         assert_not_sent(&error, ErrorKind::Connect);
-        within(time, publish(&resolved(config(&urls)), 0)).await.unwrap();
+        within(time, publish_number(&resolved(config(&urls)), 0)).await.unwrap();
     }
     assert_eq!((server.tally.applied().len(), server.dials()), (3, 3));
 }
@@ -171,7 +143,7 @@ async fn a_call_that_one_endpoint_refuses_goes_to_another_at_no_cost() {
     let server = good();
     let client = client(&[refusing.url(), leaving.url(), server.url()], LoadBalancing::Priority);
     for n in 0..10 {
-        within(AT_ONCE, publish(&client, n)).await.unwrap();
+        within(AT_ONCE, publish_number(&client, n)).await.unwrap();
     }
     assert_eq!(applied(&[&refusing.tally, &leaving.tally, &server.tally]), (10, 10));
     assert_eq!(refusing.tally.arrived().len(), 10);
@@ -188,7 +160,7 @@ async fn one_of_three_endpoints_that_is_dead_from_the_start_costs_no_call() {
         let client = client.clone();
         callers.spawn(async move {
             for n in 0..CALLS {
-                publish(&client, caller * CALLS + n).await.unwrap();
+                publish_number(&client, caller * CALLS + n).await.unwrap();
             }
         });
     }
@@ -224,7 +196,7 @@ async fn while_nobody_is_there_dials_and_repeats_are_few_and_calls_fail_fast_and
     let mut took = Vec::new();
     while began.elapsed() < Duration::from_secs(60) {
         let started = Instant::now();
-        let error = publish(&client, 0).await.unwrap_err();
+        let error = publish_number(&client, 0).await.unwrap_err();
         took.push(started.elapsed());
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Connect, Outcome::NotSent), "{error:?}");
         repeats += error.attempts() - 1;
@@ -243,13 +215,13 @@ async fn while_nobody_is_there_dials_and_repeats_are_few_and_calls_fail_fast_and
     server.accept();
     tokio::time::resume();
     let mut waited = Duration::ZERO;
-    while within(AT_ONCE, publish(&client, 1)).await.is_err() {
+    while within(AT_ONCE, publish_number(&client, 1)).await.is_err() {
         assert!(waited <= Duration::from_secs(12), "not back {waited:?} after the server");
-        later(Duration::from_millis(500)).await;
+        advance(Duration::from_millis(500)).await;
         waited += Duration::from_millis(500);
     }
     for n in 2..10 {
-        within(AT_ONCE, publish(&client, n)).await.unwrap();
+        within(AT_ONCE, publish_number(&client, n)).await.unwrap();
     }
     assert_eq!((applied(&[&server.tally]), server.dials()), ((9, 9), 1));
 }
@@ -260,16 +232,16 @@ async fn calls_that_find_nobody_at_the_same_time_dial_once() {
     server.refuse().await;
     let dials = Arc::new(AtomicUsize::new(0));
     let client = Client::new(named(server.address().port(), &dials).retry(Retry::off())).unwrap();
-    let calls: Vec<_> = (0..100).map(|n| publishing(&client, n)).collect();
+    let calls: Vec<_> = (0..100).map(|n| spawn_publish(&client, n)).collect();
     for call in calls {
         assert_not_sent(&within(AT_ONCE, call).await.unwrap().unwrap_err(), ErrorKind::Connect);
     }
     assert_eq!(dials.load(Ordering::SeqCst), 1);
     server.accept();
-    later(Duration::from_secs(1)).await;
+    advance(Duration::from_secs(1)).await;
     // One of them tries the endpoint. Others that come before it is back do not wait for it.
-    within(AT_ONCE, publish(&client, 100)).await.unwrap();
-    let calls: Vec<_> = (0..100).map(|n| publishing(&client, n)).collect();
+    within(AT_ONCE, publish_number(&client, 100)).await.unwrap();
+    let calls: Vec<_> = (0..100).map(|n| spawn_publish(&client, n)).collect();
     for call in calls {
         within(AT_ONCE, call).await.unwrap().unwrap();
     }
@@ -313,23 +285,23 @@ async fn a_name_that_moves_takes_its_calls_along_and_the_old_connection_is_drain
         .retry(Retry::off());
     let client = Client::new(config).unwrap();
 
-    within(AT_ONCE, publish(&client, 0)).await.unwrap();
-    let long = publishing(&client, 1);
+    within(AT_ONCE, publish_number(&client, 0)).await.unwrap();
+    let long = spawn_publish(&client, 1);
     soon(old.tally.until_arrived(2)).await;
     *name.lock().unwrap() = new.address().ip();
-    within(AT_ONCE, publish(&client, 2)).await.unwrap();
+    within(AT_ONCE, publish_number(&client, 2)).await.unwrap();
     assert_eq!((old.tally.applied().len(), new.dials()), (2, 0), "it was looked up again so soon");
 
-    later(Duration::from_secs(31)).await;
+    advance(Duration::from_secs(31)).await;
     // This one finds that it is time. It may still go to the old address.
-    within(AT_ONCE, publish(&client, 3)).await.unwrap();
+    within(AT_ONCE, publish_number(&client, 3)).await.unwrap();
     // The lookup is a task of its own.
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
     let before = new.tally.applied().len();
-    within(AT_ONCE, publish(&client, 4)).await.unwrap();
-    within(AT_ONCE, publish(&client, 5)).await.unwrap();
+    within(AT_ONCE, publish_number(&client, 4)).await.unwrap();
+    within(AT_ONCE, publish_number(&client, 5)).await.unwrap();
     assert_eq!(new.tally.applied().len(), before + 2);
     assert_eq!((old.dials(), new.dials()), (1, 1));
 
@@ -370,22 +342,22 @@ async fn a_server_that_finds_the_signs_of_life_too_many_is_asked_for_half_as_man
     let config = Config::grpc(server.url()).timeout(Duration::from_secs(3600)).retry(Retry::off());
     let client = Client::new(config).unwrap();
 
-    let first = publishing(&client, 0);
+    let first = spawn_publish(&client, 0);
     soon(checked.notified()).await;
-    later(Duration::from_secs(31)).await;
+    advance(Duration::from_secs(31)).await;
     let error = within(AT_ONCE, first).await.unwrap().unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Lost, Outcome::Unknown), "{error:?}");
 
-    let second = publishing(&client, 1);
+    let second = spawn_publish(&client, 1);
     soon(server.tally.until_arrived(2)).await;
-    later(Duration::from_secs(35)).await;
+    advance(Duration::from_secs(35)).await;
     proceed.notify_one();
     soon(checked.notified()).await;
-    later(Duration::from_secs(61)).await;
+    advance(Duration::from_secs(61)).await;
     within(AT_ONCE, second).await.unwrap().unwrap();
     // Nobody is punished for it: the endpoint is as good as before.
     assert!(client.endpoints()[0].available);
-    within(AT_ONCE, publish(&client, 2)).await.unwrap();
+    within(AT_ONCE, publish_number(&client, 2)).await.unwrap();
     assert_eq!((applied(&[&server.tally]), server.dials()), ((2, 2), 2));
 }
 
@@ -395,13 +367,8 @@ async fn calls_go_to_the_less_busy_of_two_endpoints() {
     let client = client(&[one.url(), other.url()], LoadBalancing::LeastBusy);
     let mut calls = Vec::new();
     for n in 1..=20 {
-        calls.push(publishing(&client, n));
-        soon(async {
-            while one.tally.arrived().len() + other.tally.arrived().len() < n {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        calls.push(spawn_publish(&client, n));
+        until(|| one.tally.arrived().len() + other.tally.arrived().len() >= n).await;
         let busy = [&one, &other].map(|server| server.tally.arrived().len());
         assert!(busy[0].abs_diff(busy[1]) <= 1, "{busy:?}");
         let known: Vec<_> = client.endpoints().iter().map(|endpoint| endpoint.in_flight).collect();
@@ -422,21 +389,21 @@ async fn the_first_endpoint_that_can_be_reached_has_priority_and_has_it_again_wh
     let config = config(&[proxy.url(), second.url()]).balance(LoadBalancing::Priority).retry(Retry::new());
     let client = Client::new(config).unwrap();
     for n in 0..10 {
-        within(AT_ONCE, publish(&client, n)).await.unwrap();
+        within(AT_ONCE, publish_number(&client, n)).await.unwrap();
     }
     assert_eq!(second.dials(), 0);
 
     proxy.refuse().await;
     proxy.cut(End::Fin);
     for n in 10..20 {
-        within(AT_ONCE, publish(&client, n)).await.unwrap();
+        within(AT_ONCE, publish_number(&client, n)).await.unwrap();
     }
     assert_eq!((first.dials(), second.tally.applied().len()), (1, 10));
 
     proxy.accept();
-    later(Duration::from_secs(1)).await;
+    advance(Duration::from_secs(1)).await;
     for n in 20..30 {
-        within(AT_ONCE, publish(&client, n)).await.unwrap();
+        within(AT_ONCE, publish_number(&client, n)).await.unwrap();
     }
     assert_eq!((first.dials(), second.tally.applied().len()), (2, 10));
     assert_eq!(Tally::effects_of(&[&first.tally, &second.tally]), 30);
@@ -474,19 +441,19 @@ async fn is_left_out_after(failures: usize, cuts: bool, kind: ErrorKind) {
     let impatient = client.with_timeout(Duration::from_secs(1));
     for n in 0..failures {
         assert!(client.endpoints()[0].available, "left out after {n}");
-        let error = within(AT_ONCE, publish(&impatient, n)).await.unwrap_err();
+        let error = within(AT_ONCE, publish_number(&impatient, n)).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (kind, Outcome::Unknown), "{error:?}");
     }
     assert!(!client.endpoints()[0].available);
     for n in 10..20 {
-        within(AT_ONCE, publish(&client, n)).await.unwrap();
+        within(AT_ONCE, publish_number(&client, n)).await.unwrap();
     }
     let counts = || (first.tally.arrived().len(), second.tally.arrived().len());
     assert_eq!(counts(), (failures, 10));
 
     // The time is over, and it is as bad as before: one call finds out.
-    later(Duration::from_millis(1300)).await;
-    let calls: Vec<_> = (20..40).map(|n| publishing(&impatient, n)).collect();
+    advance(Duration::from_millis(1300)).await;
+    let calls: Vec<_> = (20..40).map(|n| spawn_publish(&impatient, n)).collect();
     let mut lost = 0;
     for call in calls {
         lost += usize::from(within(AT_ONCE, call).await.unwrap().is_err());
@@ -494,13 +461,13 @@ async fn is_left_out_after(failures: usize, cuts: bool, kind: ErrorKind) {
     assert_eq!((lost, counts()), (1, (failures + 1, 29)));
 
     // It was left out for longer, and is good now.
-    later(Duration::from_millis(1300)).await;
-    within(AT_ONCE, publish(&client, 40)).await.unwrap();
+    advance(Duration::from_millis(1300)).await;
+    within(AT_ONCE, publish_number(&client, 40)).await.unwrap();
     assert_eq!(counts(), (failures + 1, 30));
     *bad.lock().unwrap() = false;
-    later(Duration::from_millis(1300)).await;
+    advance(Duration::from_millis(1300)).await;
     for n in 41..50 {
-        within(AT_ONCE, publish(&client, n)).await.unwrap();
+        within(AT_ONCE, publish_number(&client, n)).await.unwrap();
     }
     assert_eq!(counts(), (failures + 10, 30));
     assert!(client.endpoints()[0].available);
@@ -526,11 +493,11 @@ async fn an_only_endpoint_that_loses_calls_is_tried_all_the_same() {
     let server = bad_at_first(&bad, true);
     let client = client(&[server.url()], LoadBalancing::LeastBusy);
     for n in 0..10 {
-        let error = within(AT_ONCE, publish(&client, n)).await.unwrap_err();
+        let error = within(AT_ONCE, publish_number(&client, n)).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Lost, Outcome::Unknown), "{error:?}");
     }
     *bad.lock().unwrap() = false;
-    within(AT_ONCE, publish(&client, 10)).await.unwrap();
+    within(AT_ONCE, publish_number(&client, 10)).await.unwrap();
     assert!(client.endpoints()[0].available);
     assert_eq!(applied(&[&server.tally]), (11, 11));
 }
@@ -540,7 +507,7 @@ async fn an_endpoint_that_only_refuses_calls_is_not_left_out() {
     let (first, second) = (h2script::replying(|_| Reply::status(3, "no")), good());
     let client = client(&[first.url(), second.url()], LoadBalancing::Priority);
     for n in 0..20 {
-        let error = within(AT_ONCE, publish(&client, n)).await.unwrap_err();
+        let error = within(AT_ONCE, publish_number(&client, n)).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Invalid, Outcome::Refused), "{error:?}");
     }
     assert_eq!((first.tally.arrived().len(), second.dials()), (20, 0));
@@ -565,12 +532,12 @@ async fn connections_that_are_all_ended_at_once_lose_no_call() {
     // Until there are four, the calls share those that there are.
     soon(async {
         while server.dials() < 4 {
-            publish(&client, 0).await.unwrap();
+            publish_number(&client, 0).await.unwrap();
         }
     })
     .await;
     let before = server.tally.applied().len();
-    let calls: Vec<_> = (1..=100).map(|n| publishing(&client, n)).collect();
+    let calls: Vec<_> = (1..=100).map(|n| spawn_publish(&client, n)).collect();
     for call in calls {
         within(AT_ONCE, call).await.unwrap().unwrap();
     }
@@ -589,10 +556,10 @@ async fn thousands_of_calls_that_are_dropped_harm_no_other_call_on_their_connect
     });
     let client = client(&[server.url()], LoadBalancing::LeastBusy);
     let patient = client.with_timeout(Duration::from_secs(3600));
-    let bystander = publishing(&patient, 0);
+    let bystander = spawn_publish(&patient, 0);
     soon(server.tally.until_arrived(1)).await;
     for round in 0..ROUNDS {
-        let calls: Vec<_> = (0..AT_ONCE_DROPPED).map(|n| publishing(&patient, n)).collect();
+        let calls: Vec<_> = (0..AT_ONCE_DROPPED).map(|n| spawn_publish(&patient, n)).collect();
         soon(server.tally.until_arrived(1 + (round + 1) * AT_ONCE_DROPPED)).await;
         for call in calls {
             call.abort();
@@ -601,7 +568,7 @@ async fn thousands_of_calls_that_are_dropped_harm_no_other_call_on_their_connect
     }
     within(AT_ONCE, bystander).await.unwrap().unwrap();
     for n in 0..10 {
-        within(AT_ONCE, publish(&client, n)).await.unwrap();
+        within(AT_ONCE, publish_number(&client, n)).await.unwrap();
     }
     assert_eq!((server.tally.applied().len(), server.dials()), (11, 1));
     assert!(client.endpoints()[0].available, "that callers give up says nothing about the endpoint");
@@ -623,7 +590,7 @@ async fn a_call_that_is_dropped_while_it_is_dialled_for_leaves_the_connection_to
         }
     });
     let client = Client::new(Config::grpc(server.url()).retry(Retry::off())).unwrap();
-    let (dropped, other) = (publishing(&client, 0), publishing(&client, 1));
+    let (dropped, other) = (spawn_publish(&client, 0), spawn_publish(&client, 1));
     soon(greeted.notified()).await;
     dropped.abort();
     assert!(dropped.await.unwrap_err().is_cancelled());
@@ -641,7 +608,7 @@ async fn what_is_not_http2_at_an_endpoint_is_passed_over_for_one_that_is() {
     });
     let server = good();
     let client = client(&[web.url(), server.url()], LoadBalancing::Priority);
-    within(AT_ONCE, publish(&client, 0)).await.unwrap();
+    within(AT_ONCE, publish_number(&client, 0)).await.unwrap();
     assert_eq!(applied(&[&server.tally]), (1, 1));
 }
 
@@ -661,13 +628,13 @@ async fn calls_that_are_lost_with_one_connection_are_one_loss() {
     let mut calls = JoinSet::new();
     for n in 0..20 {
         let client = client.clone();
-        calls.spawn(async move { publish(&client, n).await });
+        calls.spawn(async move { publish_number(&client, n).await });
     }
     for outcome in within(AT_ONCE, calls.join_all()).await {
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Lost);
     }
     assert!(client.endpoints().iter().all(|endpoint| endpoint.available));
     assert_eq!(*client.watch_breaker().unwrap().borrow(), BreakerState::Closed);
-    within(AT_ONCE, publish(&client, 20)).await.unwrap();
+    within(AT_ONCE, publish_number(&client, 20)).await.unwrap();
     assert_eq!((server.tally.applied().len(), http.tally.applied().len()), (1, 0));
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server, Transport as Front};
 use centrifugo_api::{
-    ApiError, BreakerState as State, Client, Config, ConnectionsRequest, Error, ErrorKind, Outcome, PublishRequest,
-    PublishResult, Retry, Tls,
+    ApiError, BreakerState as State, Client, Config, ConnectionsRequest, Error, ErrorKind, Outcome, Retry, Tls,
 };
 use serde_json::json;
 use tokio::sync::watch;
@@ -19,27 +18,7 @@ use crate::support::proxy::{End, Proxy};
 use crate::support::servers::Nobody;
 use crate::support::tally::Server as Script;
 use crate::support::tls_peers::{Flaw, Peer};
-use crate::support::{h1script, soon, within};
-
-const SECOND: Duration = Duration::from_secs(1);
-
-fn request() -> PublishRequest {
-    PublishRequest::new("news", json!({"n": 1}))
-}
-
-async fn start() -> Server {
-    Server::start().await.unwrap()
-}
-
-async fn publish(client: &Client) -> Result<PublishResult, Error> {
-    within(5 * SECOND, client.publish(request())).await
-}
-
-/// Three attempts with next to no wait.
-fn at_once() -> Retry {
-    let bound = Duration::from_millis(1);
-    Retry::new().backoff(bound, bound)
-}
+use crate::support::{SECOND, advance, h1script, publish, quick_retry, request, soon, start, until, within};
 
 /// A client of gRPC there and HTTP here, without repeats.
 fn client(grpc: impl Into<String>, http: &Server) -> Client {
@@ -55,13 +34,6 @@ fn calls(server: &Server) -> (usize, usize) {
     let calls = server.calls();
     let over = |front| calls.iter().filter(|call| call.transport == front).count();
     (over(Front::Grpc), over(Front::Http))
-}
-
-/// Lets time pass while nothing waits.
-async fn pass(time: Duration) {
-    tokio::time::pause();
-    tokio::time::advance(time).await;
-    tokio::time::resume();
 }
 
 /// Waits until the breaker is in this state.
@@ -104,10 +76,10 @@ async fn calls_go_over_http_at_once_while_there_is_no_grpc_and_over_grpc_when_th
 
     proxy.accept();
     // Not before the cool-down is over: 5 s, a fifth more or less.
-    pass(3 * SECOND).await;
+    advance(3 * SECOND).await;
     publish(&client).await.unwrap();
     assert_eq!((state(&client), calls(&server)), (State::Open, (0, 6)));
-    pass(4 * SECOND).await;
+    advance(4 * SECOND).await;
     publish(&client).await.unwrap();
     becomes(&client, State::Closed).await;
     server.clear_calls();
@@ -130,14 +102,14 @@ async fn one_that_looks_on_is_told_every_change_once() {
         publish(&client).await.unwrap();
         settle().await;
     }
-    pass(7 * SECOND).await;
+    advance(7 * SECOND).await;
     for _ in 0..3 {
         publish(&client).await.unwrap();
         settle().await;
     }
     becomes(&client, State::Open).await;
     proxy.accept();
-    pass(13 * SECOND).await;
+    advance(13 * SECOND).await;
     publish(&client).await.unwrap();
     becomes(&client, State::Closed).await;
     publish(&client).await.unwrap();
@@ -159,7 +131,7 @@ async fn every_change_is_logged_once() {
         publish(&client).await.unwrap();
     }
     proxy.accept();
-    pass(7 * SECOND).await;
+    advance(7 * SECOND).await;
     publish(&client).await.unwrap();
     becomes(&client, State::Closed).await;
     for _ in 0..10 {
@@ -269,7 +241,7 @@ async fn one_probe_at_a_time_tries_grpc_while_calls_go_on_over_http() {
     let script = probing(&how, &probes, &healthy);
     let client = opened(&script, &server).await;
     let (before, applied) = (script.tally.arrived().len(), server.applied("news"));
-    pass(7 * SECOND).await;
+    advance(7 * SECOND).await;
     let calls: Vec<_> = (0..50)
         .map(|_| {
             let client = client.clone();
@@ -300,19 +272,14 @@ async fn the_cool_down_doubles_up_to_a_minute() {
     for (round, cool_down) in [5, 10, 20, 40, 60, 60].into_iter().enumerate() {
         let cool_down = Duration::from_secs(cool_down);
         // A fifth more or less.
-        pass(cool_down.mul_f64(0.75)).await;
+        advance(cool_down.mul_f64(0.75)).await;
         publish(&client).await.unwrap();
         assert_eq!((state(&client), probes.load(Ordering::SeqCst)), (State::Open, round));
-        pass(cool_down.mul_f64(0.5)).await;
+        advance(cool_down.mul_f64(0.5)).await;
         let mut state = client.watch_breaker().unwrap();
         publish(&client).await.unwrap();
         soon(state.wait_for(|state| *state == State::Open)).await.unwrap();
-        soon(async {
-            while probes.load(Ordering::SeqCst) == round {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        until(|| probes.load(Ordering::SeqCst) > round).await;
         becomes(&client, State::Open).await;
         assert_eq!(probes.load(Ordering::SeqCst), round + 1);
     }
@@ -320,10 +287,10 @@ async fn the_cool_down_doubles_up_to_a_minute() {
     // When gRPC has been back for a moment, it is the same outage still; after a minute, the next is the first again.
     for (well, cool_down) in [(SECOND, 80 * SECOND), (61 * SECOND, 7 * SECOND)] {
         healthy.store(true, Ordering::SeqCst);
-        pass(80 * SECOND).await;
+        advance(80 * SECOND).await;
         publish(&client).await.unwrap();
         becomes(&client, State::Closed).await;
-        pass(well).await;
+        advance(well).await;
         healthy.store(false, Ordering::SeqCst);
         for _ in 0..5 {
             let _ = publish(&client).await;
@@ -331,11 +298,11 @@ async fn the_cool_down_doubles_up_to_a_minute() {
         assert_eq!(state(&client), State::Open);
         healthy.store(true, Ordering::SeqCst);
         if cool_down > 7 * SECOND {
-            pass(7 * SECOND).await;
+            advance(7 * SECOND).await;
             publish(&client).await.unwrap();
             assert_eq!(state(&client), State::Open);
         }
-        pass(cool_down).await;
+        advance(cool_down).await;
         publish(&client).await.unwrap();
         becomes(&client, State::Closed).await;
     }
@@ -354,16 +321,11 @@ async fn two_answers_in_a_row_close_the_breaker_and_one_does_not() {
     });
     let client = opened(&script, &server).await;
     let (seen, _watching) = watched(&client);
-    pass(7 * SECOND).await;
+    advance(7 * SECOND).await;
     publish(&client).await.unwrap();
-    soon(async {
-        while probes.load(Ordering::SeqCst) < 2 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(|| probes.load(Ordering::SeqCst) >= 2).await;
     becomes(&client, State::Open).await;
-    pass(13 * SECOND).await;
+    advance(13 * SECOND).await;
     publish(&client).await.unwrap();
     becomes(&client, State::Closed).await;
     assert_eq!(probes.load(Ordering::SeqCst), 4);
@@ -380,7 +342,7 @@ async fn an_endpoint_where_connecting_hangs_does_not_keep_a_probe_from_the_next(
     publish(&client).await.unwrap();
     assert_eq!((state(&client), calls(&server)), (State::Open, (0, 1)));
     proxy.accept();
-    pass(7 * SECOND).await;
+    advance(7 * SECOND).await;
     publish(&client).await.unwrap();
     becomes(&client, State::HalfOpen).await;
     let ended = client.watch_breaker().unwrap();
@@ -397,7 +359,7 @@ async fn a_probe_that_is_refused_for_its_key_does_not_bring_calls_back() {
         _ => Reply::status(16, "who are you"),
     });
     let client = opened(&script, &server).await;
-    pass(7 * SECOND).await;
+    advance(7 * SECOND).await;
     let mut state = client.watch_breaker().unwrap();
     state.mark_unchanged();
     publish(&client).await.unwrap();
@@ -436,7 +398,7 @@ async fn publishing_while(client: &Client, happens: impl Future<Output = ()>) ->
 async fn no_call_is_lost_or_doubled_when_grpc_goes_and_comes_back() {
     let server = start().await;
     let proxy = Proxy::to(server.grpc_addr());
-    let config = Config::grpc(proxy.url()).fallback(Config::http(server.http_url())).retry(at_once());
+    let config = Config::grpc(proxy.url()).fallback(Config::http(server.http_url())).retry(quick_retry());
     let client = Client::new(config).unwrap();
     let done = publishing_while(&client, async {
         tokio::time::sleep(SECOND / 5).await;
@@ -473,7 +435,7 @@ async fn stays(server: &Server, client: &Client, kind: ErrorKind) -> Error {
 async fn a_wrong_key_over_grpc_does_not_lead_to_http() {
     let server = Server::builder().grpc_api_key("other").start().await.unwrap();
     let config = Config::grpc(server.grpc_url()).api_key("mine").fallback(Config::http(server.http_url()));
-    let error = stays(&server, &Client::new(config.retry(at_once())).unwrap(), ErrorKind::Unauthenticated).await;
+    let error = stays(&server, &Client::new(config.retry(quick_retry())).unwrap(), ErrorKind::Unauthenticated).await;
     assert_eq!((error.outcome(), error.attempts()), (Outcome::Refused, 1));
 }
 
@@ -541,7 +503,7 @@ async fn mistrust_does_not_lead_to_http_and_nothing_is_said_in_the_clear() {
         let peer = Peer::with(flaw, &authority);
         let trust = Tls::new().ca_certificates(authority.pem());
         let config = Config::grpc(peer.https_url()).tls(trust).fallback(Config::http(server.http_url()));
-        let client = Client::new(config.retry(at_once())).unwrap();
+        let client = Client::new(config.retry(quick_retry())).unwrap();
         let error = stays(&server, &client, ErrorKind::Connect).await;
         assert_eq!((error.outcome(), error.attempts(), error.is_transient()), (Outcome::NotSent, 1, false), "{flaw:?}");
         assert_eq!((peer.requests(), peer.in_the_clear()), (0, 0), "{flaw:?}");
@@ -648,7 +610,7 @@ async fn grpc_at_the_http_port_is_told_and_with_a_fallback_left_for_long() {
         connection.finish().await
     });
     let http_port = || port.url();
-    let alone = Client::new(Config::grpc(http_port()).retry(at_once())).unwrap();
+    let alone = Client::new(Config::grpc(http_port()).retry(quick_retry())).unwrap();
     let error = within(SECOND, alone.publish(request())).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.outcome(), error.attempts()),
@@ -663,10 +625,10 @@ async fn grpc_at_the_http_port_is_told_and_with_a_fallback_left_for_long() {
     // A minute, a fifth more or less, and not the 5 s of an outage.
     let mut state = client.watch_breaker().unwrap();
     state.mark_unchanged();
-    pass(45 * SECOND).await;
+    advance(45 * SECOND).await;
     publish(&client).await.unwrap();
     assert!(!state.has_changed().unwrap());
-    pass(30 * SECOND).await;
+    advance(30 * SECOND).await;
     publish(&client).await.unwrap();
     soon(state.changed()).await.unwrap();
     becomes(&client, State::Open).await;
@@ -713,7 +675,7 @@ async fn a_call_that_may_have_run_goes_over_http_only_with_a_key_and_has_one_eff
     for (keys, effects) in [(false, 1), (true, 2)] {
         let client = || {
             let config = Config::grpc(proxy.url()).fallback(Config::http(server.http_url()));
-            Client::new(config.retry(at_once().idempotency_keys(keys))).unwrap()
+            Client::new(config.retry(quick_retry().idempotency_keys(keys))).unwrap()
         };
         proxy.accept();
         proxy.heal();
@@ -723,12 +685,7 @@ async fn a_call_that_may_have_run_goes_over_http_only_with_a_key_and_has_one_eff
         proxy.down(|lane| lane.stalled = true);
         proxy.refuse().await;
         let publishing = tokio::spawn(async move { publish(&client).await });
-        soon(async {
-            while server.applied("news") < effects {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+        until(|| server.applied("news") >= effects).await;
         server.clear_calls();
         proxy.cut(End::Rst);
         let published = publishing.await.unwrap();
@@ -813,7 +770,7 @@ async fn both_ways_are_paid_from_one_budget_and_end_at_one_deadline() {
     server.fault(Fault::grpc_status(14, "later").always());
     server.fault(Fault::http_status(503).always());
     let config = Config::grpc(server.grpc_url()).fallback(Config::http(server.http_url()));
-    let client = Client::new(config.retry(at_once().attempts(10))).unwrap();
+    let client = Client::new(config.retry(quick_retry().attempts(10))).unwrap();
     let mut said = false;
     for _ in 0..100 {
         let error = publish(&client).await.unwrap_err();
@@ -826,7 +783,7 @@ async fn both_ways_are_paid_from_one_budget_and_end_at_one_deadline() {
     let server = start().await;
     server.fault(Fault::hang_before().always());
     let config = Config::grpc(server.grpc_url()).fallback(Config::http(server.http_url()));
-    let retry = at_once().attempts(100).attempt_timeout(Some(Duration::from_millis(50)));
+    let retry = quick_retry().attempts(100).attempt_timeout(Some(Duration::from_millis(50)));
     let client = Client::new(config.timeout(SECOND).retry(retry)).unwrap();
     let error = within(2 * SECOND, client.publish(request())).await.unwrap_err();
     assert_eq!((error.kind(), error.transport()), (ErrorKind::Timeout, Some("http")), "{error:?}");
@@ -853,7 +810,7 @@ async fn calls_return_to_grpc_also_from_a_fallback_that_is_gone() {
     grpc.accept();
     http.refuse().await;
     http.cut(End::Fin);
-    pass(2 * SECOND).await;
+    advance(2 * SECOND).await;
     for _ in 0..5 {
         publish(&client).await.unwrap();
     }
@@ -870,14 +827,9 @@ fn a_runtime_that_ends_in_the_middle_of_a_probe_leaves_no_probe_for_ever() {
     let ends = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = ends.block_on(async {
         let client = opened(&script, &server).await;
-        pass(7 * SECOND).await;
+        advance(7 * SECOND).await;
         publish(&client).await.unwrap();
-        soon(async {
-            while probes.load(Ordering::SeqCst) == 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+        until(|| probes.load(Ordering::SeqCst) > 0).await;
         assert_eq!(state(&client), State::HalfOpen);
         client
     });
