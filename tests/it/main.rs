@@ -4,6 +4,16 @@
 
 /// Methods, requests and results, over both transports.
 mod api {
+    mod batch;
+    mod batch_replies;
+    mod broadcast;
+    mod errors;
+    mod history;
+    mod json;
+    mod limits;
+    mod maps;
+    mod publish;
+    mod server;
     mod split;
     pub(crate) mod suite;
 }

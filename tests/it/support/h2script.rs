@@ -1,12 +1,16 @@
 //! A gRPC server whose every frame is a script's choice (RFC 9113).
 
+mod reply;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use centrifugo_api::{PublishRequest, PublishResult};
+use centrifugo_api::PublishRequest;
 use http::HeaderMap;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, Join, Sink};
@@ -15,6 +19,9 @@ use tokio::time::Instant;
 
 use super::port;
 use super::tally::{Operation, Server, Tally};
+
+pub(crate) use reply::Reply;
+use reply::header_block;
 
 /// Types of frames.
 pub(crate) const DATA: u8 = 0;
@@ -139,129 +146,6 @@ impl Request {
             message: self.message.clone(),
         }
     }
-}
-
-/// An answer: whether the request is carried out, and the frames that say so, or do not.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Reply {
-    applied: bool,
-    frames: Vec<(u8, u8, Vec<u8>)>,
-}
-
-impl Reply {
-    /// No answer at all.
-    pub(crate) fn hang() -> Self {
-        Self::default()
-    }
-
-    /// The result of a publish that went well.
-    pub(crate) fn result() -> Self {
-        let mut result = PublishResult::default();
-        (result.offset, result.epoch) = (1, "epoch".into());
-        let result = result.encode_to_vec();
-        Self::message(&[&[0x12, u8::try_from(result.len()).unwrap()], &result[..]].concat())
-    }
-
-    /// A message of the script's making, and status 0.
-    pub(crate) fn message(message: &[u8]) -> Self {
-        Self::head().data(message).headers(&[(b"grpc-status", b"0")], END_STREAM).applied()
-    }
-
-    /// A status, and nothing besides. The request counts as not carried out.
-    pub(crate) fn status(code: u32, message: &str) -> Self {
-        Self::status_with(code, message, &[])
-    }
-
-    /// A status with more headers.
-    pub(crate) fn status_with(code: u32, message: &str, more: &[(&[u8], &[u8])]) -> Self {
-        let code = code.to_string();
-        let mut headers: Vec<(&[u8], &[u8])> = vec![(b":status", b"200"), (b"content-type", b"application/grpc")];
-        headers.extend_from_slice(&[(b"grpc-status", code.as_bytes()), (b"grpc-message", message.as_bytes())]);
-        headers.extend_from_slice(more);
-        Self::default().headers(&headers, END_STREAM)
-    }
-
-    /// The head of an answer and a message, and then a reset in the place of the trailers.
-    pub(crate) fn cut(reason: u32) -> Self {
-        Self::head().data(b"").then_reset(reason).applied()
-    }
-
-    /// A reset.
-    pub(crate) fn reset(reason: u32) -> Self {
-        Self::default().then_reset(reason)
-    }
-
-    /// The headers that come before a message.
-    pub(crate) fn head() -> Self {
-        Self::default().headers(&[(b":status", b"200"), (b"content-type", b"application/grpc")], 0)
-    }
-
-    /// Adds a block of headers, of any size: as many CONTINUATION frames as it takes.
-    pub(crate) fn headers(mut self, headers: &[(&[u8], &[u8])], flags: u8) -> Self {
-        let block = header_block(headers);
-        let last = block.chunks(MAX_FRAME).count().saturating_sub(1);
-        for (n, part) in block.chunks(MAX_FRAME).enumerate() {
-            let (kind, flags) = if n == 0 { (HEADERS, flags) } else { (CONTINUATION, 0) };
-            self.frames.push((kind, flags | if n == last { END_HEADERS } else { 0 }, part.to_vec()));
-        }
-        self
-    }
-
-    /// Adds a message, framed as gRPC does. That the client has room for a long one is not looked at.
-    pub(crate) fn data(mut self, message: &[u8]) -> Self {
-        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        let framed = [&[0], &length[..], message].concat();
-        self.frames.extend(framed.chunks(MAX_FRAME).map(|part| (DATA, 0, part.to_vec())));
-        self
-    }
-
-    /// Adds the end of the answer, without trailers.
-    pub(crate) fn end(mut self) -> Self {
-        self.frames.push((DATA, END_STREAM, Vec::new()));
-        self
-    }
-
-    /// Adds a reset.
-    pub(crate) fn then_reset(mut self, reason: u32) -> Self {
-        self.frames.push((RST_STREAM, 0, reason.to_be_bytes().to_vec()));
-        self
-    }
-
-    /// The request is carried out, whatever is said.
-    pub(crate) fn applied(mut self) -> Self {
-        self.applied = true;
-        self
-    }
-
-    /// The request is not carried out, whatever is said.
-    pub(crate) fn unapplied(mut self) -> Self {
-        self.applied = false;
-        self
-    }
-}
-
-/// Headers as HPACK has them (RFC 7541), each written out: without indices and without Huffman's code.
-fn header_block(headers: &[(&[u8], &[u8])]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in headers {
-        block.push(0);
-        for text in [name, value] {
-            let mut length = text.len();
-            if length < 127 {
-                block.push(u8::try_from(length).unwrap());
-            } else {
-                block.push(127);
-                length -= 127;
-                while length >= 128 {
-                    block.push(u8::try_from(length % 128 + 128).unwrap());
-                    length /= 128;
-                }
-                block.push(u8::try_from(length).unwrap());
-            }
-            block.extend_from_slice(text);
-        }
-    }
-    block
 }
 
 /// One connection of a client. What waits for the client may be dropped and called again.
@@ -534,193 +418,5 @@ impl Heads {
         }
         let (request, _) = self.server.accept().await.unwrap().unwrap();
         Some((request.uri().path().to_owned(), request.headers().clone()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use centrifugo_api::{Client, Config, Error, ErrorKind, Retry};
-    use serde_json::json;
-    use tokio::sync::Notify;
-    use tokio::task::JoinSet;
-
-    use super::*;
-    use crate::support::soon;
-
-    fn client(server: &Server) -> Client {
-        Client::new(Config::grpc(server.url()).retry(Retry::off())).unwrap()
-    }
-
-    async fn publish(client: &Client) -> Result<u64, Error> {
-        let request = PublishRequest::new("news", json!({})).idempotency_key("key");
-        client.publish(request).await.map(|result| result.offset)
-    }
-
-    #[tokio::test]
-    async fn a_script_chooses_each_reply_and_the_tally_knows_what_was_carried_out() {
-        let server = replying(|request| match request.number {
-            0 => Reply::status(14, "busy"),
-            1 => Reply::status(0, "").applied(),
-            2 => Reply::reset(INTERNAL_ERROR),
-            3 => Reply::cut(NO_ERROR),
-            4 => Reply::status_with(13, "bad", &[(b"grpc-status-details-bin", b"not base64 \xff")]),
-            _ => Reply::result(),
-        });
-        let client = client(&server);
-        for kind in [ErrorKind::Unavailable, ErrorKind::Protocol, ErrorKind::Lost] {
-            assert_eq!(publish(&client).await.unwrap_err().kind(), kind);
-        }
-        publish(&client).await.unwrap_err();
-        publish(&client).await.unwrap_err();
-        assert_eq!(publish(&client).await.unwrap(), 1);
-        let (arrived, applied) = (server.tally.arrived(), server.tally.applied());
-        assert_eq!((arrived.len(), applied.len(), server.tally.effects()), (6, 3, 1));
-        assert_eq!((&applied[0].channel[..], &applied[0].idempotency_key[..]), ("news", "key"));
-        assert_eq!(server.dials(), 1);
-    }
-
-    #[tokio::test]
-    async fn the_path_and_the_headers_of_a_request_are_read() {
-        let server = start(|mut connection| async move {
-            for _ in 0..3 {
-                let request = connection.request().await?;
-                assert_eq!(request.path, "/centrifugal.centrifugo.api.CentrifugoApi/Publish");
-                assert_eq!(request.headers["authorization"], "apikey a key");
-                connection.reply(&request, &Reply::result()).await?;
-            }
-            connection.ignore().await
-        });
-        let client = Client::new(Config::grpc(server.url()).api_key("a key")).unwrap();
-        for _ in 0..3 {
-            publish(&client).await.unwrap();
-        }
-    }
-
-    #[tokio::test]
-    async fn a_stream_is_refused_before_its_body_is_read() {
-        let server = start(|mut connection| async move {
-            let stream = connection.opened().await?;
-            connection.reset_stream(stream, REFUSED_STREAM).await?;
-            connection.serve().await
-        });
-        let well = soon(publish(&client(&server))).await.map_err(|error| assert!(!error.may_have_run(), "{error:?}"));
-        assert_eq!(server.tally.arrived().len(), usize::from(well.is_ok()));
-    }
-
-    #[tokio::test]
-    async fn streams_up_to_the_last_one_of_a_goaway_finish() {
-        let server = start(|mut connection| async move {
-            if connection.number > 0 {
-                return connection.serve().await;
-            }
-            let requests = connection.requests(20).await?;
-            let last = requests[9].stream;
-            connection.goaway(last, NO_ERROR, b"bye").await?;
-            for request in &requests[..10] {
-                connection.reply(request, &Reply::result()).await?;
-            }
-            connection.finish().await
-        });
-        let client = client(&server);
-        let mut calls = JoinSet::new();
-        for _ in 0..20 {
-            let client = client.clone();
-            calls.spawn(async move { publish(&client).await });
-        }
-        let outcomes = soon(calls.join_all()).await;
-        let (well, badly): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
-        assert!(well.len() >= 10);
-        assert_eq!(server.tally.applied().len(), well.len());
-        assert!(badly.into_iter().all(|outcome| !outcome.unwrap_err().may_have_run()));
-    }
-
-    #[tokio::test]
-    async fn a_connection_is_drained_as_grpc_go_does() {
-        let server = start(|mut connection| async move {
-            let first = connection.request().await?;
-            let mut requests = connection.drain().await?;
-            requests.insert(0, first);
-            for request in &requests {
-                connection.reply(request, &Reply::result()).await?;
-            }
-            connection.finish().await
-        });
-        let client = client(&server);
-        for dials in 1..5 {
-            soon(publish(&client)).await.unwrap();
-            assert_eq!(server.dials(), dials);
-        }
-    }
-
-    #[tokio::test]
-    async fn one_stream_at_a_time_and_a_window_that_opens_late_are_the_scripts_choice() {
-        static TAKEN: Notify = Notify::const_new();
-        let server = start(|mut connection| async move {
-            let request = connection.request().await?;
-            connection.reply(&request, &Reply::result()).await?;
-            connection.settings(&[(MAX_CONCURRENT_STREAMS, 1), (INITIAL_WINDOW_SIZE, 0)]).await?;
-            connection.sync().await?;
-            TAKEN.notify_one();
-            connection.opened().await?;
-            // Neither the body of this call, nor the other call.
-            let events = connection.sync().await?;
-            assert!(!events.iter().any(|event| matches!(event, Event::Opened(_) | Event::Request(_))), "{events:?}");
-            connection.settings(&[(INITIAL_WINDOW_SIZE, 65535)]).await?;
-            connection.serve().await
-        });
-        let client = client(&server);
-        publish(&client).await.unwrap();
-        soon(TAKEN.notified()).await;
-        let (one, other) = tokio::join!(soon(publish(&client)), soon(publish(&client)));
-        one.and(other).unwrap();
-    }
-
-    #[tokio::test]
-    async fn nothing_is_answered_by_one_that_says_nothing_or_reads_nothing() {
-        let silent = start_bare(|mut connection| async move { connection.ignore().await });
-        let deaf = start_bare(|mut connection| async move { connection.stall().await });
-        for server in [silent, deaf] {
-            let config = Config::grpc(server.url()).timeout(Duration::from_millis(200)).retry(Retry::off());
-            let error = publish(&Client::new(config).unwrap()).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
-            assert_eq!(server.dials(), 1);
-        }
-    }
-
-    #[tokio::test]
-    async fn headers_may_be_huge_many_or_without_an_end() {
-        let huge = vec![b'x'; 1 << 20];
-        let many: Vec<(&[u8], &[u8])> = vec![(b"x-one", b"of many"); 5000];
-        let replies = [Reply::status_with(0, "", &[(b"x-huge", &huge[..])]), Reply::status_with(0, "", &many)];
-        for reply in replies {
-            let server = replying(move |_| reply.clone());
-            soon(publish(&client(&server))).await.unwrap_err();
-            assert_eq!(server.tally.arrived().len(), 1);
-        }
-        let endless = start(|mut connection| async move {
-            let request = connection.request().await?;
-            connection.endless_headers(request.stream).await
-        });
-        soon(publish(&client(&endless))).await.unwrap_err();
-    }
-
-    #[tokio::test]
-    async fn a_connection_ends_with_a_fin_or_a_reset() {
-        for reset in [true, false] {
-            let server = start(move |mut connection| async move {
-                connection.request().await?;
-                if reset { connection.reset() } else { connection.finish().await }
-            });
-            let mut stream = TcpStream::connect(server.address()).await.unwrap();
-            let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-            // A GET of `/`, out of the static table, and an empty message.
-            let head = frame_bytes(HEADERS, END_HEADERS, 1, &[0x82, 0x84, 0x86, 0x41, 1, b'x']);
-            let body = frame_bytes(DATA, END_STREAM, 1, &[0; 5]);
-            stream.write_all(&[&preface[..], &head, &body].concat()).await.unwrap();
-            let end = soon(tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;
-            assert_eq!(end.is_err(), reset, "{end:?}");
-        }
     }
 }
