@@ -12,7 +12,7 @@ use centrifugo_api::testing::{Fault, Namespace, Server};
 use centrifugo_api::{ApiError, ErrorKind};
 use serde_json::{Value, json};
 
-use crate::servers::Nobody;
+use crate::support::servers::Nobody;
 
 /// Long enough to be found anywhere it should not be.
 const KEY: &str = "open-sesame-0123456789";

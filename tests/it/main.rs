@@ -1,37 +1,73 @@
-//! The integration tests, in one binary.
+//! The integration tests, in one binary. The folders are those of `src/`, and `support` has what several tests use.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod authority;
-mod batching;
+/// Methods, requests and results, over both transports.
+mod api {
+    mod batch;
+    mod batch_replies;
+    mod broadcast;
+    mod errors;
+    mod history;
+    mod json;
+    mod limits;
+    mod maps;
+    mod publish;
+    mod server;
+    mod split;
+    pub(crate) mod suite;
+}
+/// Many calls in one request.
+mod batching {
+    mod calls;
+    mod publisher;
+}
+/// One call, attempt after attempt.
+mod call {
+    mod outcome_unknown;
+    mod retries;
+}
+/// What a configuration may say, and what becomes of it.
+mod config {
+    mod options;
+    mod validation;
+}
+/// The end of a client, and the runtimes that it is used in.
+mod lifecycle {
+    mod close;
+    mod runtime;
+}
+/// The stand-in server.
+mod standin {
+    mod replay;
+    mod server;
+}
+/// Connections, endpoints, and what goes wrong with them.
+mod transport {
+    mod connections;
+    mod errors;
+    mod grpc {
+        mod outcomes;
+        mod streams;
+    }
+    mod http {
+        mod faults;
+    }
+    mod routing {
+        mod endpoints;
+        mod fallback;
+    }
+    mod tls;
+}
+/// The forms on the wire, protobuf and JSON.
+mod wire {
+    mod differential;
+    mod fixtures;
+}
+
 #[cfg(feature = "cli")]
 mod cli;
-mod close;
-mod config;
-mod connections;
 mod corpus;
-mod differential;
-mod doubt;
-mod endpoints;
-mod errors;
-mod fallback;
-mod faults;
-mod fixtures;
-mod http_faults;
-mod options;
-mod outcomes;
-mod publisher;
-mod raw;
 mod real_process;
-mod recorded;
-mod replay;
-mod retries;
-mod runtime;
-mod scripted;
-mod servers;
 mod soak;
-mod split;
-mod standin;
-mod streams;
-mod suite;
-mod tls;
+mod support;

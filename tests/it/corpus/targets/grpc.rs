@@ -179,7 +179,7 @@ fn message(compressed: u8, body: &[u8]) -> Bytes {
 
 impl exchange::Script for Script {
     fn config(&self, address: &str) -> Config {
-        Config::grpc(format!("http://{address}")).gzip(self.gzip)
+        Config::grpc(format!("http://{address}")).gzip(self.gzip).into()
     }
 
     fn says_no(&self) -> bool {

@@ -113,7 +113,7 @@ fn run(call: u8, script: Script) -> Vec<Error> {
 
 impl exchange::Script for Script {
     fn config(&self, address: &str) -> Config {
-        Config::http(format!("http://{address}/api")).idle_timeout(Duration::from_secs(30))
+        Config::http(format!("http://{address}/api")).idle_timeout(Duration::from_secs(30)).into()
     }
 
     /// Wherever a status stands: behind a `100 Continue` there is another.

@@ -1,0 +1,77 @@
+//! Broadcasts.
+
+use super::suite::{assert_code, kept, offsets, publish, suite};
+use crate::support::servers::Here;
+use centrifugo_api::{ApiError, BroadcastRequest, Client, Retry};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+async fn a_broadcast_answers_for_every_channel_in_order(client: &Client, here: &Here) {
+    let (first, second, plain) = (here.channel(""), here.channel(""), here.channel("plain"));
+    publish(client, &second, json!(0)).await;
+    let channels = [&*first, "nope:a", &second, "", &plain];
+    let result = client.broadcast(BroadcastRequest::new(channels, json!({"n": 1}))).await.unwrap();
+    let outcomes: Vec<_> =
+        result.iter().map(|outcome| outcome.map(|it| it.offset).map_err(|error| error.code)).collect();
+    assert_eq!(outcomes, [Ok(1), Err(102), Ok(2), Err(107), Ok(0)]);
+    let failed: Vec<_> = result.failed().map(|(index, error)| (index, error.code)).collect();
+    assert_eq!(failed, [(1, 102), (3, 107)]);
+    assert_eq!(kept(client, &second).await.publications[1].json::<Value>().unwrap(), json!({"n": 1}));
+}
+
+async fn a_broadcast_in_which_all_fail_is_a_success(client: &Client, here: &Here) {
+    let channels = [here.channel("nope"), here.channel("nope")];
+    let result = client.broadcast(BroadcastRequest::new(channels, json!(1))).await.unwrap();
+    assert_eq!(result.failed().count(), 2);
+}
+
+async fn a_broadcast_to_no_channel_is_error_107(client: &Client, _: &Here) {
+    assert_code(client.broadcast(BroadcastRequest::new([""; 0], json!(1))).await, ApiError::BAD_REQUEST);
+}
+
+async fn a_repeated_broadcast_with_a_key_publishes_once(client: &Client, here: &Here) {
+    let channels = [here.channel(""), here.channel("")];
+    let request = BroadcastRequest::new(&channels, json!(1)).idempotency_key("key").tags([("a", "b")]);
+    let first = client.broadcast(&request).await.unwrap();
+    assert_eq!(client.broadcast(&request).await.unwrap(), first);
+    assert_eq!(offsets(&kept(client, &channels[1]).await), [1]);
+}
+
+async fn a_broadcast_to_100_000_channels_is_answered_in_order(client: &Client, here: &Here) {
+    let (prefix, kept_in) = (here.channel("plain"), here.channel(""));
+    let mut channels: Vec<_> =
+        (0..100_000).map(|n| format!("{prefix}{n:0>width$}", width = 60 - prefix.len())).collect();
+    assert!(channels.iter().all(|channel| channel.len() == 60));
+    // Some that can be told apart by their answers, and some that fail.
+    for place in (0..100_000).step_by(10_000) {
+        channels[place].clone_from(&kept_in);
+        channels[place + 1] = here.channel("nope");
+    }
+    let client = client.with_timeout(Duration::from_secs(60)).with_retry(None);
+    let result = client.broadcast(BroadcastRequest::new(&channels, json!({"n": 1}))).await.unwrap();
+    assert_eq!(result.responses.len(), channels.len());
+    let mut offsets_told = Vec::new();
+    for (place, outcome) in result.iter().enumerate() {
+        match (place % 10_000, outcome) {
+            (0, Ok(position)) => offsets_told.push(position.offset),
+            (1, Err(error)) => assert_eq!(error.code, ApiError::UNKNOWN_CHANNEL),
+            (_, Ok(position)) => assert_eq!(position.offset, 0),
+            (_, Err(error)) => panic!("{place}: {error}"),
+        }
+    }
+    // The server publishes into the channels of one request in any order.
+    offsets_told.sort_unstable();
+    assert_eq!(offsets_told, (1..=10).collect::<Vec<_>>());
+    assert_eq!(offsets(&kept(&client, &kept_in).await), offsets_told);
+}
+
+suite! {
+    everywhere {
+        a_broadcast_answers_for_every_channel_in_order
+        a_broadcast_in_which_all_fail_is_a_success
+        a_broadcast_to_no_channel_is_error_107
+        a_repeated_broadcast_with_a_key_publishes_once
+        a_broadcast_to_100_000_channels_is_answered_in_order
+    }
+    standin {}
+}

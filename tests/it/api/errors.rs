@@ -1,0 +1,86 @@
+//! Errors of the API, and keys.
+
+use super::suite::{assert_code, assert_kind, suite};
+use crate::support::{
+    Over,
+    servers::{self, Here},
+};
+use centrifugo_api::{
+    ApiError, Client, Config, ErrorKind, HistoryRemoveRequest, HistoryRequest, InfoRequest, MapStatsRequest,
+    PresenceRequest, PresenceStatsRequest, PublishRequest, SubscribeRequest,
+};
+use serde_json::json;
+
+async fn an_unknown_namespace_is_error_102(client: &Client, here: &Here) {
+    let channel = here.channel("nope");
+    assert_code(client.publish(PublishRequest::new(&channel, json!(1))).await, ApiError::UNKNOWN_CHANNEL);
+    assert_code(client.history(HistoryRequest::new(&channel)).await, ApiError::UNKNOWN_CHANNEL);
+    assert_code(client.presence(PresenceRequest::new(&channel)).await, ApiError::UNKNOWN_CHANNEL);
+    assert_code(client.subscribe(SubscribeRequest::new(&channel, "ghost")).await, ApiError::UNKNOWN_CHANNEL);
+    assert_code(client.map_stats(MapStatsRequest::new(&channel)).await, ApiError::UNKNOWN_CHANNEL);
+}
+
+async fn an_empty_channel_is_error_107(client: &Client, _: &Here) {
+    assert_code(client.publish(PublishRequest::new("", json!(1))).await, ApiError::BAD_REQUEST);
+    assert_code(client.history(HistoryRequest::new("")).await, ApiError::BAD_REQUEST);
+    assert_code(client.history_remove(HistoryRemoveRequest::new("")).await, ApiError::BAD_REQUEST);
+    assert_code(client.presence(PresenceRequest::new("")).await, ApiError::BAD_REQUEST);
+    assert_code(client.presence_stats(PresenceStatsRequest::new("")).await, ApiError::BAD_REQUEST);
+    assert_code(client.subscribe(SubscribeRequest::new("", "ghost")).await, ApiError::BAD_REQUEST);
+}
+
+async fn what_a_namespace_does_not_keep_is_error_108(client: &Client, here: &Here) {
+    let channel = here.channel("plain");
+    assert_code(client.history(HistoryRequest::new(&channel)).await, ApiError::NOT_AVAILABLE);
+    assert_code(client.history_remove(HistoryRemoveRequest::new(&channel)).await, ApiError::NOT_AVAILABLE);
+    assert_code(client.presence(PresenceRequest::new(&channel)).await, ApiError::NOT_AVAILABLE);
+    assert_code(client.presence_stats(PresenceStatsRequest::new(&channel)).await, ApiError::NOT_AVAILABLE);
+}
+
+async fn an_error_says_where_it_happened(client: &Client, here: &Here) {
+    let error = client.history(HistoryRequest::new(here.channel("nope"))).await.unwrap_err();
+    let transport = match here.over {
+        Over::Grpc => "grpc",
+        Over::Http => "http",
+    };
+    assert_eq!((error.method(), error.transport()), (Some("history"), Some(transport)));
+    let endpoint = error.endpoint().unwrap();
+    let text = error.to_string();
+    assert!(
+        text.starts_with(&format!("history over {transport} to {endpoint}: error 102 (unknown channel); ")),
+        "{text}"
+    );
+}
+
+async fn a_wrong_key_is_unauthenticated(_: &Client, here: &Here) {
+    let publish = PublishRequest::new(here.channel(""), json!(1));
+    for config in [here.without_key(), here.without_key().api_key("wrong")] {
+        let called = Client::new(config).unwrap().publish(&publish).await;
+        assert_kind(called, ErrorKind::Unauthenticated, false);
+    }
+}
+
+async fn a_key_need_not_be_ascii(_: &Client, here: &Here) {
+    // Tried on a real server too, which compares bytes.
+    let server = servers::standin("ключ").await;
+    let config: Config = match here.over {
+        Over::Grpc => Config::grpc(server.grpc_url()).into(),
+        Over::Http => Config::http(server.http_url()).into(),
+    };
+    Client::new(config.clone().api_key("ключ")).unwrap().info(InfoRequest::new()).await.unwrap();
+    let wrong = Client::new(config.api_key("ключи")).unwrap();
+    assert_kind(wrong.info(InfoRequest::new()).await, ErrorKind::Unauthenticated, false);
+}
+
+suite! {
+    everywhere {
+        an_unknown_namespace_is_error_102
+        an_empty_channel_is_error_107
+        what_a_namespace_does_not_keep_is_error_108
+        an_error_says_where_it_happened
+        a_wrong_key_is_unauthenticated
+    }
+    standin {
+        a_key_need_not_be_ascii
+    }
+}

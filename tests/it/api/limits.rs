@@ -1,0 +1,135 @@
+//! Sizes and deadlines.
+
+use super::suite::{assert_kind, offsets, publish, suite};
+use crate::support::{Over, servers::Here};
+use centrifugo_api::testing::Fault;
+use centrifugo_api::{
+    Client, Config, ErrorKind, HistoryRequest, InfoRequest, Method, Payload, PublishRequest, Retry, Tls,
+};
+use serde_json::json;
+use std::time::Duration;
+
+/// A request for a channel without history that has exactly this many bytes in protobuf.
+fn request_of(size: usize, here: &Here) -> PublishRequest {
+    use prost::Message as _;
+
+    let channel = here.channel("plain");
+    let with = |length: usize| {
+        PublishRequest::new(&channel, Payload::from(format!("\"{}\"", "x".repeat(length)).into_bytes()))
+    };
+    // The fields' numbers and lengths take the same room for all large payloads.
+    let extra = with(size).encoded_len() - size;
+    let request = with(size - extra);
+    assert_eq!(request.encoded_len(), size);
+    request
+}
+
+/// What the server accepts over gRPC.
+const MAX: usize = 4 * 1024 * 1024;
+
+async fn a_request_may_have_4_mib_over_grpc_and_more_over_http(client: &Client, here: &Here) {
+    // An idempotency key would take its place in the request.
+    let client = client.with_retry(None);
+    client.publish(request_of(MAX, here)).await.unwrap();
+    let over = request_of(MAX + 1, here);
+    match here.over {
+        Over::Http => drop(client.publish(over).await.unwrap()),
+        Over::Grpc => {
+            let error = assert_kind(client.publish(over).await, ErrorKind::TooLarge, false);
+            assert!(error.to_string().contains("over the limit of 4194304"), "it is refused here: {error}");
+        }
+    }
+}
+
+async fn the_servers_own_limit_is_told_as_the_clients_is(_: &Client, here: &Here) {
+    let client = Client::new(here.config().max_request_size(2 * MAX)).unwrap();
+    let published = client.publish(request_of(MAX + 1, here)).await;
+    match here.over {
+        Over::Http => drop(published.unwrap()),
+        Over::Grpc => {
+            let error = assert_kind(published, ErrorKind::TooLarge, false);
+            assert!(error.to_string().contains("larger than max"), "the server says so: {error}");
+        }
+    }
+    client.publish(request_of(1000, here)).await.unwrap();
+}
+
+async fn a_limit_of_ones_own_is_kept_over_both(_: &Client, here: &Here) {
+    let client = Client::new(here.config().max_request_size(1000)).unwrap();
+    assert_kind(client.publish(request_of(1001, here)).await, ErrorKind::TooLarge, false);
+    client.publish(PublishRequest::new(here.channel("plain"), json!(1))).await.unwrap();
+}
+
+async fn a_long_reply_is_given_up(client: &Client, here: &Here) {
+    let channel = here.channel("");
+    for _ in 0..10 {
+        publish(client, &channel, json!("x".repeat(10_000))).await;
+    }
+    let history = HistoryRequest::new(&channel).limit(HistoryRequest::NO_LIMIT);
+    let short = Client::new(here.config().max_reply_size(50_000)).unwrap();
+    assert_kind(short.history(&history).await, ErrorKind::TooLarge, true);
+    assert_eq!(offsets(&short.history(history.clone().limit(4)).await.unwrap()), [1, 2, 3, 4]);
+    assert_eq!(client.history(&history).await.unwrap().publications.len(), 10);
+}
+
+async fn a_hurried_copy_of_a_client_does_not_hurry_it(client: &Client, here: &Here) {
+    here.server().fault(Fault::hang_before().method(Method::Publish));
+    let hurried = client.with_timeout(Duration::from_millis(50));
+    let published = hurried.publish(PublishRequest::new(here.channel(""), json!(1))).await;
+    let error = assert_kind(published, ErrorKind::Timeout, true);
+    assert!(error.is_transient());
+    assert!(error.to_string().contains("50ms"), "{error}");
+    // The other one keeps its own deadline: this answer comes later than the hurried copy would wait.
+    here.server().fault(Fault::delay(Duration::from_millis(200)).method(Method::Publish));
+    client.publish(PublishRequest::new(here.channel(""), json!(1))).await.unwrap();
+    // A deadline beyond what the clock can say is none.
+    client.with_timeout(Duration::MAX).info(InfoRequest::new()).await.unwrap();
+}
+
+/// The settings of clients, over both transports, whose connection is never ready: the server accepts it and says nothing,
+/// so that TLS is never agreed on.
+async fn never_connected() -> ([Config; 2], tokio::net::TcpListener) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let tls = Tls::new().danger_skip_verification();
+    (crate::support::both(Config::grpc(&url).tls(tls.clone()), Config::http(&url).tls(tls)), listener)
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_while_connecting_leaves_nothing_sent() {
+    let (configs, _listener) = never_connected().await;
+    for config in configs {
+        let client = Client::new(config.timeout(Duration::from_millis(50))).unwrap();
+        assert_kind(client.info(InfoRequest::new()).await, ErrorKind::Timeout, false);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_too_long_is_none() {
+    let (configs, _listener) = never_connected().await;
+    for config in configs {
+        let client = Client::new(config.connect_timeout(Duration::from_millis(50))).unwrap();
+        assert_kind(client.info(InfoRequest::new()).await, ErrorKind::Connect, false);
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_while_a_token_is_awaited_leaves_nothing_sent() {
+    for config in crate::support::both(Config::grpc("http://127.0.0.1:1"), Config::http("http://127.0.0.1:1")) {
+        let config = config.bearer_token(std::future::pending).timeout(Duration::from_millis(50));
+        let client = Client::new(config).unwrap();
+        assert_kind(client.info(InfoRequest::new()).await, ErrorKind::Timeout, false);
+    }
+}
+
+suite! {
+    everywhere {
+        a_request_may_have_4_mib_over_grpc_and_more_over_http
+        the_servers_own_limit_is_told_as_the_clients_is
+        a_limit_of_ones_own_is_kept_over_both
+        a_long_reply_is_given_up
+    }
+    standin {
+        a_hurried_copy_of_a_client_does_not_hurry_it
+    }
+}

@@ -1,0 +1,145 @@
+//! Callers that give up: futures that are dropped, aborted, or no longer polled.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use centrifugo_api::testing::{Fault, Server};
+use centrifugo_api::{Client, Publisher, PublisherConfig};
+
+use super::{ORDERS, enqueue, message, one_by_one};
+use crate::support::fake::{Fake, Sent};
+use crate::support::{BOTH, SECOND, counts, poll_once, settle, until};
+use crate::support::{soon, within};
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_is_dropped_is_taken_back_unless_it_has_left() {
+    let (fake, permits) = Fake::held(Sent::done);
+    let publisher = Publisher::new(&fake.client(), one_by_one().max_messages(2)).unwrap();
+    let left = poll_once(publisher.publish(message("a", "left")));
+    settle().await;
+    let waits = poll_once(publisher.publish(message("a", "waits")));
+    drop((left, waits));
+    settle().await;
+    // Its slot, its channel and its room are free again.
+    let next = enqueue(&publisher, "a", "next");
+    permits.add_permits(10);
+    next.await.unwrap();
+    assert_eq!(fake.data().concat(), ["left", "next"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_nobody_polls_holds_up_nobody() {
+    for order in ORDERS {
+        let publisher = Publisher::new(&slow().client(), one_by_one().order(order)).unwrap();
+        let kept = poll_once(publisher.publish(message("a", 1)));
+        within(60 * SECOND, publisher.publish(message("a", 2))).await.unwrap();
+        assert_eq!(counts(publisher.close(SECOND).await), [0; 4]);
+        kept.await.unwrap();
+    }
+}
+
+/// Answers after a while.
+fn slow() -> Arc<Fake> {
+    Fake::new(|sent: Sent| async move {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        sent.done()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_does_not_wait_for_a_future_that_nobody_polls() {
+    let publisher = Publisher::new(&slow().client(), PublisherConfig::new()).unwrap();
+    let kept = poll_once(publisher.publish(message("a", 1)));
+    assert_eq!(counts(within(60 * SECOND, publisher.flush()).await), [1, 0, 0, 0]);
+    kept.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_does_not_wait_for_a_future_that_nobody_polls() {
+    let publisher = Publisher::new(&slow().client(), PublisherConfig::new()).unwrap();
+    let kept = poll_once(publisher.publish(message("a", 1)));
+    assert_eq!(counts(publisher.close(SECOND).await), [1, 0, 0, 0]);
+    kept.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_does_not_wait_for_a_future_that_nobody_polls() {
+    let publisher = Publisher::new(&slow().client(), PublisherConfig::new().max_messages(1)).unwrap();
+    let first = poll_once(publisher.publish(message("a", 1)));
+    // Two wait for room. Who gets it is not polled any more.
+    let mut second = poll_once(publisher.publish(message("b", 2)));
+    let third = tokio::spawn({
+        let publisher = publisher.clone();
+        async move { publisher.publish(message("c", 3)).await }
+    });
+    settle().await;
+    first.await.unwrap();
+    assert!(second.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    within(60 * SECOND, third).await.unwrap().unwrap();
+    second.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn mass_cancellation_leaves_no_trace() {
+    for order in ORDERS {
+        let fake = Fake::new(|sent: Sent| async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            sent.done()
+        });
+        let config = PublisherConfig::new().order(order).max_messages(3000);
+        let publisher = Publisher::new(&fake.client(), config).unwrap();
+        let told = Arc::new(AtomicUsize::new(0));
+        let tasks: Vec<_> = (0..2000)
+            .map(|number: usize| {
+                let (publisher, told) = (publisher.clone(), Arc::clone(&told));
+                tokio::spawn(async move {
+                    publisher.publish(message(&format!("{}", number % 7), number)).await.unwrap();
+                    told.fetch_add(1, Ordering::SeqCst);
+                })
+            })
+            .collect();
+        for (number, task) in tasks.iter().enumerate() {
+            if number % 100 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            if number % 3 != 0 {
+                task.abort();
+            }
+        }
+        let mut done = 0;
+        for task in tasks {
+            done += usize::from(task.await.is_ok());
+        }
+        assert_eq!(done, told.load(Ordering::SeqCst));
+        publisher.flush().await;
+        let sent = fake.data().concat().len();
+        assert!(done >= 667 && sent >= done, "{done} of {sent}");
+        // All of the room is there.
+        let tickets: Vec<_> = (0..3000).map(|number| enqueue(&publisher, "a", number)).collect();
+        for ticket in tickets {
+            ticket.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_publish_that_has_left_arrives() {
+    for over in BOTH {
+        let server = Server::start().await.unwrap();
+        server.fault(Fault::delay(SECOND / 5).always());
+        let client = Client::new(over.config(&server)).unwrap();
+        let publisher = Publisher::new(&client, one_by_one()).unwrap();
+        let left = tokio::spawn({
+            let publisher = publisher.clone();
+            async move { publisher.publish(message("a", 1)).await }
+        });
+        until(|| server.applied("a") > 0).await;
+        left.abort();
+        // It is still under way, so the next is behind it.
+        let position = soon(publisher.publish(message("a", 2))).await.unwrap();
+        assert_eq!((position.offset, server.applied("a")), (2, 2));
+    }
+}

@@ -1,0 +1,106 @@
+//! The ledger against the history of the server, and the close of a client.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use centrifugo_api::{HistoryRemoveRequest, HistoryRequest, PublishRequest};
+use fastrand::Rng;
+use tokio::time::{Instant, sleep};
+
+use super::harm::either;
+use super::world::{Entry, Kind, Told, World, id_of, payload, raw};
+use super::{LAST_CALLS, SLACK};
+use crate::support::proxy::End;
+
+impl World {
+    /// Compares the ledger with the history, and begins both anew.
+    pub(super) async fn check(self: Arc<Self>) {
+        for proxy in &self.proxies {
+            proxy.heal();
+            proxy.accept();
+        }
+        // What is still on its way arrives, and then nothing does any more.
+        sleep(Duration::from_millis(500)).await;
+        self.proxies.iter().for_each(|proxy| proxy.cut(End::Rst));
+        sleep(Duration::from_millis(200)).await;
+        let mut by_channel: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        for entry in std::mem::take(&mut *self.ledger.lock().unwrap()) {
+            by_channel.entry(entry.channel.clone()).or_default().push(entry);
+        }
+        for (channel, entries) in by_channel {
+            if channel.starts_with("nowhere:") {
+                for entry in entries.iter().filter(|entry| matches!(entry.told, Told::Ok | Told::Done)) {
+                    self.is_wrong(&format!("{entry} was confirmed where nothing can be"));
+                }
+                continue;
+            }
+            let history = HistoryRequest::new(&channel).limit(HistoryRequest::NO_LIMIT);
+            let history = self.direct.history(history).await.unwrap();
+            self.direct.history_remove(HistoryRemoveRequest::new(&channel)).await.unwrap();
+            let mut places: HashMap<u64, Vec<u64>> = HashMap::new();
+            for publication in &history.publications {
+                match id_of(&publication.data) {
+                    Some(id) => places.entry(id).or_default().push(publication.offset),
+                    None => self.is_wrong(&format!("{channel}: what was published is not whole")),
+                }
+            }
+            let mut last = 0;
+            for entry in entries {
+                let places = places.remove(&entry.id).unwrap_or_default();
+                let right = match entry.told {
+                    Told::Ok | Told::Done => places.len() == 1,
+                    Told::Refused | Told::NotSent => places.is_empty(),
+                    Told::Unknown | Told::Dropped => places.len() <= 1,
+                };
+                if !right {
+                    self.is_wrong(&format!("{} times there: {entry}", places.len()));
+                }
+                if let (true, Told::Ok | Told::Done, [place]) = (entry.ordered, entry.told, &places[..]) {
+                    if *place <= last {
+                        self.is_wrong(&format!("at {place}, after one at {last}: {entry}"));
+                    }
+                    last = *place;
+                }
+            }
+            for (id, places) in places {
+                self.is_wrong(&format!("{channel}: {id} is there {} times, out of nowhere", places.len()));
+            }
+        }
+    }
+
+    /// Closes the client while calls hang.
+    pub(super) async fn close(self: Arc<Self>, mut rng: Rng) {
+        for proxy in &self.proxies {
+            either(proxy, &mut rng, |lane| lane.stalled = true);
+        }
+        let ended = Arc::new(AtomicU64::new(0));
+        let calls: Vec<_> = (0..LAST_CALLS)
+            .map(|_| {
+                let (world, ended) = (Arc::clone(&self), Arc::clone(&ended));
+                tokio::spawn(async move {
+                    let id = world.next();
+                    let result =
+                        world.client.publish(PublishRequest::new(world.channel("last"), raw(&payload(id)))).await;
+                    ended.fetch_add(1, Ordering::SeqCst);
+                    world.note_all(Kind::Publish, id, &world.channel("last"), false, Some(&result));
+                })
+            })
+            .collect();
+        sleep(Duration::from_millis(rng.u64(..400))).await;
+        let (started, before) = (Instant::now(), ended.load(Ordering::SeqCst));
+        let closed = self.client.close(Duration::from_millis(100)).await;
+        let took = started.elapsed();
+        for call in calls {
+            call.await.unwrap();
+        }
+        let counted = closed.done + closed.refused + closed.not_sent + closed.unknown;
+        if counted > LAST_CALLS - before {
+            self.is_wrong(&format!("{closed:?}, when {before} of {LAST_CALLS} had ended before"));
+        }
+        if took > Duration::from_millis(100) + SLACK {
+            self.is_wrong(&format!("to close took {took:?}"));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The outcome of a call over gRPC, whatever becomes of its connection: applied once, or an error that is true.
+
+mod flow_control;
+mod lost;
+mod refused;
+mod responses;
+
+use centrifugo_api::{Client, Config, Retry};
+
+fn client(url: String, retry: Retry) -> Client {
+    Client::new(Config::grpc(url).retry(retry)).unwrap()
+}
+
+/// Repeats only what certainly was not carried out.
+fn without_keys() -> Retry {
+    Retry::new().idempotency_keys(false)
+}
