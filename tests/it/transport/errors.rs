@@ -377,7 +377,7 @@ async fn the_timeout_of_a_client_handed_in_is_a_timeout() {
     // With the feature `tls` reqwest wants to be told of a provider, used or not.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let own = reqwest::Client::builder().timeout(Duration::from_millis(100)).build().unwrap();
-    let client = Client::new(Config::http(server.http_url()).reqwest_client(own)).unwrap();
+    let client = Client::new(Config::http(server.http_url()).retry(None).reqwest_client(own)).unwrap();
     let error = client.publish(request()).await.unwrap_err();
     assert_eq!((error.kind(), error.may_have_run()), (ErrorKind::Timeout, true), "{error:?}");
 }

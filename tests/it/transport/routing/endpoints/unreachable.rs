@@ -160,7 +160,7 @@ async fn while_nobody_is_there_dials_and_repeats_are_few_and_calls_fail_fast_and
         took.push(started.elapsed());
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Connect, Outcome::NotSent), "{error:?}");
         repeats += error.attempts() - 1;
-        spent += usize::from(error.message().contains("too many calls"));
+        spent += usize::from(error.message().contains("retry budget is exhausted"));
         tokio::time::advance(Duration::from_millis(50)).await;
     }
     // 100 ms between dials, growing by 1.6 up to 10 s, and a fifth less by chance: 11 dials until it is 10 s, in 15 s, and

@@ -221,7 +221,7 @@ async fn both_ways_are_paid_from_one_budget_and_end_at_one_deadline() {
     let mut said = false;
     for _ in 0..100 {
         let error = publish(&client).await.unwrap_err();
-        said |= error.to_string().contains("too many calls lately");
+        said |= error.to_string().contains("retry budget is exhausted");
     }
     let (over_grpc, over_http) = calls(&server);
     assert!(said && over_http > 0);
