@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.bytes(["."]).btree_map(["."]).skip_debug(["."]);
     config.message_attribute(".", "#[non_exhaustive]");
     config.extern_path(format!(".{PACKAGE}.Error"), "crate::error::ApiError");
+    config.extern_path(format!(".{PACKAGE}.BroadcastResult"), "crate::api::broadcast::BroadcastResult");
     for message in schema.envelopes() {
         config.extern_path(format!(".{}", message.full_name()), format!("crate::wire::{}", message.name()));
     }

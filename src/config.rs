@@ -25,7 +25,7 @@ pub use crate::config::http::Http;
 use crate::config::retry::Retry;
 #[cfg(feature = "tls")]
 use crate::config::tls::Tls;
-use crate::error::{BoxError, Error};
+use crate::error::BoxError;
 use crate::sync::BoxFuture;
 
 /// Every call, waits included. The same as pycent 5's and cent's.

@@ -76,7 +76,7 @@ pub use crate::config::retry::{Retry, RetryEvent};
 #[cfg(feature = "tls")]
 pub use crate::config::tls::Tls;
 pub use crate::config::{Config, LoadBalancing};
-pub use crate::error::{ApiError, Error, ErrorKind, Outcome};
+pub use crate::error::{ApiError, Error, ErrorKind, Failure, Outcome};
 pub use crate::sync::BoxFuture;
 pub use crate::transport::call::Call;
 pub use crate::transport::routing::balancer::EndpointStatus;

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::api::idempotency;
+use crate::api::idempotency::{self, Key, KeySequence};
 use crate::api::method::Method;
 use crate::api::replies::Answers;
-use crate::api::request::{AsRequest, Problem, Request};
+use crate::api::request::check::Problem;
+use crate::api::request::hooks::Hooks as _;
+use crate::api::request::{AsRequest, Request};
 use crate::api::split;
 use crate::error::{Error, Form};
 use crate::wire;
@@ -48,15 +50,30 @@ use crate::wire::reply::{Reply, ReplyBody};
 /// all by itself is [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge), and then nothing of the batch is sent.
 ///
 /// See the server's page on [batching](https://centrifugal.dev/docs/server/server_api#batch).
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Batch {
+    /// By which its handles are known. Clones share it.
+    pub(super) id: u64,
     /// Shared with what was sent of it and with the answers to that.
     pub(super) commands: Arc<Commands>,
     parallel: bool,
-    /// Whether to give publications a key that have none.
+    /// Whether publications that have no key are given one.
     keys: bool,
     /// The first request that must not be sent, with its method. Told when the batch is sent.
     problem: Option<(Method, Problem)>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            commands: Arc::default(),
+            parallel: false,
+            keys: true,
+            problem: None,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -67,6 +84,9 @@ pub(super) struct Commands {
     pub(super) list: Vec<Command>,
 }
 
+/// A key that is to be filled in when the batch is sent.
+const NO_KEY: Key = Key::EMPTY;
+
 impl Default for Commands {
     fn default() -> Self {
         Self { encoded: wire::PARALLEL.to_vec(), list: Vec::new() }
@@ -75,14 +95,87 @@ impl Default for Commands {
 
 impl Commands {
     /// Adds the command that `encoded` now ends with, and returns its index.
-    fn add(&mut self, once: bool, kind: Kind) -> usize {
-        self.list.push(Command { end: self.encoded.len(), once, kind });
+    fn add(&mut self, once: bool, keyed: bool, kind: Kind) -> usize {
+        self.list.push(Command { end: self.encoded.len(), once, keyed, kind });
         self.list.len() - 1
+    }
+
+    /// The same commands with new keys.
+    fn keyed(&self) -> Result<Self, Error> {
+        let (mut commands, keys) = (self.clone(), KeySequence::default());
+        for command in commands.list.iter().filter(|command| command.keyed) {
+            let key =
+                keys.next().ok_or_else(|| Error::invalid("no random numbers for idempotency keys could be had"))?;
+            commands.encoded[command.end - Key::LEN..command.end].copy_from_slice(key.as_str().as_bytes());
+        }
+        Ok(commands)
+    }
+
+    /// The same commands without the places for keys.
+    fn without_keys(&self) -> Self {
+        let mut commands = Self { encoded: Vec::with_capacity(self.encoded.len()), list: Vec::new() };
+        commands.encoded.extend(wire::PARALLEL);
+        for (index, command) in self.list.iter().enumerate() {
+            let mut kind = command.kind.clone();
+            match &mut kind {
+                Kind::Encoded { method, len, .. } if command.keyed => {
+                    let begin = command.end - *len;
+                    *len -= Key::ENCODED;
+                    let request = &self.encoded[begin..begin + *len];
+                    wire::push_encoded_command(
+                        method.command_tag().unwrap_or_default(),
+                        request,
+                        &mut commands.encoded,
+                    );
+                }
+                _ => commands.encoded.extend_from_slice(&self.encoded[self.begin(index)..command.end]),
+            }
+            commands.add(command.once || command.keyed, false, kind);
+        }
+        commands
     }
 
     /// Where a command begins in `encoded`, or would.
     fn begin(&self, index: usize) -> usize {
         index.checked_sub(1).map_or(wire::PARALLEL.len(), |before| self.list[before].end)
+    }
+}
+
+/// What the commands are of, for errors.
+impl Commands {
+    /// The channels of a command.
+    pub(super) fn channels(&self, index: usize) -> Vec<String> {
+        #[derive(Default, serde::Deserialize)]
+        #[serde(default)]
+        struct Channels {
+            channel: String,
+            channels: Vec<String>,
+        }
+        let mut json = Vec::new();
+        let command = &self.list[index];
+        let text = match &command.kind {
+            Kind::Encoded { method, len, .. } => {
+                let request = Bytes::copy_from_slice(&self.encoded[command.end - len..command.end]);
+                // A request that has no JSON form is shown without its channel.
+                let _ = method.request_to_json(request, &mut json);
+                &json[..]
+            }
+            Kind::Json { params, .. } => params.get().as_bytes(),
+        };
+        let Channels { channel, mut channels } = serde_json::from_slice(text).unwrap_or_default();
+        if !channel.is_empty() {
+            channels.push(channel);
+        }
+        channels
+    }
+
+    /// The method of a command, and its channel if it has one.
+    pub(super) fn name(&self, index: usize) -> String {
+        let method = self.list[index].method();
+        match &self.channels(index)[..] {
+            [channel] => format!("{method} {channel}"),
+            _ => method.to_owned(),
+        }
     }
 }
 
@@ -92,6 +185,8 @@ pub(super) struct Command {
     end: usize,
     /// Whether it must not be carried out twice.
     once: bool,
+    /// Whether it ends with an idempotency key, to be filled in when the batch is sent.
+    keyed: bool,
     pub(super) kind: Kind,
 }
 
@@ -147,6 +242,7 @@ impl std::fmt::Debug for Batch {
 
 /// Which reply of a batch belongs to a command, and what type it has.
 pub struct BatchHandle<T: ?Sized> {
+    pub(super) batch: u64,
     pub(super) index: usize,
     /// The method, unless the command was given as JSON.
     pub(super) method: Option<Method>,
@@ -168,8 +264,8 @@ impl<T: ?Sized> std::fmt::Debug for BatchHandle<T> {
 }
 
 impl<T: ?Sized> BatchHandle<T> {
-    pub(super) fn new(index: usize, method: Option<Method>) -> Self {
-        Self { index, method, reply: PhantomData }
+    pub(super) fn new(batch: u64, index: usize, method: Option<Method>) -> Self {
+        Self { batch, index, method, reply: PhantomData }
     }
 }
 
@@ -189,11 +285,13 @@ impl Batch {
         self
     }
 
-    /// Gives every `publish` and `broadcast` that is [pushed](Self::push) from now on, and has no idempotency key, one of its
-    /// own. Off unless set. Commands given as JSON stay as they are.
+    /// Sets whether every `publish` and `broadcast` that is [pushed](Self::push) from now on, and has no idempotency key, is given
+    /// one when the batch is sent. On unless set, and off for a client without retries. Commands given as JSON stay as they
+    /// are.
     ///
-    /// A request that failed without an answer is repeated only if each of its commands may be carried out twice; with keys,
-    /// publications may. The keys stay those of the batch, so sending it twice publishes once, for 5 minutes.
+    /// A request that failed without a response is repeated only if each of its commands may be carried out twice; with keys,
+    /// publications may. Sending the batch again makes other keys, and publishes again. See
+    /// [`Retry::idempotency_keys`](crate::Retry::idempotency_keys) on what they cost.
     #[must_use]
     pub fn idempotency_keys(mut self, keys: bool) -> Self {
         self.keys = keys;
@@ -205,7 +303,7 @@ impl Batch {
     pub fn push<R: AsRequest>(&mut self, request: R) -> BatchHandle<<R::Request as Request>::Reply> {
         let (method, request) = (R::Request::METHOD, request.as_request());
         self.check_command(Some(method), || request.check());
-        let key = idempotency::key_for(request, self.keys);
+        let key = (self.keys && request.takes_key()).then_some(NO_KEY);
         let once = key.is_none() && !request.is_repeatable();
         let len = idempotency::encoded_len(request, key.as_ref());
         // Only `Method::Batch` has no tag, and no request has that method.
@@ -213,8 +311,9 @@ impl Batch {
         let commands = Arc::make_mut(&mut self.commands);
         wire::open_command(tag, len, &mut commands.encoded);
         idempotency::write(request, key, &mut commands.encoded);
-        let index = commands.add(once, Kind::Encoded { method, len, answers: request.answers() });
-        BatchHandle::new(index, Some(method))
+        let index =
+            commands.add(once, key.is_some(), Kind::Encoded { method, len, answers: request.expected_results() });
+        BatchHandle::new(self.id, index, Some(method))
     }
 
     /// Adds a command by its name, with its parameters in JSON, such as the schema of this version may not know.
@@ -231,8 +330,8 @@ impl Batch {
         let known = Method::from_name(method);
         self.check_command(known, || known.map_or(Ok(()), |known| known.check_json(params.get().as_bytes())));
         let once = !known.is_some_and(|known| known.is_repeatable_json(params.get().as_bytes()));
-        let index = Arc::make_mut(&mut self.commands).add(once, Kind::Json { method: method.into(), params });
-        Ok(BatchHandle::new(index, None))
+        let index = Arc::make_mut(&mut self.commands).add(once, false, Kind::Json { method: method.into(), params });
+        Ok(BatchHandle::new(self.id, index, None))
     }
 
     /// Remembers the first command that must not be sent.
@@ -254,6 +353,17 @@ impl Batch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.commands.list.is_empty()
+    }
+
+    /// The batch as it is sent: with new keys in the places for them, or without these.
+    pub(crate) fn with_keys(&self, wanted: bool) -> Result<Self, Error> {
+        let mut batch = self.clone();
+        if !self.commands.list.iter().any(|command| command.keyed) {
+            return Ok(batch);
+        }
+        let commands = if wanted { self.commands.keyed()? } else { self.commands.without_keys() };
+        batch.commands = Arc::new(commands);
+        Ok(batch)
     }
 
     pub(crate) fn is_parallel(&self) -> bool {

@@ -1,5 +1,8 @@
 //! Keys by which the server knows a repeat, for publications that their caller gave none.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
@@ -12,7 +15,9 @@ use crate::wire::body::{Body, message_to_json};
 pub(crate) struct Key([u8; Key::LEN]);
 
 impl Key {
-    const LEN: usize = 32;
+    pub(crate) const LEN: usize = 32;
+    /// A place for a key.
+    pub(crate) const EMPTY: Self = Self([b'0'; Self::LEN]);
     /// The number of its field in the requests of `publish` and `broadcast`.
     const TAG: u32 = 6;
     /// The length of its field: the number and the length take a byte each.
@@ -20,14 +25,16 @@ impl Key {
 
     /// A new key. `None` if the operating system has no random numbers to give.
     pub(crate) fn new() -> Option<Self> {
-        let mut random = [0; Self::LEN / 2];
-        getrandom::fill(&mut random).ok()?;
+        random().map(Self::of)
+    }
+
+    fn of(number: u128) -> Self {
         let mut key = [0; Self::LEN];
-        for (pair, byte) in key.chunks_exact_mut(2).zip(random) {
+        for (pair, byte) in key.chunks_exact_mut(2).zip(number.to_be_bytes()) {
             pair[0] = Self::digit(byte >> 4);
             pair[1] = Self::digit(byte & 0xf);
         }
-        Some(Self(key))
+        Self(key)
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -44,6 +51,34 @@ impl Key {
         encode_key(Self::TAG, WireType::LengthDelimited, request);
         encode_varint(self.0.len() as u64, request);
         request.extend_from_slice(&self.0);
+    }
+}
+
+fn random() -> Option<u128> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).ok()?;
+    Some(u128::from_be_bytes(random))
+}
+
+/// Makes keys for many messages: one random number, and the next key is one more. That costs no system call for each.
+#[derive(Debug, Default)]
+pub(crate) struct KeySequence {
+    first: OnceLock<Option<u128>>,
+    made: AtomicU64,
+}
+
+impl KeySequence {
+    /// The next key. `None` if the operating system has no random numbers to give.
+    pub(crate) fn next(&self) -> Option<Key> {
+        let first = (*self.first.get_or_init(random))?;
+        Some(Key::of(first.wrapping_add(self.made.fetch_add(1, Ordering::Relaxed).into())))
+    }
+}
+
+/// A clone begins anew, as its keys must be others.
+impl Clone for KeySequence {
+    fn clone(&self) -> Self {
+        Self::default()
     }
 }
 
@@ -112,6 +147,15 @@ mod tests {
         }
         let broadcast = BroadcastRequest::new(["a", "b"], serde_json::json!(1));
         check(&broadcast, |key| broadcast.clone().idempotency_key(key));
+    }
+
+    #[test]
+    fn keys_of_a_sequence_differ_and_those_of_its_clones_do_too() {
+        let (one, mut keys) = (KeySequence::default(), HashSet::new());
+        for sequence in [&one, &one.clone(), &one.clone()] {
+            keys.extend((0..1_000).map(|_| sequence.next().unwrap().0));
+        }
+        assert_eq!(keys.len(), 3_000);
     }
 
     #[test]

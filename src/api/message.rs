@@ -8,8 +8,9 @@
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+pub use crate::api::broadcast::BroadcastResult;
 use crate::api::payload::{self, Payload};
-use crate::error::{ApiError, Error};
+use crate::error::Error;
 use crate::wire::json::message;
 
 include!(concat!(env!("OUT_DIR"), "/centrifugal.centrifugo.api.rs"));
@@ -149,39 +150,6 @@ impl RpcResult {
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the data is not JSON of that type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         payload::decode("the result's data", &self.data)
-    }
-}
-
-impl BroadcastResult {
-    /// What happened in each channel, in the order of the request's `channels`: where the publication stands, or why
-    /// that channel has none.
-    ///
-    /// ```no_run
-    /// # use centrifugo_api::{BroadcastRequest, Client, Error};
-    /// # use serde_json::json;
-    /// # async fn f(client: &Client) -> Result<(), Error> {
-    /// let request = BroadcastRequest::new(["news-1", "news-2"], json!({"text": "hello"}));
-    /// let result = client.broadcast(&request).await?;
-    /// for (channel, outcome) in request.channels.iter().zip(result.iter()) {
-    ///     match outcome {
-    ///         Ok(position) => println!("{channel}: offset {}", position.offset),
-    ///         Err(error) => println!("{channel}: {error}"),
-    ///     }
-    /// }
-    /// # Ok(()) }
-    /// ```
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<&PublishResult, &ApiError>> {
-        /// For a value that no call has returned: the client refuses an answer like that.
-        static NOTHING: ApiError = ApiError { code: 0, message: String::new(), temporary: false };
-        self.responses.iter().map(|response| match (&response.error, &response.result) {
-            (None, Some(position)) => Ok(position),
-            (error, _) => Err(error.as_ref().unwrap_or(&NOTHING)),
-        })
-    }
-
-    /// The channels that were refused, as their index in the request and the reason.
-    pub fn failed(&self) -> impl Iterator<Item = (usize, &ApiError)> {
-        self.responses.iter().enumerate().filter_map(|(index, response)| Some((index, response.error.as_ref()?)))
     }
 }
 

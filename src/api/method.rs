@@ -5,7 +5,9 @@ use prost::Message as _;
 
 use crate::api::message::{self, command_tag, grpc_path};
 use crate::api::methods::for_each_method;
-use crate::api::request::{Problem, Request as _};
+use crate::api::request::Request as _;
+use crate::api::request::check::Problem;
+use crate::api::request::hooks::Hooks as _;
 use crate::error::Error;
 use crate::wire::body::not_json;
 use crate::wire::json;

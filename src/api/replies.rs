@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::api::batch::{Batch, BatchHandle, Command, Commands, Kind, Part};
+use crate::api::broadcast::BroadcastResult;
 use crate::api::method::Method;
-use crate::error::{ApiError, Error, ErrorKind, Form, Outcome};
+use crate::error::{ApiError, Error, ErrorKind, Failure, Form, Outcome};
 use crate::wire::body::Message;
 use crate::wire::{self, Answer, Malformed, Places};
 
@@ -23,8 +24,12 @@ pub(crate) fn error_of_command(method: &str, api: ApiError) -> Error {
 }
 
 /// What became of every command of a batch.
+///
+/// It is there even if every command failed: [`all_ok`](Self::all_ok) makes an error of that.
 #[derive(Clone)]
+#[must_use = "a batch succeeds even if its commands fail: look at each reply, or at `all_ok`"]
 pub struct BatchReplies {
+    batch: u64,
     commands: Arc<Commands>,
     /// Of each request that it took, in order: behind which command it ends, and the answer.
     parts: Vec<(usize, Result<Answers, Arc<Error>>)>,
@@ -70,7 +75,7 @@ impl Answers {
 impl BatchReplies {
     /// No answers yet to a batch.
     pub(crate) fn to(batch: &Batch) -> Self {
-        Self { commands: Arc::clone(&batch.commands), parts: Vec::new() }
+        Self { batch: batch.id, commands: Arc::clone(&batch.commands), parts: Vec::new() }
     }
 
     /// Adds the answer to the next part.
@@ -114,7 +119,13 @@ impl BatchReplies {
                     Err(error) => Ok(Err(error)),
                 },
             },
-            checked,
+            |expected, outcome_unknown, result| {
+                let mut result: T = checked(expected, outcome_unknown, result)?;
+                if handle.method == Some(Method::Broadcast) {
+                    result.name_failed(&self.commands.channels(handle.index));
+                }
+                Ok(result)
+            },
         )
     }
 
@@ -143,7 +154,8 @@ impl BatchReplies {
         read: impl FnOnce(&Command, &Answers, Range<usize>) -> Result<Answer<T>, Malformed>,
         check: impl FnOnce(usize, bool, T) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let Some(command) = self.commands.list.get(handle.index) else {
+        let command = self.commands.list.get(handle.index).filter(|_| handle.batch == self.batch);
+        let Some(command) = command else {
             return Err(Error::invalid("the handle is of another batch"));
         };
         let is_other = |expected| !matches!(command.kind, Kind::Encoded { method, .. } if method == expected);
@@ -169,11 +181,63 @@ impl BatchReplies {
         Err(error.with_context(command.method_of_error(), answers.transport, answers.endpoint.clone()))
     }
 
+    fn handle(&self, index: usize) -> BatchHandle<RawValue> {
+        BatchHandle::new(self.batch, index, None)
+    }
+
+    /// Fails unless every command succeeded, and every channel of a broadcast among them.
+    ///
+    /// ```no_run
+    /// # use centrifugo_api::{Batch, Client, Error, PublishRequest};
+    /// # async fn f(client: &Client) -> Result<(), Error> {
+    /// let mut batch = Batch::new();
+    /// batch.push(PublishRequest::new("news", serde_json::json!({"text": "hello"})));
+    /// client.batch(&batch).await?.all_ok()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Partial`] when a command failed: [`Error::failures`] has each, with its own error.
+    pub fn all_ok(&self) -> Result<(), Error> {
+        let failures: Vec<_> = (0..self.len()).flat_map(|index| self.failures_of(index)).collect();
+        if failures.is_empty() { Ok(()) } else { Err(Error::partial("batch", "commands", self.len(), failures)) }
+    }
+
+    /// The failure of a command, or of the channels of one that is a broadcast.
+    fn failures_of(&self, index: usize) -> Vec<Failure> {
+        let command = &self.commands.list[index];
+        let name = || self.commands.name(index);
+        let is_broadcast = matches!(command.kind, Kind::Encoded { method: Method::Broadcast, .. });
+        if is_broadcast {
+            let handle = BatchHandle::new(self.batch, index, Some(Method::Broadcast));
+            return match self.get::<BroadcastResult>(handle) {
+                Ok(result) => {
+                    let of_channel = |failure: Failure| {
+                        Failure::new(index, format!("broadcast {}", failure.name()), failure.into_error())
+                    };
+                    result.failures().into_iter().map(of_channel).collect()
+                }
+                Err(error) => vec![Failure::new(index, name(), error)],
+            };
+        }
+        let read = self.read(
+            self.handle(index),
+            |command, answers, reply| match answers.form {
+                Form::Json => wire::reply_from_json::<IgnoredAny>(&answers.body[reply], command.method())
+                    .map(|answer| answer.map(drop)),
+                Form::Protobuf => Ok(answers.reply(command, reply)?.1.map(drop)),
+            },
+            |_, _, ()| Ok(()),
+        );
+        read.err().map(|error| Failure::new(index, name(), error)).into_iter().collect()
+    }
+
     /// The replies, each as the JSON of its envelope.
     pub(crate) fn to_json(&self) -> Result<Vec<Box<RawValue>>, Error> {
         let mut all = Vec::with_capacity(self.len());
         for (index, command) in self.commands.list.iter().enumerate() {
-            let envelope = match self.get_json::<Box<RawValue>>(BatchHandle::new(index, None)) {
+            let envelope = match self.get_json::<Box<RawValue>>(self.handle(index)) {
                 Ok(result) => serde_json::value::to_raw_value(&BTreeMap::from([(command.method(), result)])),
                 Err(error) => match error.api() {
                     Some(api) => serde_json::value::to_raw_value(&BTreeMap::from([("error", api)])),
@@ -212,14 +276,14 @@ impl std::fmt::Debug for BatchReplies {
 pub(crate) fn checked<T: Message>(asked: usize, outcome_unknown: bool, mut reply: T) -> Result<T, Error> {
     check_answers(asked, &reply)?;
     if outcome_unknown {
-        reply.doubt();
+        reply.withdraw_refusals();
     }
     Ok(reply)
 }
 
 /// Whether the result answers all that the request asked.
 pub(crate) fn check_answers<T: Message>(asked: usize, reply: &T) -> Result<(), Error> {
-    match reply.answers() {
+    match reply.results() {
         Some(answers) if answers == asked => Ok(()),
         Some(answers) => Err(Error::protocol(format!("the answer has {answers} results where {asked} were asked for"))),
         None => Err(Error::protocol("a part of the answer has neither a result nor an error")),

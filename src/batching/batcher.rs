@@ -74,7 +74,7 @@ impl Batcher {
         let engine = self.engine(core);
         let deadline = call.attempts.deadline();
         let sent = match engine.accept(call.request, call.key, deadline, true) {
-            Ok(accepted) => Awaited::new(accepted).answer(R::METHOD, Request::answers(call.request)).await,
+            Ok(accepted) => Awaited::new(accepted).answer(R::METHOD, call.request.expected_results()).await,
             Err(error) => Err(error),
         };
         call.attempts.end_with(sent)

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::api::idempotency::{self, Key};
 use crate::api::method::Method;
+use crate::api::request::hooks::Hooks as _;
 use crate::api::request::{AsRequest, Request};
 use crate::batching::batcher::{self, Awaited};
 use crate::batching::capacity::Capacity;
@@ -91,7 +92,7 @@ impl Publisher {
         let sent = async {
             self.room(len, deadline).await?;
             let accepted = self.engine.accept(request, key, deadline, true)?;
-            Awaited::new(accepted).answer(R::Request::METHOD, Request::answers(request)).await
+            Awaited::new(accepted).answer(R::Request::METHOD, request.expected_results()).await
         };
         sent.await.map_err(|error| self.told(error, R::Request::METHOD, key.as_ref()))
     }
@@ -144,7 +145,7 @@ impl Publisher {
     ) -> Result<Ticket<R::Reply>, Error> {
         let accepted = room.and_then(|()| self.engine.accept(request, key, deadline, false));
         let accepted = accepted.map_err(|error| self.told(error, R::METHOD, key.as_ref()))?;
-        Ok(Ticket { accepted, method: R::METHOD, answers: Request::answers(request), key, reply: PhantomData })
+        Ok(Ticket { accepted, method: R::METHOD, answers: request.expected_results(), key, reply: PhantomData })
     }
 
     /// Waits until every message is over that was accepted before, and tells how they ended: those of them that were not over

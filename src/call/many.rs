@@ -15,7 +15,10 @@ impl Core {
     /// Sends a batch, in several requests if it is too large for one.
     pub(crate) async fn batch(&self, batch: &Batch) -> Result<BatchReplies, Error> {
         let name = Method::Batch.name();
-        batch.check(self.pro).map_err(|error| self.with_context(error, name))?;
+        let batch = &batch
+            .check(self.pro)
+            .and_then(|()| batch.with_keys(self.retry.makes_keys()))
+            .map_err(|error| self.with_context(error, name))?;
         let all = batch.all();
         let mut attempts = Attempts::new(self, name, Some(Method::Batch), all.is_repeatable())?;
         let mut replies = BatchReplies::to(batch);

@@ -6,7 +6,7 @@ use crate::api::request::Request;
 use crate::call::Core;
 use crate::call::attempts::Attempts;
 use crate::error::{Error, Outcome};
-use crate::wire::body::Body;
+use crate::wire::body::{Body, sealed::Sealed as _};
 
 /// A call that has begun. It is [sent](Self::send), alone or by a batcher, and [finished](Self::finish).
 pub(crate) struct TypedCall<'a, R> {
@@ -35,7 +35,7 @@ impl<'a, R: Request> TypedCall<'a, R> {
     /// Ends the call with its result: a request that was too large is sent in parts, and the parts that failed are sent again.
     pub(crate) async fn finish(mut self, sent: Result<R::Reply, Error>) -> Result<R::Reply, Error> {
         let sent = match sent {
-            Err(error) => self.divide(error).await,
+            Err(error) => self.split(error).await,
             sent => sent,
         };
         let mut reply = sent.map_err(|error| error.with_key(self.key.as_ref().map(Key::as_str)))?;
@@ -45,18 +45,19 @@ impl<'a, R: Request> TypedCall<'a, R> {
             }
             let answer = send(&mut self.attempts, &part.request, self.key).await;
             let failed = answer.is_err();
-            R::join(&mut reply, &part.places, answer);
+            R::merge_retry(&mut reply, &part.indices, answer);
             if failed {
                 break;
             }
         }
+        reply.name_failed(self.request.channels());
         self.attempts.end(Outcome::Done);
         Ok(reply)
     }
 
     /// Sends the request in parts, if that helps.
-    async fn divide(&mut self, error: Error) -> Result<R::Reply, Error> {
-        let (parts, tried) = (self.request.divide(error)?, self.attempts.tried());
+    async fn split(&mut self, error: Error) -> Result<R::Reply, Error> {
+        let (parts, tried) = (self.request.split(error)?, self.attempts.tried());
         // Boxed, so that the futures of other calls need no memory for it.
         let sent = Box::pin(send_parts(&mut self.attempts, parts, self.key)).await;
         self.attempts.have_tried(tried);
@@ -71,7 +72,7 @@ async fn send<R: Request>(attempts: &mut Attempts<'_>, request: &R, key: Option<
         Some(keyed) => keyed,
         None => request,
     };
-    let asked = Request::answers(request);
+    let asked = request.expected_results();
     attempts.run(body, |may_have_run, reply| checked(asked, may_have_run, reply.read()?)).await
 }
 
@@ -89,7 +90,7 @@ async fn send_parts<R: Request>(
         };
         let answer = match sent {
             Ok(reply) => Ok(reply),
-            Err(error) => match part.divide(error) {
+            Err(error) => match part.split(error) {
                 Ok(parts) => {
                     waiting.extend(parts);
                     continue;
@@ -100,7 +101,7 @@ async fn send_parts<R: Request>(
         match &mut whole {
             // The call fails as its first part does.
             None => whole = Some(answer?),
-            Some(whole) => R::append(whole, &part, answer),
+            Some(whole) => R::append_part(whole, &part, answer),
         }
     }
     Ok(whole.unwrap_or_default())

@@ -3,7 +3,7 @@
 use std::env::{self, VarError};
 use std::fs;
 
-use crate::config::{Any, Config};
+use crate::config::Config;
 use crate::error::Error;
 
 const GRPC: &str = "CENTRIFUGO_GRPC";
@@ -117,6 +117,7 @@ fn split<T>(name: &'static str, addresses: &str, begin: impl FnOnce(String) -> C
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Any;
     use crate::error::ErrorKind;
 
     fn config(variables: &[(&str, &str)]) -> Result<Config, Error> {

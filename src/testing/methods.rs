@@ -177,7 +177,7 @@ impl Serve for BroadcastRequest {
             }
             Err(error) => PublishResponse { error: Some(error), result: None },
         });
-        Ok(BroadcastResult { responses: responses.collect() })
+        Ok(BroadcastResult::from(responses.collect::<Vec<_>>()))
     }
 }
 

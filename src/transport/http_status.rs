@@ -10,7 +10,7 @@ pub(crate) fn of_http_status(status: http::StatusCode, headers: &http::HeaderMap
     if let Ok(api) = serde_json::from_slice::<ApiError>(page)
         && api.http_status().contains(&status.as_u16())
     {
-        return Error::from(api).with_hint(hint::of_http(headers));
+        return Error::from(api).with_hint(hint::of_http(headers)).with_http_status(status.as_u16());
     }
     let said = |text: &str| format!("the server answered HTTP status {status}{text}");
     let refused = |kind, text| Error::new(kind, said(text)).with_outcome(Outcome::Refused);
@@ -32,7 +32,7 @@ pub(crate) fn of_http_status(status: http::StatusCode, headers: &http::HeaderMap
         411 | 415 | 431 => refused(ErrorKind::Protocol, ""),
         _ => Error::protocol(said("")),
     };
-    error.with_hint(hint::of_http(headers))
+    error.with_hint(hint::of_http(headers)).with_http_status(status.as_u16())
 }
 
 /// Whether the cause proves that the server did not process the request: it said so itself, or the request never left.

@@ -15,14 +15,16 @@ impl<T: prost::Message + Serialize + DeserializeOwned + Default + Clone + sealed
 
 pub(crate) mod sealed {
     pub trait Sealed {
-        /// How many answers it holds, as a result: one for each channel of a broadcast. `None` if one of them is empty.
-        fn answers(&self) -> Option<usize> {
+        /// How many results it holds: one for each channel of a broadcast. `None` if one of them is empty.
+        fn results(&self) -> Option<usize> {
             Some(1)
         }
 
-        /// Takes back what refusals in it promise: an earlier attempt, which ended without an answer, may have been carried
-        /// out.
-        fn doubt(&mut self) {}
+        /// Makes the outcome of refusals in it unknown: an earlier attempt, which got no response, may have been carried out.
+        fn withdraw_refusals(&mut self) {}
+
+        /// Gives the failed channels of a broadcast their names, which the server does not repeat.
+        fn name_failed(&mut self, _channels: &[String]) {}
     }
 }
 

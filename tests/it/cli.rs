@@ -227,19 +227,16 @@ async fn data_that_is_not_json_is_refused_with_a_hint_and_not_sent() {
 async fn a_broadcast_prints_every_answer_and_fails_if_one_channel_was_refused() {
     for transport in TRANSPORTS {
         let server = server().await;
-        let result = run(&mut over(&server, transport, &["broadcast", "a,chat:1", "1"])).result();
+        let result = run(&mut over(&server, transport, &["broadcast", "a", "chat:1", "1"])).result();
         assert_eq!(result["responses"].as_array().unwrap().len(), 2);
-        let outcome = run(&mut over(&server, transport, &["broadcast", "a,nowhere:1,chat:1", "1"]));
-        let error = outcome.error(10);
-        assert_eq!((&error["kind"], &error["code"]), (&json!("api"), &json!(102)));
-        assert_eq!((&error["method"], &error["transport"]), (&json!("broadcast"), &json!(transport)));
+        let outcome = run(&mut over(&server, transport, &["broadcast", "a", "nowhere:1", "chat:1", "1"]));
+        let error = outcome.error(22);
+        assert_eq!((&error["kind"], &error["code"]), (&json!("partial"), &json!(null)));
+        assert_eq!((&error["method"], &error["outcome"]), (&json!("broadcast"), &json!("unknown")));
         assert_eq!(error["may_have_run"], true);
-        assert!(
-            error["message"]
-                .as_str()
-                .unwrap()
-                .starts_with("1 of 3 channels were refused, the first of them `nowhere:1`")
-        );
+        assert_eq!(error["message"], "1 of 3 channels failed: nowhere:1: unknown channel (102)");
+        let failure = json!({"channel": "nowhere:1", "code": 102, "message": "unknown channel", "outcome": "refused"});
+        assert_eq!(error["failures"], json!([failure]));
         let result: Value = serde_json::from_str(&outcome.stdout).unwrap();
         assert_eq!(result["responses"][1]["error"]["code"], 102);
         assert_eq!(result["responses"][2]["result"]["offset"], 2);
@@ -588,5 +585,24 @@ async fn a_refusal_outweighs_a_reader_that_has_gone() {
     let mut child = over(&server, "grpc", &["broadcast", "nowhere:1", "1"]).spawn().unwrap();
     drop(child.stdout.take());
     let outcome = finish(child);
-    assert_eq!(outcome.error(10)["kind"], "api");
+    assert_eq!(outcome.error(22)["kind"], "partial");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comma_is_a_part_of_a_channel_and_channels_can_come_from_a_file() {
+    let server = server().await;
+    let file = std::env::temp_dir().join(format!("centrifugo-api-channels-{}", std::process::id()));
+    let names: String = (0..20_000).map(|number| format!("of-file-{number}\n")).collect();
+    std::fs::write(&file, names).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    let arguments = ["broadcast", "dialog#42,43", "--channels-from", &file, "1"];
+    let result = run(&mut over(&server, "grpc", &arguments)).result();
+    assert_eq!(result["responses"].as_array().unwrap().len(), 20_001);
+    assert_eq!((server.applied("dialog#42,43"), server.applied("of-file-19999")), (1, 1));
+    std::fs::remove_file(file).unwrap();
+    server.clear_calls();
+    for wrong in [&["broadcast", "1"][..], &["broadcast", "news-1", "", "1"]] {
+        run(&mut over(&server, "grpc", wrong)).error(19);
+    }
+    assert!(server.calls().is_empty());
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use centrifugo_api::{Client, Config, Error, Method, Retry, Tls};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::output::{self, Failure};
 use crate::serve::Namespace;
@@ -38,8 +38,8 @@ pub(crate) enum Command {
     Publish(Publish),
     /// Publishes the same data into many channels
     ///
-    /// Prints the server's answer for every channel, in their order. If some channel was refused, that is an error of
-    /// kind `api` as well.
+    /// Prints the server's result for every channel, in their order. If some channel failed, that is an error of kind
+    /// `partial` as well.
     Broadcast(Broadcast),
     /// Measures publishing one by one, in batches and as broadcast, over both transports
     ///
@@ -145,22 +145,27 @@ pub(crate) struct Publish {
     /// The channel
     pub(crate) channel: String,
     #[command(flatten)]
+    pub(crate) data: Data,
+    #[command(flatten)]
     pub(crate) publication: Publication,
 }
 
 #[derive(Args)]
 pub(crate) struct Broadcast {
-    /// The channels, separated by commas
-    #[arg(value_delimiter = ',', num_args = 1, action = ArgAction::Set, required = true, value_name = "CHANNEL,CHANNEL…")]
-    pub(crate) channels: Vec<String>,
+    /// The channels, and last the data, in JSON; `-` reads the data from standard input. With --file all are channels
+    #[arg(value_name = "CHANNEL… DATA", required_unless_present = "channels_from", allow_negative_numbers = true)]
+    pub(crate) words: Vec<String>,
+    /// Adds the channels in this file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) channels_from: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: Source,
     #[command(flatten)]
     pub(crate) publication: Publication,
 }
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Publication {
-    #[command(flatten)]
-    pub(crate) data: Data,
     /// A tag for the publication, as `lang=en`; may be given again
     #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = tag)]
     pub(crate) tags: Vec<(String, String)>,
@@ -192,6 +197,13 @@ pub(crate) struct Data {
         allow_negative_numbers = true
     )]
     pub(crate) given: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+/// Where the data comes from, and how to take it.
+#[derive(Args)]
+pub(crate) struct Source {
     /// Reads the data from a file
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,

@@ -41,6 +41,8 @@ struct Side {
 
 pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure> {
     let plan = plan(bench)?;
+    // A file that cannot be written is found out before anything is measured.
+    let mut chart = bench.chart.as_deref().map(chart::create).transpose()?;
     let machine = Machine::new();
     let server = Server::new(connection)?;
     let mut runtimes = Vec::new();
@@ -92,9 +94,10 @@ pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure>
     };
     let rows = contests.iter().map(row).collect();
     let report = Report::new(bench, machine, server.described(connection, version), rows);
-    // Drawn first, because printing ends the command where nobody reads.
-    bench.chart.as_ref().map_or(Ok(()), |file| chart::draw(&report, file))?;
-    output::print(&if bench.json { report.json()? } else { report.table() })
+    // Drawn first, because printing ends the command where nobody reads; and printed, whether it could be drawn or not.
+    let drawn = chart.as_mut().map_or(Ok(()), |file| chart::draw(&report, file));
+    output::print(&if bench.json { report.json()? } else { report.table() })?;
+    drawn
 }
 
 impl Contest<'_> {

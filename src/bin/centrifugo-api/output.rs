@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use centrifugo_api::{ApiError, Client, Error, ErrorKind, Outcome};
+use centrifugo_api::{Error, ErrorKind, Failure as Part};
 use serde::Serialize;
 
 /// Something on this machine failed: a file, a process, standard output.
@@ -24,31 +24,18 @@ const EXIT_CODES: [(u8, ErrorKind, &str); ErrorKind::ALL.len()] = [
     (18, ErrorKind::Protocol, "the answer is not what the API describes"),
     (19, ErrorKind::Invalid, "the request or the configuration is wrong"),
     (20, ErrorKind::Closed, "the client was closed"),
-    (21, ErrorKind::Full, "the publisher has no room"),
+    (21, ErrorKind::Full, "the publisher's capacity is used up"),
+    (22, ErrorKind::Partial, "some channels of a broadcast failed"),
 ];
 
 /// Why the command ends without success.
 pub(crate) enum Failure {
     /// A call failed, or could not be made of what was given.
     Call(Error),
-    /// A broadcast succeeded as a call, and not in all of its channels.
-    Channels(Refused),
     /// Something on this machine failed.
     Io { what: String, error: io::Error },
     /// Whoever read the output has seen enough.
     ReaderGone,
-}
-
-/// The channels of a broadcast that have no publication.
-pub(crate) struct Refused {
-    pub(crate) count: usize,
-    pub(crate) of: usize,
-    pub(crate) first: String,
-    pub(crate) api: ApiError,
-    /// Whether one of them may have the publication all the same.
-    pub(crate) may_have_run: bool,
-    pub(crate) transport: Option<&'static str>,
-    pub(crate) endpoint: Option<String>,
 }
 
 impl From<Error> for Failure {
@@ -64,29 +51,6 @@ impl Failure {
 
     pub(crate) fn io(what: impl Into<String>, error: io::Error) -> Self {
         Self::Io { what: what.into(), error }
-    }
-}
-
-impl Refused {
-    /// What of a broadcast was refused, if anything was.
-    pub(crate) fn of(
-        client: &Client,
-        channels: &[String],
-        result: &centrifugo_api::BroadcastResult,
-    ) -> Result<(), Failure> {
-        let Some((first, api)) = result.failed().next() else { return Ok(()) };
-        let outcomes = result.failed().map(|(_, error)| Error::from(error.clone()).outcome());
-        // With several endpoints, or a fallback, nobody knows here which it was.
-        let place = <[_; 1]>::try_from(client.endpoints()).ok().map(|[place]| place);
-        Err(Failure::Channels(Self {
-            count: result.failed().count(),
-            of: channels.len(),
-            first: channels.get(first).cloned().unwrap_or_default(),
-            api: api.clone(),
-            may_have_run: outcomes.into_iter().any(|outcome| outcome == Outcome::Unknown),
-            transport: place.as_ref().map(|place| place.transport),
-            endpoint: place.map(|place| place.endpoint.to_string()),
-        }))
     }
 }
 
@@ -116,7 +80,6 @@ pub(crate) fn finish(outcome: &Result<(), Failure>) -> ExitCode {
         // As for `ls | head`: that nobody reads on is no failure of this command.
         Ok(()) | Err(Failure::ReaderGone) => return ExitCode::SUCCESS,
         Err(Failure::Call(error)) => (exit_code(error.kind()), Report::of_call(error)),
-        Err(Failure::Channels(refused)) => (exit_code(ErrorKind::Api), Report::of_channels(refused)),
         Err(Failure::Io { what, error }) => (IO, Report::of_io(what, error)),
     };
     if let Ok(text) = serde_json::to_string(&Envelope { error: report }) {
@@ -178,8 +141,27 @@ struct Report<'a> {
     idempotency_key: Option<&'a str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     advice: &'static str,
+    /// The channels of a broadcast that failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failures: Vec<FailedChannel<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     caused_by: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct FailedChannel<'a> {
+    channel: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u32>,
+    message: &'a str,
+    outcome: &'static str,
+}
+
+impl<'a> FailedChannel<'a> {
+    fn of(part: &'a Part) -> Self {
+        let error = part.error();
+        Self { channel: part.name(), code: error.code(), message: error.message(), outcome: error.outcome().name() }
+    }
 }
 
 impl<'a> Report<'a> {
@@ -197,26 +179,8 @@ impl<'a> Report<'a> {
             attempts: Some(error.attempts()),
             idempotency_key: error.idempotency_key(),
             advice: error.advice(),
+            failures: error.failures().iter().map(FailedChannel::of).collect(),
             caused_by: causes.map(ToString::to_string).collect(),
-        }
-    }
-
-    fn of_channels(refused: &'a Refused) -> Self {
-        let Refused { count, of, first, api, may_have_run, transport, endpoint } = refused;
-        Self {
-            kind: ErrorKind::Api.name(),
-            code: Some(api.code),
-            message: format!("{count} of {of} channels were refused, the first of them `{first}`: {}", api.message),
-            method: Some("broadcast"),
-            transport: *transport,
-            endpoint: endpoint.as_deref(),
-            // Each channel has an outcome of its own.
-            outcome: None,
-            may_have_run: Some(count < of || *may_have_run),
-            attempts: None,
-            idempotency_key: None,
-            advice: Error::from(api.clone()).advice(),
-            caused_by: Vec::new(),
         }
     }
 
@@ -234,6 +198,7 @@ impl<'a> Report<'a> {
             attempts: None,
             idempotency_key: None,
             advice: "",
+            failures: Vec::new(),
             caused_by: vec![error.to_string()],
         }
     }

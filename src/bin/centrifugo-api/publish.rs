@@ -3,8 +3,8 @@
 use centrifugo_api::{BroadcastRequest, Payload, PublishRequest};
 use serde::Serialize;
 
-use crate::args::{self, Broadcast, Connection, Data, Publish};
-use crate::output::{self, Failure, Refused};
+use crate::args::{self, Broadcast, Connection, Data, Publish, Source};
+use crate::output::{self, Failure};
 
 /// Sets what publications and broadcasts have in common. Their types have nothing to say that in.
 macro_rules! with_options {
@@ -18,22 +18,49 @@ macro_rules! with_options {
     }};
 }
 
-pub(crate) async fn publish(connection: &Connection, Publish { channel, publication }: Publish) -> Result<(), Failure> {
-    let data = payload(&publication.data)?;
+pub(crate) async fn publish(
+    connection: &Connection,
+    Publish { channel, data, publication }: Publish,
+) -> Result<(), Failure> {
+    let Data { given, source } = data;
+    let data = payload(given.as_deref(), &source)?;
     let request = with_options!(PublishRequest::new(channel, data), publication);
     let result = connection.client()?.publish(request).await?;
     print(&result)
 }
 
 pub(crate) async fn broadcast(connection: &Connection, broadcast: Broadcast) -> Result<(), Failure> {
-    let Broadcast { channels, publication } = broadcast;
-    let data = payload(&publication.data)?;
+    let (channels, given) = addressees(&broadcast)?;
+    let Broadcast { source, publication, .. } = broadcast;
+    let data = payload(given.as_deref(), &source)?;
     let request = with_options!(BroadcastRequest::new(channels, data), publication);
     let client = connection.client()?;
     let result = client.broadcast(&request).await?;
     let printed = print(&result);
-    // A channel that was refused matters more than a reader that has gone.
-    Refused::of(&client, &request.channels, &result).and(printed)
+    // A channel that failed matters more than a reader that has gone.
+    result.all_ok()?;
+    printed
+}
+
+/// The channels of a broadcast, and its data if that is given among the arguments: the last of them, unless a file has it.
+fn addressees(broadcast: &Broadcast) -> Result<(Vec<String>, Option<String>), Failure> {
+    let mut channels = broadcast.words.clone();
+    let given = if broadcast.source.file.is_some() { None } else { channels.pop() };
+    if let Some(file) = &broadcast.channels_from {
+        let text = String::from_utf8(args::read("--channels-from", file)?)
+            .map_err(|_| Failure::invalid("the file of --channels-from is not UTF-8"))?;
+        channels
+            .extend(text.lines().map(|line| line.trim_end_matches('\r').to_owned()).filter(|line| !line.is_empty()));
+    }
+    if channels.is_empty() {
+        return Err(Failure::invalid(
+            "no channel is given: name the channels first and the data last, as in `broadcast news-1 news-2 '{\"a\":1}'`",
+        ));
+    }
+    if channels.iter().any(String::is_empty) {
+        return Err(Failure::invalid("a channel is empty"));
+    }
+    Ok((channels, given))
 }
 
 fn print(result: &impl Serialize) -> Result<(), Failure> {
@@ -44,8 +71,8 @@ fn print(result: &impl Serialize) -> Result<(), Failure> {
 }
 
 /// What to publish, of whatever kind it was said to be.
-fn payload(Data { given, file, text, binary }: &Data) -> Result<Payload, Failure> {
-    let (bytes, typed) = match (file, given.as_deref()) {
+fn payload(given: Option<&str>, Source { file, text, binary }: &Source) -> Result<Payload, Failure> {
+    let (bytes, typed) = match (file, given) {
         (Some(file), _) => (args::read("--file", file)?, false),
         (None, Some("-")) => (output::read_stdin()?, false),
         (None, given) => (given.unwrap_or_default().as_bytes().to_vec(), true),
@@ -72,19 +99,35 @@ fn payload(Data { given, file, text, binary }: &Data) -> Result<Payload, Failure
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Publication;
 
-    fn data(text: &str) -> Data {
-        Data { given: Some(text.into()), file: None, text: false, binary: false }
+    const JSON: Source = Source { file: None, text: false, binary: false };
+
+    fn words(words: &[&str]) -> Broadcast {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        Broadcast { words, channels_from: None, source: JSON, publication: Publication::default() }
+    }
+
+    #[test]
+    fn a_comma_in_a_channel_separates_nothing_and_the_data_comes_last() {
+        let (channels, data) = addressees(&words(&["dialog#42,43", "a, b", "{}"])).ok().unwrap();
+        assert_eq!((channels, data.as_deref()), (vec!["dialog#42,43".to_owned(), "a, b".to_owned()], Some("{}")));
+        for wrong in [&["{}"][..], &["", "{}"], &["a", "", "{}"]] {
+            assert!(addressees(&words(wrong)).is_err(), "{wrong:?}");
+        }
+        let of_file = Source { file: Some("data.json".into()), ..JSON };
+        let (channels, data) = addressees(&Broadcast { source: of_file, ..words(&["a", "b"]) }).ok().unwrap();
+        assert_eq!((channels.len(), data), (2, None));
     }
 
     #[test]
     fn data_is_json_text_or_bytes_as_it_was_said() {
-        let json = payload(&data(" {\"a\": 1.10}\n")).ok();
+        let json = payload(Some(" {\"a\": 1.10}\n"), &JSON).ok();
         assert_eq!(json.as_ref().map(Payload::as_bytes), Some(&b"{\"a\": 1.10}"[..]));
-        let text = payload(&Data { text: true, ..data("say \"hi\"\n") }).ok();
+        let text = payload(Some("say \"hi\"\n"), &Source { text: true, ..JSON }).ok();
         assert_eq!(text.as_ref().map(Payload::as_bytes), Some(&br#""say \"hi\"\n""#[..]));
-        let binary = payload(&Data { binary: true, ..data("{") }).ok();
+        let binary = payload(Some("{"), &Source { binary: true, ..JSON }).ok();
         assert_eq!(binary.as_ref().map(Payload::as_bytes), Some(&b"{"[..]));
-        assert!(payload(&data("hello")).is_err());
+        assert!(payload(Some("hello"), &JSON).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::suite::{assert_code, kept, offsets, publish, suite};
 use crate::support::servers::Here;
-use centrifugo_api::{ApiError, BroadcastRequest, Client, Retry};
+use centrifugo_api::{ApiError, Batch, BroadcastRequest, Client, ErrorKind, InfoRequest, Outcome, PublishRequest};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -14,8 +14,17 @@ async fn a_broadcast_answers_for_every_channel_in_order(client: &Client, here: &
     let outcomes: Vec<_> =
         result.iter().map(|outcome| outcome.map(|it| it.offset).map_err(|error| error.code)).collect();
     assert_eq!(outcomes, [Ok(1), Err(102), Ok(2), Err(107), Ok(0)]);
-    let failed: Vec<_> = result.failed().map(|(index, error)| (index, error.code)).collect();
-    assert_eq!(failed, [(1, 102), (3, 107)]);
+    let failed: Vec<_> = result.failed().map(|(channel, error)| (channel, error.code)).collect();
+    assert_eq!(failed, [("nope:a", 102), ("", 107)]);
+    let error = result.all_ok().unwrap_err();
+    assert_eq!((error.kind(), error.code(), error.outcome()), (ErrorKind::Partial, None, Outcome::Unknown));
+    let failures: Vec<_> =
+        error.failures().iter().map(|it| (it.index(), it.name(), it.error().code(), it.error().outcome())).collect();
+    assert_eq!(failures, [(1, "nope:a", Some(102), Outcome::Refused), (3, "", Some(107), Outcome::Refused)]);
+    assert!(
+        error.to_string().starts_with("broadcast: 2 of 5 channels failed: nope:a: unknown channel (102), "),
+        "{error}"
+    );
     assert_eq!(kept(client, &second).await.publications[1].json::<Value>().unwrap(), json!({"n": 1}));
 }
 
@@ -23,6 +32,36 @@ async fn a_broadcast_in_which_all_fail_is_a_success(client: &Client, here: &Here
     let channels = [here.channel("nope"), here.channel("nope")];
     let result = client.broadcast(BroadcastRequest::new(channels, json!(1))).await.unwrap();
     assert_eq!(result.failed().count(), 2);
+    let error = result.all_ok().unwrap_err();
+    assert_eq!((error.kind(), error.outcome(), error.is_transient()), (ErrorKind::Partial, Outcome::Refused, false));
+
+    let channels = [here.channel(""), here.channel("")];
+    client.broadcast(BroadcastRequest::new(channels, json!(1))).await.unwrap().all_ok().unwrap();
+}
+
+async fn a_batch_names_its_commands_that_failed(client: &Client, here: &Here) {
+    let (good, bad) = (here.channel(""), here.channel("nope"));
+    let mut batch = Batch::new();
+    batch.push(PublishRequest::new(&good, json!(1)));
+    batch.push(PublishRequest::new(&bad, json!(1)));
+    batch.push(BroadcastRequest::new([&good, &bad], json!(1)));
+    batch.push_json("publish", json!({"channel": bad, "data": 1})).unwrap();
+    batch.push(InfoRequest::new());
+    let error = client.batch(&batch).await.unwrap().all_ok().unwrap_err();
+    assert_eq!((error.kind(), error.code(), error.outcome()), (ErrorKind::Partial, None, Outcome::Unknown));
+    let failures: Vec<_> =
+        error.failures().iter().map(|it| (it.index(), it.name().to_owned(), it.error().code())).collect();
+    let named = [
+        (1, format!("publish {bad}"), Some(102)),
+        (2, format!("broadcast {bad}"), Some(102)),
+        (3, format!("publish {bad}"), Some(102)),
+    ];
+    assert_eq!(failures, named);
+
+    let mut batch = Batch::new();
+    batch.push(PublishRequest::new(&good, json!(1)));
+    batch.push(BroadcastRequest::new([&good], json!(1)));
+    client.batch(&batch).await.unwrap().all_ok().unwrap();
 }
 
 async fn a_broadcast_to_no_channel_is_error_107(client: &Client, _: &Here) {
@@ -69,6 +108,7 @@ suite! {
     everywhere {
         a_broadcast_answers_for_every_channel_in_order
         a_broadcast_in_which_all_fail_is_a_success
+        a_batch_names_its_commands_that_failed
         a_broadcast_to_no_channel_is_error_107
         a_repeated_broadcast_with_a_key_publishes_once
         a_broadcast_to_100_000_channels_is_answered_in_order

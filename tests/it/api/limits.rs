@@ -3,9 +3,7 @@
 use super::suite::{assert_kind, offsets, publish, suite};
 use crate::support::{Over, servers::Here};
 use centrifugo_api::testing::Fault;
-use centrifugo_api::{
-    Client, Config, ErrorKind, HistoryRequest, InfoRequest, Method, Payload, PublishRequest, Retry, Tls,
-};
+use centrifugo_api::{Client, Config, ErrorKind, HistoryRequest, InfoRequest, Method, Payload, PublishRequest, Tls};
 use serde_json::json;
 use std::time::Duration;
 

@@ -8,8 +8,7 @@ use std::time::Duration;
 use crate::support::{client_replying, request, until};
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    ApiError, Batch, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, Payload, PublishRequest,
-    Reply, Retry,
+    ApiError, Batch, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, Payload, PublishRequest, Reply,
 };
 use serde_json::json;
 

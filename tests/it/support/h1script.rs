@@ -261,7 +261,7 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use centrifugo_api::{Client, Config, Error, ErrorKind, PublishRequest, Retry};
+    use centrifugo_api::{Client, Config, Error, ErrorKind, PublishRequest};
     use serde_json::json;
 
     use super::*;

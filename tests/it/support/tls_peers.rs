@@ -145,7 +145,7 @@ fn acceptor(identity: &Identity, alpn: &[&[u8]]) -> TlsAcceptor {
 mod tests {
     use std::time::Duration;
 
-    use centrifugo_api::{Client, ErrorKind, InfoRequest, Retry, Tls};
+    use centrifugo_api::{Client, ErrorKind, InfoRequest, Tls};
 
     use super::*;
     use crate::support::soon;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use centrifugo_api::{Client, Config, ErrorKind, InfoRequest, PublishRequest, Retry};
+use centrifugo_api::{Client, Config, ErrorKind, InfoRequest, PublishRequest};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
     ApiError, Batch, Client, Config, ConnectionsRequest, Error, ErrorKind, HistoryRequest, Outcome, Payload,
-    PublishRequest, Publisher, PublisherConfig, Retry, Tls,
+    PublishRequest, Publisher, PublisherConfig, Tls,
 };
 
 use crate::support::authority::Authority;

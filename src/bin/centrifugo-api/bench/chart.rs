@@ -1,8 +1,8 @@
 //! The numbers as a picture: bars from zero, one panel for throughput and one for the client's CPU time.
 
 use std::error::Error as StdError;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use plotters::coord::Shift;
@@ -43,11 +43,19 @@ fn colour(transport: &str, runtime: &str) -> RGBColor {
     }
 }
 
-pub(super) fn draw(report: &Report, file: &Path) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::io(format!("the picture {} cannot be written", file.display()), error);
+/// Makes the file of the picture.
+pub(super) fn create(file: &Path) -> Result<File, Failure> {
+    if file.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("svg")) {
+        return Err(Failure::invalid(format!("--chart {}: the picture is SVG; name the file so", file.display())));
+    }
+    File::create(file).map_err(|error| Failure::io(format!("--chart {} cannot be written", file.display()), error))
+}
+
+pub(super) fn draw(report: &Report, file: &mut File) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::io("the picture of --chart cannot be written", error);
     let mut svg = String::new();
     picture(report, &mut svg).map_err(|error| failed(io::Error::other(error.to_string())))?;
-    fs::write(file, svg).map_err(failed)
+    file.write_all(svg.as_bytes()).map_err(failed)
 }
 
 fn picture(report: &Report, svg: &mut String) -> Result<(), Box<dyn StdError>> {

@@ -197,44 +197,76 @@ impl Report {
         self.runtimes.len() > 1
     }
 
+    /// A table of at most 80 columns.
     pub(super) fn table(&self) -> String {
-        let head = ["way", "transport", "runtime", "messages/s", "lowest to highest", "p50", "p99", "CPU/message"];
+        let head = ["way", "over", "messages/s", "from..to", "p50", "p99", "CPU/msg"];
         let mut lines = vec![head.map(String::from)];
         for row in &self.ways {
             let Spread { median, min, max } = row.messages_per_second;
+            let over = if self.compares_runtimes() {
+                format!("{} {}", row.transport, row.runtime)
+            } else {
+                row.transport.to_owned()
+            };
+            let range = if self.rounds > 1 { format!("{}..{}", short(min), short(max)) } else { String::new() };
             lines.push([
                 row.name.clone(),
-                row.transport.to_owned(),
-                row.runtime.to_owned(),
+                over,
                 rounded(median),
-                format!("{} to {}", rounded(min), rounded(max)),
+                range,
                 time(row.p50_us.median),
                 time(row.p99_us.median),
-                row.cpu_us_per_message.map_or("not known".into(), |cpu| format!("{} µs", digits(cpu.median))),
+                row.cpu_us_per_message.map_or("unknown".into(), |cpu| format!("{} µs", digits(cpu.median))),
             ]);
         }
         let widths: Vec<usize> = (0..head.len())
             .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default())
             .collect();
         let [client, machine] = self.conditions();
-        let mut text = format!("{}\nserver: {}\n{client}\n{machine}\n\n", self.title(), self.server.text());
+        let mut text = String::new();
+        for line in [self.title(), format!("server: {}", self.server.text()), client, machine] {
+            text.push_str(&wrapped(&line));
+        }
+        text.push('\n');
         for line in lines {
             for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
-                if head[column] == "runtime" && !self.compares_runtimes() {
-                    continue;
-                }
                 // Words on the left, numbers on the right. Writing to a string does not fail.
-                let _ = if column < 3 { write!(text, "{cell:<width$}  ") } else { write!(text, "{cell:>width$}  ") };
+                let _ = if column < 2 { write!(text, "{cell:<width$}  ") } else { write!(text, "{cell:>width$}  ") };
             }
             text.truncate(text.trim_end().len());
             text.push('\n');
         }
-        text.push_str(
-            "\np50 and p99 are of requests, from having the data to having checked every reply; of less than 100\n\
-             requests, p99 is the slowest. CPU is this process's, user and system; the server's is not in it.",
-        );
+        text.push('\n');
+        text.push_str(&wrapped(
+            "p50 and p99 are of requests, from having the data to having checked every reply; of less than 100 requests, \
+             p99 is the slowest. CPU is this process's, user and system; the server's is not in it.",
+        ));
+        text.truncate(text.trim_end().len());
         text
     }
+}
+
+/// A number in thousands, where it has some.
+fn short(number: f64) -> String {
+    if number < 10_000.0 { rounded(number) } else { format!("{}k", rounded(number / 1e3)) }
+}
+
+/// Text in lines of at most 80 columns.
+fn wrapped(text: &str) -> String {
+    let (mut lines, mut width) = (String::new(), 0);
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if width > 0 && width + 1 + length > 80 {
+            lines.push_str("\n  ");
+            width = 2;
+        } else if width > 0 {
+            lines.push(' ');
+            width += 1;
+        }
+        lines.push_str(word);
+        width += length;
+    }
+    lines + "\n"
 }
 
 /// A time in the unit that suits it, with three digits or so.
@@ -294,6 +326,14 @@ mod tests {
         for (micros, text) in [(98.4, "98 µs"), (1234.0, "1.23 ms"), (12_345.0, "12.3 ms"), (2e6, "2.00 s")] {
             assert_eq!(time(micros), text);
         }
+    }
+
+    #[test]
+    fn text_is_wrapped_at_80_columns_and_keeps_its_words() {
+        let text = "word ".repeat(50);
+        let lines = wrapped(&text);
+        assert!(lines.lines().count() > 1 && lines.lines().all(|line| line.len() <= 80), "{lines}");
+        assert_eq!(lines.split_whitespace().count(), 50);
     }
 
     #[test]

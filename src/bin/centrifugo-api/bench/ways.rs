@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::cpu;
 use super::report::whole;
-use crate::output::{Failure, Refused};
+use crate::output::Failure;
 
 /// The publications: message `i` goes to channel `i`, from the first again after the last.
 #[derive(Clone)]
@@ -157,8 +157,7 @@ impl Caller {
             }
             Way::Broadcast => {
                 let request = BroadcastRequest::new(channels, plan.payload.clone());
-                let result = client.broadcast(&request).await?;
-                Refused::of(client, &request.channels, &result)?;
+                client.broadcast(&request).await?.all_ok()?;
             }
         }
         Ok(())

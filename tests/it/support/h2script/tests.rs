@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use centrifugo_api::{Client, Config, Error, ErrorKind, Retry};
+use centrifugo_api::{Client, Config, Error, ErrorKind};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;

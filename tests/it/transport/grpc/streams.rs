@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use centrifugo_api::{Client, Config, ErrorKind, Outcome, PublishRequest, Retry, RpcRequest, RpcResult};
+use centrifugo_api::{Client, Config, ErrorKind, Outcome, PublishRequest, RpcRequest, RpcResult};
 use http::HeaderMap;
 use serde_json::json;
 use tokio::net::TcpListener;

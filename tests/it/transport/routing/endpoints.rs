@@ -6,7 +6,7 @@ mod unreachable;
 
 use std::time::Duration;
 
-use centrifugo_api::{Client, Config, Error, ErrorKind, LoadBalancing, Outcome, Retry};
+use centrifugo_api::{Client, Config, Error, ErrorKind, LoadBalancing, Outcome};
 
 use crate::support::h2script::{self, Reply};
 use crate::support::tally::Server;

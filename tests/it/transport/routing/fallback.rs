@@ -9,7 +9,7 @@ mod switches;
 use std::sync::Arc;
 
 use centrifugo_api::testing::{Server, Transport as Front};
-use centrifugo_api::{BreakerState as State, Client, Config, Retry};
+use centrifugo_api::{BreakerState as State, Client, Config};
 
 use crate::support::proxy::Proxy;
 use crate::support::soon;

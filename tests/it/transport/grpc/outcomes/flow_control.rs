@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use centrifugo_api::{ErrorKind, Outcome, Retry};
+use centrifugo_api::{ErrorKind, Outcome};
 use tokio::sync::Notify;
 
 use super::client;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use centrifugo_api::testing::Server;
-use centrifugo_api::{Client, Config, ErrorKind, LoadBalancing, Outcome, PublishRequest, Retry, Tls};
+use centrifugo_api::{Client, Config, ErrorKind, LoadBalancing, Outcome, PublishRequest, Tls};
 use serde_json::json;
 
 use crate::support::authority::Authority;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use centrifugo_api::{Client, Config, ErrorKind, LoadBalancing, Outcome, Retry};
+use centrifugo_api::{Client, Config, ErrorKind, LoadBalancing, Outcome};
 use tokio::sync::Notify;
 
 use super::client;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use centrifugo_api::config::Grpc;
-use centrifugo_api::{Client, Config, ErrorKind, LoadBalancing, Outcome, Retry, Tls};
+use centrifugo_api::{Client, Config, ErrorKind, LoadBalancing, Outcome, Tls};
 use tokio::task::JoinSet;
 
 use super::{CONNECT, assert_not_sent, client, config, good};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use centrifugo_api::testing::Fault;
-use centrifugo_api::{BreakerState as State, Client, Config, ErrorKind, Outcome, Retry, Tls};
+use centrifugo_api::{BreakerState as State, Client, Config, ErrorKind, Outcome, Tls};
 
 use super::{absent, becomes, calls, client, state};
 use crate::support::authority::Authority;
