@@ -286,6 +286,8 @@ async fn every_kind_of_error_has_its_exit_code_and_says_where_it_happened() {
         check(&faulty(too_large).await, ErrorKind::TooLarge, 17, false, &publish);
         check(&faulty(Fault::raw_reply("\u{7f}no")).await, ErrorKind::Protocol, 18, true, &publish);
 
+        check(&server().await, ErrorKind::Partial, 22, true, &["broadcast", "a", "nowhere:1", "1"]);
+
         let nobody = Nobody::new();
         let url = nobody.url();
         let error = run(&mut command(&["publish", "a", "1", &format!("--{transport}"), &url])).error(13);
@@ -480,11 +482,17 @@ fn a_bench_prints_a_table_for_one_transport_or_both() {
     let table = run(&mut command(&[&SMALL[..], &["--transport", "http", "--runtime", "current"]].concat()));
     assert_eq!((table.code, table.stderr.as_str()), (Some(0), ""));
     let lines: Vec<&str> = table.stdout.lines().collect();
+    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{}", table.stdout);
     assert_eq!(lines[0], "40 publications of 26 bytes to 7 channels");
     assert!(lines[1].starts_with("server: the stand-in, started by this command as process "), "{table:?}");
-    assert!(lines[2].contains("1 thread") && lines[2].contains("medians of 2 rounds"), "{table:?}");
-    assert!(lines[5].starts_with("way ") && lines[5].ends_with("CPU/message"), "{table:?}");
-    assert_eq!(lines[6..10].iter().filter(|line| line.contains(" http ") && line.ends_with(" µs")).count(), 4);
+    let words = table.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("1 thread") && words.contains("medians of 2 rounds"), "{table:?}");
+    let head = lines.iter().position(|line| line.starts_with("way ")).unwrap();
+    assert!(lines[head].ends_with("CPU/msg"), "{table:?}");
+    assert_eq!(
+        lines[head + 1..head + 5].iter().filter(|line| line.contains(" http ") && line.ends_with(" µs")).count(),
+        4
+    );
 }
 
 #[test]
@@ -494,8 +502,18 @@ fn a_bench_on_both_runtimes_has_a_row_for_each() {
     let found = data["ways"].as_array().unwrap().iter().map(|way| way["runtime"].as_str().unwrap());
     assert_eq!(found.collect::<Vec<_>>(), ["multi", "current"].repeat(4));
     let table = run(&mut command(&arguments)).stdout;
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     for runtime in [" multi ", " current "] {
-        assert_eq!(table.lines().skip(6).filter(|line| line.contains(runtime)).count(), 4, "{table}");
+        assert_eq!(table.lines().filter(|line| line.contains(&format!(" http{runtime}"))).count(), 4, "{table}");
+    }
+}
+
+#[test]
+fn a_picture_that_cannot_be_written_is_refused_before_anything_is_measured() {
+    for (path, code) in [("/no/such/folder/x.svg", 1), ("x.png", 19)] {
+        let outcome = run(command(&SMALL).args(["--chart", path]));
+        assert!(outcome.error(code)["message"].as_str().unwrap().contains(path));
+        assert_eq!(outcome.stdout, "");
     }
 }
 

@@ -69,7 +69,7 @@ async fn a_batch_over_the_clients_limit_goes_in_as_few_requests_as_fit() {
     for over in BOTH {
         for parallel in [false, true] {
             let (server, client) = limited(over).await;
-            let mut batch = Batch::new().parallel(parallel);
+            let mut batch = Batch::new().idempotency_keys(false).parallel(parallel);
             let handles = nine(&mut batch);
             let replies = client.batch(&batch).await.unwrap();
             assert_eq!(numbers(&server), [[0, 1, 2], [3, 4, 5], [6, 7, 8]]);
@@ -89,7 +89,7 @@ async fn a_batch_over_the_clients_limit_goes_in_as_few_requests_as_fit() {
 async fn a_batch_that_is_refused_for_its_length_is_halved_until_it_is_not() {
     for over in BOTH {
         let (server, client) = refusing(over).await;
-        let mut batch = Batch::new();
+        let mut batch = Batch::new().idempotency_keys(false);
         let handles = nine(&mut batch);
         let replies = client.batch(&batch).await.unwrap();
         assert_eq!(numbers(&server), [vec![0, 1], vec![2, 3], vec![4, 5], vec![6, 7, 8]]);
@@ -101,7 +101,7 @@ async fn a_batch_that_is_refused_for_its_length_is_halved_until_it_is_not() {
 async fn commands_given_as_json_are_divided_too() {
     for over in BOTH {
         let (server, client) = limited(over).await;
-        let mut batch = Batch::new();
+        let mut batch = Batch::new().idempotency_keys(false);
         let mut typed = Vec::new();
         let mut raw = Vec::new();
         for n in 0..4 {
@@ -124,7 +124,7 @@ async fn nothing_is_sent_of_a_batch_with_a_command_over_the_clients_limit() {
     for over in BOTH {
         for parallel in [false, true] {
             let (server, client) = limited(over).await;
-            let mut batch = Batch::new().parallel(parallel);
+            let mut batch = Batch::new().idempotency_keys(false).parallel(parallel);
             nine(&mut batch);
             batch.push(long(9, LIMIT));
             let error = client.batch(&batch).await.unwrap_err();
@@ -140,7 +140,7 @@ async fn a_command_that_is_refused_for_its_length_ends_a_batch_that_runs_in_orde
     for over in BOTH {
         for parallel in [false, true] {
             let (server, client) = refusing(over).await;
-            let mut batch = Batch::new().parallel(parallel);
+            let mut batch = Batch::new().idempotency_keys(false).parallel(parallel);
             let lengths = [10, 10, LIMIT, 10];
             let handles: Vec<_> = (0..).zip(lengths).map(|(n, length)| batch.push(long(n, length))).collect();
             let replies = client.batch(&batch).await.unwrap();
@@ -163,7 +163,7 @@ async fn what_was_answered_of_a_batch_is_kept_when_a_later_part_fails() {
         for parallel in [false, true] {
             let (server, client) = limited(over).await;
             server.fault(Fault::cut_after().after(1));
-            let mut batch = Batch::new().parallel(parallel);
+            let mut batch = Batch::new().idempotency_keys(false).parallel(parallel);
             let handles = nine(&mut batch);
             let replies = client.batch(&batch).await.unwrap();
             let fates = fates(&replies, &handles);
@@ -186,7 +186,7 @@ async fn a_batch_fails_with_its_first_part_if_that_fails() {
     for over in BOTH {
         let (server, client) = limited(over).await;
         server.fault(Fault::cut_before());
-        let mut batch = Batch::new();
+        let mut batch = Batch::new().idempotency_keys(false);
         nine(&mut batch);
         let error = client.batch(&batch).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome(), error.method()), (ErrorKind::Lost, Outcome::Unknown, Some("batch")));
@@ -199,7 +199,7 @@ async fn each_part_is_repeated_alone_with_the_keys_that_it_has() {
     for over in BOTH {
         let (server, client) = limited(over).await;
         server.fault(Fault::cut_after().after(1).times(2));
-        let mut batch = Batch::new().idempotency_keys(true);
+        let mut batch = Batch::new().idempotency_keys(false).idempotency_keys(true);
         let handles = nine(&mut batch);
         let replies = client.batch(&batch).await.unwrap();
         assert_eq!(fates(&replies, &handles), (1..10).map(Ok).collect::<Vec<_>>());
@@ -214,7 +214,7 @@ async fn each_part_is_repeated_alone_with_the_keys_that_it_has() {
 async fn a_part_that_only_reads_is_repeated_though_another_may_not_be() {
     for over in BOTH {
         let (server, client) = limited(over).await;
-        let mut batch = Batch::new();
+        let mut batch = Batch::new().idempotency_keys(false);
         let handles = nine(&mut batch);
         let reads: Vec<_> = (0..40).map(|_| batch.push(HistoryRequest::new("y".repeat(100)))).collect();
         let sizes = client.batch(&batch).await.unwrap();
@@ -272,7 +272,7 @@ async fn nothing_more_is_sent_of_a_parallel_batch_when_its_time_is_over() {
     let replies = Reply::json(r#"{"replies":[{"publish":{"offset":1}},{"publish":{"offset":2}}]}"#);
     // Halved twice; the first quarter is answered, the second never.
     let (client, asked) = Scripted::client([too_large(), too_large(), Ok(replies)]);
-    let mut batch = Batch::new().parallel(true);
+    let mut batch = Batch::new().idempotency_keys(false).parallel(true);
     let handles: Vec<_> = (0..8).map(|n| batch.push(long(n, 1))).collect();
     let replies = client.batch(&batch).await.unwrap();
     let (unknown, not_sent) = ((ErrorKind::Timeout, Outcome::Unknown), (ErrorKind::Timeout, Outcome::NotSent));
@@ -286,7 +286,7 @@ async fn a_batch_of_which_no_part_is_answered_is_unknown_if_one_is() {
     let refused = || Err(Error::new(ErrorKind::Unauthenticated, "no"));
     let lost = || Err(Error::new(ErrorKind::Lost, "lost"));
     let (client, _) = Scripted::client([too_large(), refused(), lost()]);
-    let mut batch = Batch::new().parallel(true);
+    let mut batch = Batch::new().idempotency_keys(false).parallel(true);
     for n in 0..2 {
         batch.push(long(n, 1));
     }
@@ -298,7 +298,7 @@ async fn a_batch_of_which_no_part_is_answered_is_unknown_if_one_is() {
 async fn what_may_have_been_carried_out_is_not_sent_in_halves() {
     let long_reply = Error::new(ErrorKind::TooLarge, "the reply is too large").with_outcome(Outcome::Unknown);
     let (client, asked) = Scripted::client([Err(long_reply)]);
-    let mut batch = Batch::new();
+    let mut batch = Batch::new().idempotency_keys(false);
     nine(&mut batch);
     assert!(client.batch(&batch).await.unwrap_err().may_have_run());
     assert_eq!(asked.lock().unwrap().len(), 1);
@@ -415,7 +415,7 @@ proptest! {
             seen.lock().unwrap().push(numbers);
             Ok(Reply::json(json!({"replies": replies}).to_string()))
         });
-        let mut batch = Batch::new().parallel(parallel);
+        let mut batch = Batch::new().idempotency_keys(false).parallel(parallel);
         let handles: Vec<_> = (1..).zip(&lengths).map(|(n, length)| {
             let data = Payload::binary("x".repeat(*length).into_bytes());
             batch.push(PublishRequest::new("news", data).version(n))
@@ -449,7 +449,7 @@ async fn a_batch_that_fits_exactly_is_one_request() {
     let size = request.encoded_len() + 2 * 3;
     let two = |limit| {
         let client = Client::new(Over::Grpc.config(&server).max_request_size(limit)).unwrap();
-        let mut batch = Batch::new();
+        let mut batch = Batch::new().idempotency_keys(false);
         batch.push(&request);
         batch.push(&request);
         async move { client.batch(&batch).await }
@@ -467,7 +467,7 @@ async fn a_batch_of_which_a_part_may_have_run_is_counted_as_such_when_all_parts_
     // The second half is tried three times, and the client closed meanwhile.
     let (client, _) = Scripted::client([too_large(), lost, unsent(), unsent(), unsent()]);
     let client = client.with_retry(quick_retry());
-    let mut batch = Batch::new().parallel(true);
+    let mut batch = Batch::new().idempotency_keys(false).parallel(true);
     batch.push(PublishRequest::new("one", json!({})));
     batch.push(PublishRequest::new("two", json!({})));
     let (sent, closed) = tokio::join!(client.batch(&batch), client.close(Duration::from_secs(60)));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    ApiError, Batch, Client, Config, ConnectionsRequest, Error, ErrorKind, HistoryRequest, Outcome, Payload,
-    PublishRequest, Publisher, PublisherConfig, Tls,
+    ApiError, Batch, BroadcastRequest, Client, Config, ConnectionsRequest, Error, ErrorKind, HistoryRequest, Outcome,
+    Payload, PublishRequest, Publisher, PublisherConfig, Tls,
 };
 
 use crate::support::authority::Authority;
@@ -80,6 +80,13 @@ async fn long_history(over: Over, limited: impl FnOnce(&Server) -> Config) -> Er
     }
     let client = Client::new(limited(&server)).unwrap();
     client.history(HistoryRequest::new("news").limit(HistoryRequest::NO_LIMIT)).await.unwrap_err()
+}
+
+/// The error of a broadcast that failed in some of its channels.
+async fn broadcast_to(over: Over, channels: [&str; 2]) -> Error {
+    let server = start().await;
+    let request = BroadcastRequest::new(channels, serde_json::json!({"text": "hello"}));
+    client(over, &server).broadcast(request).await.unwrap().all_ok().unwrap_err()
 }
 
 async fn nobody_listens(over: Over) -> Error {
@@ -166,6 +173,8 @@ async fn provoke(over: Over, cell: &str) -> Error {
             let nothing = if over == Over::Grpc { &[0x0a, 0][..] } else { &br#"{"error":{},"result":{}}"#[..] };
             publish_with(over, Fault::raw_reply(nothing)).await
         }
+        "some channels of a broadcast failed, with `all_ok`" => broadcast_to(over, ["news", "nope:a"]).await,
+        "every channel of a broadcast is refused, with `all_ok`" => broadcast_to(over, ["nope:b", "nope:a"]).await,
         "a reply over `max_reply_size`" => long_history(over, |server| config(over, server).max_reply_size(100)).await,
         "a compressed reply over `max_reply_size`" => {
             let limited = |server: &Server| Config::grpc(server.grpc_url()).max_reply_size(200).gzip(true).into();

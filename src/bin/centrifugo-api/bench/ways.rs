@@ -84,8 +84,8 @@ impl Way {
     /// The way's name in the table and in the picture.
     pub(super) fn name(self, plan: &Plan) -> String {
         match self {
-            Self::OneByOne { callers: 1 } => "one by one, 1 caller".into(),
-            Self::OneByOne { callers } => format!("one by one, {} callers", whole(callers)),
+            Self::OneByOne { callers: 1 } => "1 caller".into(),
+            Self::OneByOne { callers } => format!("{} callers", whole(callers)),
             Self::Batches => format!("batches of {}", whole(self.size(plan))),
             Self::Broadcast => format!("broadcast to {}", whole(self.size(plan))),
         }
