@@ -274,7 +274,9 @@ async fn every_row_of_the_table_is_true() {
             assert_eq!(error.outcome().name().replace('_', " "), outcome, "{cell}: {error:?}");
             let may_have_run = matches!(error.outcome(), Outcome::Unknown | Outcome::Done);
             assert_eq!(error.may_have_run(), may_have_run, "{cell}: {error:?}");
-            assert!(error.method().is_some() && error.transport().is_some() && error.endpoint().is_some(), "{error:?}");
+            // The parts of a call that failed may have gone to several endpoints.
+            let is_placed = error.transport().is_some() && error.endpoint().is_some();
+            assert!(error.method().is_some() && is_placed != (error.kind() == ErrorKind::Partial), "{error:?}");
             kinds.insert(error.kind().name());
         }
     }
