@@ -81,9 +81,8 @@ pub(crate) struct Common {
     pub(crate) load_balancing: LoadBalancing,
     pub(crate) fallback: Option<Box<Config>>,
     pub(crate) allow_clear_text_fallback: bool,
-    /// `None` until it is set; a fallback must not set it.
-    pub(crate) retry: Option<Option<Retry>>,
-    pub(crate) timeout: Option<Option<Duration>>,
+    pub(crate) retry: Setting<Retry>,
+    pub(crate) timeout: Setting<Duration>,
     pub(crate) batching: Option<Batching>,
     pub(crate) resolver: Option<Resolver>,
     pub(crate) api_key: Option<String>,
@@ -96,6 +95,19 @@ pub(crate) struct Common {
     pub(crate) pro: bool,
     #[cfg(feature = "tls")]
     pub(crate) tls: Tls,
+}
+
+/// A setting with a default, which may be turned off. A fallback must leave it unset.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Setting<T> {
+    Unset,
+    Set(Option<T>),
+}
+
+impl<T> Setting<T> {
+    fn is_set(&self) -> bool {
+        matches!(self, Self::Set(_))
+    }
 }
 
 /// What a configuration's endpoints speak.
@@ -141,8 +153,8 @@ impl Common {
             load_balancing: LoadBalancing::default(),
             fallback: None,
             allow_clear_text_fallback: false,
-            retry: None,
-            timeout: None,
+            retry: Setting::Unset,
+            timeout: Setting::Unset,
             batching: None,
             resolver: None,
             api_key: None,
@@ -160,7 +172,10 @@ impl Common {
 
     /// How long a call may take.
     pub(crate) fn call_timeout(&self) -> Option<Duration> {
-        self.timeout.unwrap_or(Some(TIMEOUT))
+        match self.timeout {
+            Setting::Unset => Some(TIMEOUT),
+            Setting::Set(timeout) => timeout,
+        }
     }
 
     /// The longest request in protobuf, if any is sent.
@@ -170,9 +185,9 @@ impl Common {
 
     pub(crate) fn retries(&self) -> Retry {
         match &self.retry {
-            None => Retry::new(),
-            Some(None) => Retry::none(),
-            Some(Some(retry)) => retry.clone(),
+            Setting::Unset => Retry::new(),
+            Setting::Set(None) => Retry::none(),
+            Setting::Set(Some(retry)) => retry.clone(),
         }
     }
 }
@@ -207,7 +222,7 @@ impl<T> Config<T> {
 
     /// When and how often failed calls are repeated: see [`Retry`]. At most 3 attempts unless set.
     pub fn retry(mut self, retry: impl Into<Option<Retry>>) -> Self {
-        self.common.retry = Some(retry.into());
+        self.common.retry = Setting::Set(retry.into());
         self
     }
 
@@ -273,7 +288,7 @@ impl<T> Config<T> {
     /// Over HTTP an attempt ends after 9 s at the latest, as the server answers nothing after 10 s. Over either transport one
     /// that may be followed by another ends after 3 s: see [`Retry::attempt_timeout`].
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.common.timeout = Some(timeout.into());
+        self.common.timeout = Setting::Set(timeout.into());
         self
     }
 

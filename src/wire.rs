@@ -17,7 +17,7 @@ use prost::encoding::{
     DecodeContext, WireType, decode_key, decode_varint, encode_varint, encoded_len_varint, key_len, skip_field,
 };
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::ApiError;
@@ -161,29 +161,99 @@ fn same_number(replies: usize, commands: usize) -> Result<(), Malformed> {
 
 /// Finds the replies in the JSON form of a batch's response, which is returned as UTF-8, or an error in their place.
 pub(crate) fn replies_from_json(mut body: Bytes, expected: usize) -> Result<Answer<(Bytes, Places)>, Malformed> {
-    #[derive(Deserialize)]
-    struct Response<'a> {
-        #[serde(borrow, default)]
-        replies: Option<Vec<&'a RawValue>>,
-        error: Option<ApiError>,
-    }
     if std::str::from_utf8(&body).is_err() {
         body = String::from_utf8_lossy(&body).into_owned().into();
     }
     let text = std::str::from_utf8(&body).unwrap_or_default();
-    let response = serde_json::from_str::<Response<'_>>(text).map_err(|error| not_json(&error))?;
-    if let Some(error) = response.error {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let read = json.deserialize_map(BatchResponse { expected, text }).and_then(|read| json.end().map(|()| read));
+    let (error, replies) = read.map_err(|error| not_json(&error))?;
+    if let Some(error) = error {
         return refusal(error);
     }
-    let replies = response.replies.unwrap_or_default();
-    same_number(replies.len(), expected)?;
-    let place = |reply: &RawValue| {
-        // Each is a part of the text.
-        let begin = reply.get().as_ptr() as usize - text.as_ptr() as usize;
-        begin..begin + reply.get().len()
-    };
-    let places = replies.iter().map(|reply| place(reply)).collect();
-    Ok(Ok((body, places)))
+    same_number(replies.found, expected)?;
+    Ok(Ok((body, replies.places)))
+}
+
+/// Reads the JSON form of a batch's response, with at most so many replies.
+struct BatchResponse<'a> {
+    expected: usize,
+    text: &'a str,
+}
+
+impl<'de> Visitor<'de> for BatchResponse<'_> {
+    type Value = (Option<ApiError>, Replies);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a batch's response")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut error, mut replies) = (None, Replies::default());
+        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+            match &*name {
+                "error" => error = map.next_value()?,
+                "replies" => replies = map.next_value_seed(ReplyList { expected: self.expected, text: self.text })?,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok((error, replies))
+    }
+}
+
+/// How many replies there are, and where the first of them stand in the text.
+#[derive(Debug, Default)]
+struct Replies {
+    found: usize,
+    places: Places,
+}
+
+/// Reads a list of replies. More than so many are only counted: short ones take two bytes in the response, and many times that
+/// here.
+struct ReplyList<'a> {
+    expected: usize,
+    text: &'a str,
+}
+
+impl<'de> DeserializeSeed<'de> for ReplyList<'_> {
+    type Value = Replies;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Replies, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ReplyList<'_> {
+    type Value = Replies;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of replies")
+    }
+
+    fn visit_none<E>(self) -> Result<Replies, E> {
+        Ok(Replies::default())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Replies, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Replies, A::Error> {
+        let mut replies = Replies { found: 0, places: Vec::with_capacity(self.expected) };
+        while replies.found < self.expected {
+            let Some(reply) = list.next_element::<&RawValue>()? else { return Ok(replies) };
+            // Each is a part of the text.
+            let begin = reply.get().as_ptr() as usize - self.text.as_ptr() as usize;
+            replies.places.push(begin..begin + reply.get().len());
+            replies.found += 1;
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            replies.found += 1;
+        }
+        Ok(replies)
+    }
 }
 
 /// Reads one reply of a batch, whose result stands under the name of the method.
@@ -298,6 +368,20 @@ mod tests {
         assert_eq!(message_from_protobuf::<PublishResult>(answer).unwrap().offset, 5);
         let answer = answer_from_json::<PublishResult>(br#"{"result":{"offset":5,"new":[1]},"new":2}"#);
         assert_eq!(answer.unwrap().unwrap().offset, 5);
+    }
+
+    #[test]
+    fn replies_beyond_the_expected_are_counted_and_not_collected() {
+        let text = format!("[0{}]", ",0".repeat(100_000));
+        let list = ReplyList { expected: 3, text: &text };
+        let replies = list.deserialize(&mut serde_json::Deserializer::from_str(&text)).unwrap();
+        assert_eq!((replies.found, replies.places.len(), replies.places.capacity()), (100_001, 3, 3));
+        let error = replies_from_json(format!(r#"{{"replies":{text}}}"#).into(), 3).unwrap_err();
+        assert_eq!(error, "the answer has 100001 replies to 3 commands");
+        for none in [r#"{"replies":null}"#, "{}", r#"{"replies":[]}"#] {
+            assert!(replies_from_json(none.into(), 0).is_ok(), "{none}");
+        }
+        assert!(replies_from_json(r#"{"replies":[]} 1"#.into(), 0).is_err());
     }
 
     #[test]

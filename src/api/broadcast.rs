@@ -83,6 +83,7 @@ impl BroadcastResult {
     /// }
     /// # Ok(()) }
     /// ```
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<&PublishResult, &ApiError>> {
         /// For a value that no call has returned: the client refuses an answer like that.
         static NOTHING: ApiError = ApiError { code: 0, message: String::new(), temporary: false };

@@ -120,37 +120,21 @@ impl Disconnect {
     }
 }
 
-impl Publication {
-    /// Decodes the data.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the data is not JSON of that type.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        payload::decode("the publication's data", &self.data)
-    }
+/// Decodes a field that holds bytes, of messages that a user reads.
+macro_rules! json {
+    ($($name:ident { $($method:ident $field:ident $what:literal;)+ })+) => { $(impl $name { $(
+        #[doc = concat!("Decodes ", $what, ".\n\n# Errors\n\n[`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when it is not JSON of that type.")]
+        pub fn $method<T: DeserializeOwned>(&self) -> Result<T, Error> {
+            payload::decode($what, &self.$field)
+        }
+    )+ })+ };
 }
 
-impl MapEntry {
-    /// Decodes the data.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the data is not JSON of that type.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        payload::decode("the entry's data", &self.data)
-    }
-}
-
-impl RpcResult {
-    /// Decodes the data.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the data is not JSON of that type.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        payload::decode("the result's data", &self.data)
-    }
+json! {
+    Publication { json data "the publication's data"; }
+    MapEntry { json data "the entry's data"; }
+    RpcResult { json data "the result's data"; }
+    ClientInfo { conn_info_json conn_info "the connection's info"; chan_info_json chan_info "the subscription's info"; }
 }
 
 #[cfg(test)]

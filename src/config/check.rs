@@ -54,8 +54,8 @@ impl Common {
     /// Checks what a fallback must not set, and that it does not send in clear text what is encrypted otherwise.
     pub(crate) fn check_fallback(&self, fallback: &Self) -> Result<(), Error> {
         let settings = [
-            (fallback.timeout.is_some(), "timeout"),
-            (fallback.retry.is_some(), "retry"),
+            (fallback.timeout.is_set(), "timeout"),
+            (fallback.retry.is_set(), "retry"),
             (fallback.batching.is_some(), "batching"),
             (fallback.pro, "pro"),
         ];

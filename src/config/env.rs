@@ -35,7 +35,7 @@ impl Config {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when a variable is empty or not Unicode, or the file cannot be read:
     /// the text names the variable.
     pub fn from_env() -> Result<Self, Error> {
-        Self::from_variables(|name| env::var(name))
+        Self::from_variables(env::var)
     }
 
     fn from_variables(read: impl Fn(&'static str) -> Result<String, VarError>) -> Result<Self, Error> {

@@ -66,7 +66,8 @@ impl ApiError {
     /// The statuses with which a server in transport error mode answers this error over HTTP.
     pub(crate) fn http_status(&self) -> &'static [u16] {
         match self.code {
-            0 => &[],
+            // A gateway's page says its own status like that; the server's codes are below, or an application's above.
+            0 | 400..=599 => &[],
             Self::UNKNOWN_CHANNEL | Self::NOT_FOUND => &[404],
             Self::BAD_REQUEST | Self::NOT_AVAILABLE => &[400],
             Self::UNRECOVERABLE_POSITION => &[416],

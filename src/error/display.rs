@@ -87,11 +87,9 @@ impl fmt::Debug for Error {
         for failure in failures {
             write!(f, "\n  {} {}: {}", failure.index(), failure.name(), failure.error())?;
         }
-        let mut number = 0;
-        for cause in causes(self) {
+        for (number, cause) in causes(self).enumerate() {
             f.write_str(if number == 0 { "\n\nCaused by:" } else { "" })?;
             write!(f, "\n    {number}: {cause}")?;
-            number += 1;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::error::{ApiError, Error, Outcome};
 use crate::wire;
 use crate::wire::body::Message;
 
-/// The server's answer to one call, as a transport brings it back.
+/// The server's response to one call, as a transport returns it.
 #[derive(Clone)]
 pub struct Reply(ReplyBody);
 
@@ -47,24 +47,24 @@ impl fmt::Debug for ReplyBody {
 }
 
 impl Reply {
-    /// An answer in protobuf: the bytes of the method's response message, which holds an `error` or a `result`.
+    /// A response in protobuf: the bytes of the method's response message, which holds an `error` or a `result`.
     pub fn protobuf(response: impl Into<Bytes>) -> Self {
         Self(ReplyBody::Protobuf(response.into()))
     }
 
-    /// An answer in JSON: `{"result": …}` or `{"error": …}`; for a batch `{"replies": […]}`.
+    /// A response in JSON: `{"result": …}` or `{"error": …}`; for a batch `{"replies": […]}`.
     pub fn json(response: impl Into<Bytes>) -> Self {
         Self(ReplyBody::Json(response.into()))
     }
 
-    /// The answer of a server that carried the call out.
+    /// The response of a server that carried the call out.
     pub fn result<T: Message>(result: &T) -> Self {
         let mut response = Vec::new();
         prost::encoding::message::encode(2, result, &mut response);
         Self::protobuf(response)
     }
 
-    /// The answer of a server that refused the call.
+    /// The response of a server that refused the call.
     #[must_use]
     pub fn error(error: &ApiError) -> Self {
         let mut response = Vec::new();
@@ -72,11 +72,43 @@ impl Reply {
         Self::protobuf(response)
     }
 
+    /// The response as it came, in JSON or in protobuf.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        match &self.0 {
+            ReplyBody::Protobuf(body) | ReplyBody::Json(body) => body,
+        }
+    }
+
+    /// Whether the response is in JSON; otherwise it is in protobuf.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        matches!(self.0, ReplyBody::Json(_))
+    }
+
+    /// Decodes the response of a method with this result, as a recorder reads it. Not for batches.
+    ///
+    /// ```
+    /// use centrifugo_api::{PublishResult, Reply};
+    ///
+    /// let reply = Reply::json(r#"{"result":{"offset":7}}"#);
+    /// assert_eq!(reply.decode::<PublishResult>()?.offset, 7);
+    /// # Ok::<(), centrifugo_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Api`](crate::ErrorKind::Api) when it is an error of the server, [`ErrorKind::Protocol`](crate::ErrorKind::Protocol)
+    /// when it is not a response with such a result.
+    pub fn decode<T: Message>(&self) -> Result<T, Error> {
+        self.clone().read()
+    }
+
     pub(crate) fn body(self) -> ReplyBody {
         self.0
     }
 
-    /// The result in the answer, as the server wrote it.
+    /// The result in the response, as the server wrote it.
     pub(crate) fn result_body(self) -> Result<ReplyBody, Error> {
         match self.0 {
             ReplyBody::Json(body) => {
@@ -88,7 +120,7 @@ impl Reply {
         }
     }
 
-    /// Reads the answer to a method whose result is a `T`.
+    /// Reads the response to a method whose result is a `T`.
     pub(crate) fn read<T: Message>(self) -> Result<T, Error> {
         let unreadable = |malformed, was_done| {
             let error = Error::protocol(malformed);

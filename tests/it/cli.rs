@@ -610,8 +610,8 @@ async fn a_refusal_outweighs_a_reader_that_has_gone() {
 async fn a_comma_is_a_part_of_a_channel_and_channels_can_come_from_a_file() {
     let server = server().await;
     let file = std::env::temp_dir().join(format!("centrifugo-api-channels-{}", std::process::id()));
-    let names: String = (0..20_000).map(|number| format!("of-file-{number}\n")).collect();
-    std::fs::write(&file, names).unwrap();
+    let names: Vec<_> = (0..20_000).map(|number| format!("of-file-{number}")).collect();
+    std::fs::write(&file, names.join("\n")).unwrap();
     let file = file.to_str().unwrap().to_owned();
     let arguments = ["broadcast", "dialog#42,43", "--channels-from", &file, "1"];
     let result = run(&mut over(&server, "grpc", &arguments)).result();

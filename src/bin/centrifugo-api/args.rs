@@ -367,7 +367,7 @@ impl Connection {
     }
 
     pub(crate) fn retry(&self) -> Option<Retry> {
-        let attempts = self.retries.checked_add(1).unwrap_or(u32::MAX);
+        let attempts = self.retries.saturating_add(1);
         (attempts > 1).then(|| Retry::new().attempts(attempts).idempotency_keys(!self.no_idempotency_keys))
     }
 

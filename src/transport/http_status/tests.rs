@@ -30,6 +30,18 @@ fn statuses_mean_what_the_table_says() {
     }
 }
 
+#[test]
+fn a_gateways_page_is_no_error_of_the_api() {
+    let meant = |page: &str| of_http_status(StatusCode::INTERNAL_SERVER_ERROR, &HeaderMap::new(), page.as_bytes());
+    for code in [400, 500, 502, 599] {
+        let error = meant(&format!(r#"{{"code":{code},"message":"Internal Server Error"}}"#));
+        assert_eq!((error.kind(), error.http_status()), (ErrorKind::Protocol, Some(500)), "{code}");
+    }
+    for code in [100, 399, 600] {
+        assert_eq!(meant(&format!(r#"{{"code":{code},"message":"the API's"}}"#)).code(), Some(code));
+    }
+}
+
 fn pages() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..40),

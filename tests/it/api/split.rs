@@ -79,7 +79,7 @@ async fn a_batch_over_the_clients_limit_goes_in_as_few_requests_as_fit() {
             assert_eq!(offsets, (1..10).collect::<Vec<_>>());
             assert_eq!((replies.len(), server.applied("news")), (9, 9));
             // The batch is what it was.
-            client.batch(&batch).await.unwrap();
+            client.batch(&batch).await.unwrap().all_ok().unwrap();
             assert_eq!(server.applied("news"), 18);
         }
     }
@@ -454,9 +454,9 @@ async fn a_batch_that_fits_exactly_is_one_request() {
         batch.push(&request);
         async move { client.batch(&batch).await }
     };
-    two(2 * size).await.unwrap();
+    two(2 * size).await.unwrap().all_ok().unwrap();
     assert_eq!(server.calls().len(), 1);
-    two(2 * size - 1).await.unwrap();
+    two(2 * size - 1).await.unwrap().all_ok().unwrap();
     assert_eq!(server.calls().len(), 3);
 }
 

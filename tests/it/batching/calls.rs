@@ -273,7 +273,7 @@ async fn the_parts_of_a_call_that_waited_for_its_turn_have_all_the_time_of_an_at
     });
     let client = fake.client().with_retry(Retry::new().attempt_timeout(Some(3 * SECOND)));
     let client = client.with_batching(Batching::new().linger(5 * SECOND)).unwrap();
-    client.broadcast(BroadcastRequest::new(["a", "b"], json!(1))).await.unwrap();
+    client.broadcast(BroadcastRequest::new(["a", "b"], json!(1))).await.unwrap().all_ok().unwrap();
     assert_eq!(fake.sent().len(), 3);
 }
 

@@ -167,7 +167,7 @@ proptest! {
         let retry = Retry::new().idempotency_keys(keys);
         let channels = request.channels.len();
         let (client, seen) = observed(move || Reply::result(&broadcast_result(channels)), retry);
-        block_on(client.broadcast(&request)).unwrap();
+        block_on(client.broadcast(&request)).unwrap().all_ok().unwrap();
         // The server would publish once into a channel that is named twice.
         let names_each_once = request.channels.iter().collect::<HashSet<_>>().len() == channels;
         compare(&request, &seen, keys && names_each_once)?;

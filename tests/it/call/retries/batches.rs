@@ -50,7 +50,7 @@ async fn a_batch_with_keys_is_repeated_as_a_whole_and_one_without_is_not() {
         reads.push(InfoRequest::new());
         server.clear_calls();
         server.fault(Fault::cut_after());
-        within(5 * SECOND, client.batch(&reads)).await.unwrap();
+        within(5 * SECOND, client.batch(&reads)).await.unwrap().all_ok().unwrap();
         assert_eq!(server.calls().len(), 2);
         // One command is enough to forbid it.
         reads.push(RpcRequest::new("pay"));
@@ -60,7 +60,11 @@ async fn a_batch_with_keys_is_repeated_as_a_whole_and_one_without_is_not() {
     }
     let server = start().await;
     server.fault(Fault::http_status(429));
-    within(5 * SECOND, Over::Http.client_with(&server, quick_retry()).batch(&two(false))).await.unwrap();
+    within(5 * SECOND, Over::Http.client_with(&server, quick_retry()).batch(&two(false)))
+        .await
+        .unwrap()
+        .all_ok()
+        .unwrap();
     assert_eq!(server.calls().len(), 2);
 }
 

@@ -124,7 +124,7 @@ async fn a_broadcast_that_names_a_channel_twice_publishes_twice() {
     for over in BOTH {
         let server = start().await;
         let client = over.client_with(&server, quick_retry());
-        client.broadcast(BroadcastRequest::new(["a", "b", "a"], json!(1))).await.unwrap();
+        client.broadcast(BroadcastRequest::new(["a", "b", "a"], json!(1))).await.unwrap().all_ok().unwrap();
         assert_eq!((server.applied("a"), server.applied("b")), (2, 1));
     }
 }

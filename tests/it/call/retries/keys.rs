@@ -60,7 +60,11 @@ async fn a_key_of_the_callers_own_is_kept() {
         assert_eq!(keys(&server), ["my own"; 3]);
         assert_eq!(server.applied("news"), 1);
         server.clear_calls();
-        soon(client.broadcast(BroadcastRequest::new(["news"], json!(1)).idempotency_key("mine"))).await.unwrap();
+        soon(client.broadcast(BroadcastRequest::new(["news"], json!(1)).idempotency_key("mine")))
+            .await
+            .unwrap()
+            .all_ok()
+            .unwrap();
         assert_eq!(keys(&server), ["mine"]);
     }
 }
