@@ -67,7 +67,7 @@ pub use crate::api::method::Method;
 pub use crate::api::payload::Payload;
 pub use crate::api::replies::BatchReplies;
 pub use crate::api::request::{AsRequest, Request};
-pub use crate::batching::publisher::{Publisher, Ticket};
+pub use crate::batching::publisher::{Depth, Publisher, Ticket};
 pub use crate::call::close::CloseSummary;
 pub use crate::client::Client;
 pub use crate::config::batching::{Batching, Order};

@@ -24,7 +24,7 @@ pub(crate) struct Batcher {
     engines: PerRuntime<Kept>,
 }
 
-/// An engine, which a task of its runtime keeps: so it ends with the runtime, whose files it would keep open otherwise.
+/// An engine, which a task of its runtime owns: so it ends with the runtime, whose files it would keep open otherwise.
 #[derive(Clone)]
 struct Kept {
     engine: Weak<Engine>,
@@ -69,12 +69,12 @@ impl Batcher {
         }
     }
 
-    /// Sends a call by itself if there is a slot, and with others if not.
+    /// Sends a call by itself if there is a slot, and with others if not. Clients with other retries or deadlines share the engine.
     pub(crate) async fn send<R: Request>(&self, core: &Core, call: &mut TypedCall<'_, R>) -> Result<R::Reply, Error> {
         let engine = self.engine(core);
         let deadline = call.attempts.deadline();
-        let sent = match engine.accept(call.request, call.key, deadline, true) {
-            Ok(accepted) => Awaited::new(accepted).answer(R::METHOD, call.request.expected_results()).await,
+        let sent = match engine.accept(call.request, call.key, deadline, &core.retry, true) {
+            Ok(accepted) => Awaited::new(accepted).result(R::METHOD, call.request.expected_results()).await,
             Err(error) => Err(error),
         };
         call.attempts.end_with(sent)
@@ -82,32 +82,32 @@ impl Batcher {
 }
 
 /// A command that somebody waits for. Dropped before it has left, it is withdrawn; after that it goes on.
-pub(crate) struct Awaited {
+pub(super) struct Awaited {
     accepted: Accepted,
     done: bool,
 }
 
 impl Awaited {
-    pub(crate) fn new(accepted: Accepted) -> Self {
+    pub(super) fn new(accepted: Accepted) -> Self {
         Self { accepted, done: false }
     }
 
-    /// What becomes of it.
-    pub(crate) async fn answer<T: Message>(mut self, method: Method, answers: usize) -> Result<T, Error> {
-        if let Some(errand) = &self.accepted.errand {
-            poll_fn(|cx| errand.poll(cx)).await;
+    /// Its result.
+    pub(super) async fn result<T: Message>(mut self, method: Method, expected: usize) -> Result<T, Error> {
+        if let Some(inline) = &self.accepted.inline {
+            poll_fn(|cx| inline.poll(cx)).await;
         }
         let settled = (&mut self.accepted.settled).await;
         self.done = true;
-        self.accepted.read(settled.unwrap_or_else(|_| Err(forgotten())), method, answers)
+        self.accepted.read(settled.unwrap_or_else(|_| Err(forgotten())), method, expected)
     }
 }
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        match &self.accepted.errand {
+        match &self.accepted.inline {
             _ if self.done => {}
-            Some(errand) => errand.hand_over(),
+            Some(inline) => inline.spawn(),
             None => {
                 self.accepted.withdraw();
             }
@@ -115,7 +115,7 @@ impl Drop for Awaited {
     }
 }
 
-/// What cannot be: each command ends with an answer or an error.
-pub(crate) fn forgotten() -> Error {
+/// The error of a command that ended without a result and without an error, which does not happen.
+pub(super) fn forgotten() -> Error {
     Error::new(ErrorKind::Closed, "the call was forgotten").with_outcome(Outcome::Unknown)
 }

@@ -1,7 +1,5 @@
 //! How much may wait at once: so many messages, and so many bytes.
 
-use std::time::Duration;
-
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
@@ -12,40 +10,40 @@ const OVERHEAD: usize = 64;
 
 /// Capacity for messages, given out in the order in which it is asked for. It is the message's, not its caller's.
 #[derive(Debug)]
-pub(crate) struct Capacity {
+pub(super) struct Capacity {
     messages: Semaphore,
     bytes: Semaphore,
+    max_messages: usize,
     max_bytes: usize,
 }
 
 impl Capacity {
-    pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
+    pub(super) fn new(max_messages: usize, max_bytes: usize) -> Self {
         // As good as any number.
         let [max_messages, max_bytes] = [max_messages, max_bytes].map(|max| max.min(Semaphore::MAX_PERMITS));
-        Self { messages: Semaphore::new(max_messages), bytes: Semaphore::new(max_bytes), max_bytes }
+        Self { messages: Semaphore::new(max_messages), bytes: Semaphore::new(max_bytes), max_messages, max_bytes }
     }
 
-    /// Takes room for a message whose request has this length, if there is some now.
+    /// Takes capacity for a message whose request has this length, if there is enough now.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TooLarge`] when it would not fit into all of the room, [`ErrorKind::Full`] when there is none now,
+    /// [`ErrorKind::TooLarge`] when it is more than all of it, [`ErrorKind::Full`] when there is not enough now,
     /// [`ErrorKind::Closed`] when there will be none.
-    pub(crate) fn try_take(&self, len: usize) -> Result<(), Error> {
+    pub(super) fn try_take(&self, len: usize) -> Result<(), Error> {
         let bytes = self.bytes_of(len)?;
         if self.messages.is_closed() {
             return Err(closed());
         }
-        let full = || Error::new(ErrorKind::Full, "the publisher has no room now");
+        let full = || Error::new(ErrorKind::Full, "the publisher's capacity is used up");
         let bytes = self.bytes.try_acquire_many(bytes).map_err(|_| full())?;
         let message = self.messages.try_acquire().map_err(|_| full())?;
         keep(bytes, message);
         Ok(())
     }
 
-    /// Waits for room, until the deadline.
-    pub(crate) async fn take(&self, len: usize, deadline: Option<Instant>) -> Result<(), Error> {
-        let began = Instant::now();
+    /// Waits for capacity, until the deadline.
+    pub(super) async fn take(&self, len: usize, deadline: Option<Instant>) -> Result<(), Error> {
         let take = async {
             let bytes = self.bytes.acquire_many(self.bytes_of(len)?).await.map_err(|_| closed())?;
             let message = self.messages.acquire().await.map_err(|_| closed())?;
@@ -55,14 +53,13 @@ impl Capacity {
         match deadline {
             None => take.await,
             Some(deadline) => tokio::time::timeout_at(deadline, take).await.unwrap_or_else(|_| {
-                let waited = Duration::from_millis((deadline - began).as_millis().try_into().unwrap_or(u64::MAX));
-                Err(Error::new(ErrorKind::Full, format!("the publisher had no room within {waited:?}")))
+                Err(Error::new(ErrorKind::Full, "the publisher's capacity was used up until the deadline"))
             }),
         }
     }
 
-    /// Gives back the room of messages that are over.
-    pub(crate) fn release(&self, lens: impl IntoIterator<Item = usize>) {
+    /// Gives back the capacity of messages that are over.
+    pub(super) fn release(&self, lens: impl IntoIterator<Item = usize>) {
         let (mut messages, mut bytes) = (0, 0);
         for len in lens {
             messages += 1;
@@ -72,8 +69,14 @@ impl Capacity {
         self.messages.add_permits(messages);
     }
 
+    /// How many messages and bytes are taken.
+    pub(super) fn used(&self) -> (usize, usize) {
+        let messages = self.max_messages.saturating_sub(self.messages.available_permits());
+        (messages, self.max_bytes.saturating_sub(self.bytes.available_permits()))
+    }
+
     /// Gives out no more.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         self.messages.close();
         self.bytes.close();
     }

@@ -1,10 +1,16 @@
-//! Who sends what waits: at most so many requests at once, each carrying what had gathered while they were all under way.
+//! Sends queued commands, at most so many batches at once, each with what had gathered while they were all in flight.
+//!
+//! ```text
+//! slot:   free ── accept: there is a batch ──► held by a task ── no batch is left ──► free
+//!                                │                 ▲      │
+//!                                │                 └──────┘ the next batch, after a yield
+//!                                └── or by an inline send ── done ──► free, or a task if there is a batch
+//! ```
+//!
+//! Locks: `Engine::state` is the only one that is held while another is taken, and that other is none of this room's: an
+//! [`InlineSend`] is spawned, a command is told its result, and capacity is released after it is unlocked.
 
-use std::collections::HashSet;
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, Weak};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -17,35 +23,39 @@ use crate::api::method::Method;
 use crate::api::replies::checked;
 use crate::api::request::Request;
 use crate::batching::capacity::{self, Capacity};
-use crate::batching::outgoing::{Member, OutgoingBatch};
-use crate::batching::queue::{Command, Hashes, Limits, Queue, Ticket};
+use crate::batching::command::{Command, CommandId, Hashes};
+use crate::batching::deadlines::Deadlines;
+use crate::batching::delivery::{Delivery, deliver, deliver_in};
+use crate::batching::inline::InlineSend;
+use crate::batching::outgoing::OutgoingBatch;
+use crate::batching::queue::{Limits, Queue};
 use crate::call::Core;
-use crate::call::attempts::Attempts;
-use crate::call::close::{CloseSummary, GRACE};
+use crate::call::close::{CloseSummary, GRACE, Running};
 use crate::config::batching::{Batching, Order};
+use crate::config::retry::Retry;
 use crate::error::{Error, ErrorKind, Outcome};
+use crate::sync::Mutex;
 use crate::sync::cancel::{Cancel, unless};
-use crate::sync::{BoxFuture, Mutex};
 use crate::wire::body::Message;
 use crate::wire::reply::ReplyBody;
 
 /// Sends commands, of one client in one runtime.
-pub(crate) struct Engine {
+pub(super) struct Engine {
     core: Core,
     runtime: Handle,
     linger: Option<Duration>,
     /// Whether the commands are calls of the client, which it counts itself.
     of_calls: bool,
-    room: Option<Arc<Capacity>>,
+    capacity: Option<Arc<Capacity>>,
     hashes: Hashes,
     state: Mutex<State>,
-    /// Told when nothing more is to be waited for: the open parcel is full, or nothing more is accepted.
+    /// Told when nothing more is to be waited for: the open batch is full, or nothing more is accepted.
     full: Notify,
     /// Told when a deadline is earlier than those before it.
     earlier: Arc<Notify>,
-    /// The task that keeps the time of the commands in the background.
+    /// The task that ends commands in the background whose deadline has passed.
     clock: OnceLock<AbortHandle>,
-    /// Given when what is under way is to be cut off.
+    /// Set when what is in flight is to be cancelled.
     cancel: Cancel,
 }
 
@@ -59,134 +69,81 @@ impl Drop for Engine {
 
 struct State {
     queue: Queue<Waiting>,
-    /// How many more requests may be sent now.
+    /// How many more batches may be sent now.
     slots: usize,
     closed: bool,
-    /// What callers carry themselves. Some may be done.
-    errands: Vec<Arc<Errand>>,
-    /// No command in the background has an earlier deadline.
-    earliest: Option<Instant>,
-    /// How many wait for room, which is to come from what is under way.
-    hurried: usize,
+    /// Batches that callers send themselves. Some may be done.
+    inline: Vec<Arc<InlineSend>>,
+    /// Of the commands in the background.
+    deadlines: Deadlines,
+    /// How many wait for capacity, which is to come from what is in flight.
+    draining: usize,
+    /// How the commands ended that are over.
+    totals: CloseSummary,
     /// Those who wait until what there was is over.
     watchers: Vec<Watcher>,
-    /// How many there were.
-    watched: u64,
 }
 
 /// What is kept of a command until it is over.
 #[derive(Default)]
-struct Waiting {
-    /// `None` of one that was withdrawn.
+pub(super) struct Waiting {
+    /// `None` once its caller was told.
     reply: Option<oneshot::Sender<Settled>>,
-    /// The bytes that it takes of the room.
+    /// The bytes that it takes of the capacity.
     bytes: usize,
 }
 
-/// Counts how commands end.
+/// Waits until the commands with smaller numbers are over.
 struct Watcher {
-    number: u64,
-    /// Those with smaller numbers.
     before: u64,
     left: usize,
-    ended: CloseSummary,
-    done: oneshot::Sender<CloseSummary>,
+    done: oneshot::Sender<()>,
 }
 
 /// What became of a command.
-pub(crate) type Settled = Result<Answered, Error>;
+pub(super) type Settled = Result<Sent, Error>;
 
 /// A result, as the server wrote it, and where it came from.
-pub(crate) struct Answered {
-    pub(crate) result: ReplyBody,
-    /// The number of the endpoint.
-    pub(crate) place: usize,
+pub(super) struct Sent {
+    pub(super) result: ReplyBody,
+    /// The index of the endpoint.
+    pub(super) endpoint: usize,
     /// Whether an attempt before the one that was answered may have been carried out.
-    pub(crate) in_doubt: bool,
+    pub(super) outcome_unknown: bool,
 }
 
 /// A command that was accepted.
-pub(crate) struct Accepted {
+pub(super) struct Accepted {
     engine: Arc<Engine>,
-    ticket: Ticket,
-    pub(crate) settled: oneshot::Receiver<Settled>,
-    pub(crate) errand: Option<Arc<Errand>>,
+    id: CommandId,
+    pub(super) settled: oneshot::Receiver<Settled>,
+    pub(super) inline: Option<Arc<InlineSend>>,
 }
 
 impl Accepted {
     /// Gives the command up, if it has not left.
-    pub(crate) fn withdraw(&self) -> bool {
-        self.engine.withdraw(self.ticket)
+    pub(super) fn withdraw(&self) -> bool {
+        self.engine.end_unsent(self.id, None)
     }
 
-    /// Says where an error happened, in the places that are still open.
-    pub(crate) fn at(&self, error: Error, method: Method) -> Error {
+    pub(super) fn with_context(&self, error: Error, method: Method) -> Error {
         self.engine.core.with_context(error, method.name())
     }
 
     /// Reads what the command ended with.
-    pub(crate) fn read<T: Message>(&self, settled: Settled, method: Method, answers: usize) -> Result<T, Error> {
-        let Answered { result, place, in_doubt } = settled?;
-        let reply = result.read_result().and_then(|reply| checked(answers, in_doubt, reply));
-        reply.map_err(|error| self.engine.core.with_endpoint(error, method.name(), place))
-    }
-}
-
-/// A parcel that the caller of its only command carries: that saves a task, and wake-ups across threads. But nobody else may have
-/// to wait for a future that its owner does not poll, so as soon as somebody waits, a task carries it.
-pub(crate) struct Errand {
-    runtime: Handle,
-    /// With the way to wake the caller, who otherwise waits for nothing else.
-    carried: Mutex<(Option<BoxFuture<'static, ()>>, Option<Waker>)>,
-    /// Whether a task is to carry it.
-    handed_over: AtomicBool,
-}
-
-impl Errand {
-    fn new(runtime: Handle, carried: impl Future<Output = ()> + Send + 'static) -> Arc<Self> {
-        let carried = Mutex::new((Some(Box::pin(carried) as _), None));
-        Arc::new(Self { runtime, carried, handed_over: AtomicBool::new(false) })
-    }
-
-    /// Goes on with it. Ready when it is done, or a task carries it.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // Not locked while it is polled, which may be what hands it over. The caller is forgotten with it, once it is done.
-        let (carried, _caller) = std::mem::take(&mut *self.carried());
-        let Some(mut carried) = carried else { return Poll::Ready(()) };
-        if carried.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        *self.carried() = (Some(carried), Some(cx.waker().clone()));
-        if self.handed_over.load(Ordering::SeqCst) {
-            self.hand_over();
-        }
-        Poll::Pending
-    }
-
-    /// Has a task go on with it.
-    pub(crate) fn hand_over(&self) {
-        self.handed_over.store(true, Ordering::SeqCst);
-        // While it is polled it is not there, and who polls it looks for the sign afterwards.
-        let (carried, caller) = std::mem::take(&mut *self.carried());
-        if let Some(carried) = carried {
-            self.runtime.spawn(carried);
-        }
-        if let Some(caller) = caller {
-            caller.wake();
-        }
-    }
-
-    fn carried(&self) -> MutexGuard<'_, (Option<BoxFuture<'static, ()>>, Option<Waker>)> {
-        self.carried.lock()
+    pub(super) fn read<T: Message>(&self, settled: Settled, method: Method, expected: usize) -> Result<T, Error> {
+        let Sent { result, endpoint, outcome_unknown } = settled?;
+        let result = result.read_result().and_then(|result| checked(expected, outcome_unknown, result));
+        result.map_err(|error| self.engine.core.with_endpoint(error, method.name(), endpoint))
     }
 }
 
 impl Engine {
-    pub(crate) fn new(
+    pub(super) fn new(
         core: Core,
         batching: &Batching,
         order: Order,
-        room: Option<Arc<Capacity>>,
+        capacity: Option<Arc<Capacity>>,
         runtime: Handle,
     ) -> Arc<Self> {
         let Batching { in_flight, max_commands, max_bytes, linger } = *batching;
@@ -195,18 +152,18 @@ impl Engine {
             queue: Queue::new(order, limits),
             slots: in_flight,
             closed: false,
-            errands: Vec::new(),
-            earliest: None,
-            hurried: 0,
+            inline: Vec::new(),
+            deadlines: Deadlines::default(),
+            draining: 0,
+            totals: CloseSummary::default(),
             watchers: Vec::new(),
-            watched: 0,
         };
         Arc::new(Self {
             core,
             runtime,
             linger,
-            of_calls: room.is_none(),
-            room,
+            of_calls: capacity.is_none(),
+            capacity,
             hashes: Hashes::new(order),
             state: Mutex::new(state),
             full: Notify::new(),
@@ -216,25 +173,34 @@ impl Engine {
         })
     }
 
-    pub(crate) fn core(&self) -> &Core {
+    pub(super) fn core(&self) -> &Core {
         &self.core
+    }
+
+    pub(super) fn cancel(&self) -> &Cancel {
+        &self.cancel
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// Accepts a request, for which there is room. If its caller waits and nothing is in the way, it is an errand of the
-    /// caller's, otherwise it is sent in the background.
+    pub(super) fn with_queue<R>(&self, look: impl FnOnce(&Queue<Waiting>) -> R) -> R {
+        look(&self.state().queue)
+    }
+
+    /// Accepts a request, for which there is capacity. If its caller waits and nothing is in the way, it is sent inline, by the
+    /// caller's own future, otherwise in the background.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Closed`] when nothing more is accepted.
-    pub(crate) fn accept<R: Request>(
+    pub(super) fn accept<R: Request>(
         self: &Arc<Self>,
         request: &R,
         key: Option<Key>,
         deadline: Option<Instant>,
+        retry: &Arc<Retry>,
         waits: bool,
     ) -> Result<Accepted, Error> {
         let (reply, settled) = oneshot::channel();
@@ -243,40 +209,38 @@ impl Engine {
             method: R::METHOD,
             repeatable: key.is_some() || request.is_repeatable(),
             deadline,
-            channels: self.hashes.of(request.channels()),
+            retry: (!Arc::ptr_eq(retry, &self.core.retry)).then(|| Arc::clone(retry)),
+            links: self.hashes.of(request.channels()),
             value: Waiting { reply: Some(reply), bytes: len },
         };
-        let accepted = |ticket, errand| Accepted { engine: Arc::clone(self), ticket, settled, errand };
+        let accepted = |id, inline| Accepted { engine: Arc::clone(self), id, settled, inline };
         let mut state = self.state();
         if state.closed {
             drop(state);
             self.release([len]);
             return Err(capacity::closed());
         }
-        let is_alone = state.hurried == 0 && !state.queue.has_parcel();
-        let is_errand = waits && state.slots > 0 && is_alone && self.linger.is_none() && self.is_here();
-        let ticket = state.queue.push(command, len, |encoded| idempotency::write(request, key, encoded));
+        let is_alone = state.draining == 0 && !state.queue.has_batch();
+        let is_inline = waits && state.slots > 0 && is_alone && self.linger.is_none() && self.is_here();
+        let id = state.queue.push(command, len, |encoded| idempotency::write(request, key, encoded));
         let is_full = self.linger.is_some() && state.queue.is_full();
-        let sends = state.slots > 0 && state.queue.has_parcel();
+        let sends = state.slots > 0 && state.queue.has_batch();
         state.slots -= usize::from(sends);
-        if is_errand
+        if is_inline
             && sends
-            && let Some(parcel) = state.queue.take()
+            && let Some(batch) = state.queue.take()
         {
-            let carried = Carried::new(self, parcel, None);
-            let errand = Errand::new(self.runtime.clone(), carry(carried, Slot::new(self)));
-            state.errands.retain(|errand| Arc::strong_count(errand) > 1);
-            state.errands.push(Arc::clone(&errand));
-            return Ok(accepted(ticket, Some(errand)));
+            let send = deliver_in(Delivery::new(self, batch), Slot::new(self));
+            let inline = InlineSend::new(self.runtime.clone(), send);
+            state.inline.retain(|inline| Arc::strong_count(inline) > 1);
+            state.inline.push(Arc::clone(&inline));
+            return Ok(accepted(id, Some(inline)));
         }
-        let is_earlier = deadline.is_some_and(|deadline| state.earliest.is_none_or(|earliest| deadline < earliest));
-        if is_earlier {
-            state.earliest = deadline;
-        }
-        hand_over(state);
+        let is_earlier = deadline.is_some_and(|deadline| state.deadlines.push(deadline, id));
+        spawn_inline(state);
         if is_earlier {
             self.clock.get_or_init(|| {
-                let clock = keep_time(Arc::downgrade(self), Arc::clone(&self.earlier));
+                let clock = end_late(Arc::downgrade(self), Arc::clone(&self.earlier));
                 self.runtime.spawn(clock).abort_handle()
             });
             self.earlier.notify_one();
@@ -286,7 +250,7 @@ impl Engine {
         } else if is_full {
             self.full.notify_waiters();
         }
-        Ok(accepted(ticket, None))
+        Ok(accepted(id, None))
     }
 
     /// Whether the caller is in the engine's runtime.
@@ -294,23 +258,23 @@ impl Engine {
         Handle::try_current().is_ok_and(|here| here.id() == self.runtime.id())
     }
 
-    /// Nothing is left to callers to carry from here on, as somebody waits for it.
-    pub(crate) fn hurry(&self) -> Hurried<'_> {
+    /// From here on nothing is sent inline, as somebody waits for its capacity.
+    pub(super) fn drain(&self) -> DrainDemand<'_> {
         let mut state = self.state();
-        state.hurried += 1;
-        hand_over(state);
-        Hurried(self)
+        state.draining += 1;
+        spawn_inline(state);
+        DrainDemand(self)
     }
 
     /// Sends what has gathered, in a task of its own.
     fn send(self: &Arc<Self>, slot: Slot) {
-        self.runtime.spawn(Arc::clone(self).empty(slot));
+        self.runtime.spawn(Arc::clone(self).send_all(slot));
     }
 
-    /// Sends what others have made way for, if there is a slot, and whoever made way goes on with something else.
-    fn send_others(self: &Arc<Self>) {
+    /// Sends what is not blocked any more, if there is a slot.
+    pub(super) fn send_others(self: &Arc<Self>) {
         let mut state = self.state();
-        let sends = state.slots > 0 && state.queue.has_parcel();
+        let sends = state.slots > 0 && state.queue.has_batch();
         state.slots -= usize::from(sends);
         drop(state);
         if sends {
@@ -318,16 +282,16 @@ impl Engine {
         }
     }
 
-    /// Sends parcel after parcel, until there is none.
-    async fn empty(self: Arc<Self>, mut slot: Slot) {
-        slot.runs = true;
+    /// Sends batch after batch, until there is none.
+    async fn send_all(self: Arc<Self>, mut slot: Slot) {
+        slot.runs();
         loop {
             if let Some(linger) = self.linger {
                 self.linger(linger).await;
             }
-            let Some(parcel) = slot.next() else { return };
-            deliver(Carried::new(&self, parcel, None)).await;
-            // Those who have their answers now may have more to send.
+            let Some(batch) = slot.next() else { return };
+            deliver(Delivery::new(&self, batch)).await;
+            // Those who have their results now may have more to send.
             tokio::task::yield_now().await;
         }
     }
@@ -336,214 +300,217 @@ impl Engine {
     async fn linger(&self, linger: Duration) {
         let full = async {
             loop {
-                let told = self.full.notified();
+                let notified = self.full.notified();
                 {
                     let state = self.state();
                     if state.queue.is_full() || state.closed {
                         return;
                     }
                 }
-                told.await;
+                notified.await;
             }
         };
-        let cut = self.core.gate().cancelled();
-        unless(unless(tokio::time::sleep(linger), full), cut).await;
+        let cancelled = self.core.gate().cancelled();
+        unless(unless(tokio::time::sleep(linger), full), cancelled).await;
     }
 
-    fn withdraw(&self, ticket: Ticket) -> bool {
-        self.give_up(ticket, None)
+    /// Counts a batch of a publisher as a call of its client.
+    pub(super) fn begin_batch(&self) -> Result<Option<Running<'_>>, Error> {
+        let gate = self.core.gate();
+        if self.cancel.is_set() || gate.is_cancelled() {
+            return Err(Error::new(ErrorKind::Closed, "it was closed before the call was sent"));
+        }
+        if self.of_calls { Ok(None) } else { gate.enter().map(Some) }
+    }
+
+    pub(super) fn answered(&self, batch: &OutgoingBatch, took: Duration) {
+        self.state().queue.answered(batch, took);
     }
 
     /// Ends a command that has not left. Whether it had not.
-    fn give_up(&self, ticket: Ticket, error: Option<Error>) -> bool {
+    fn end_unsent(&self, id: CommandId, error: Option<Error>) -> bool {
         let mut state = self.state();
-        let Some(waiting) = state.queue.withdraw(ticket) else { return false };
-        let over = state.over(ticket, Outcome::NotSent);
+        let Some(waiting) = state.queue.withdraw(id) else { return false };
+        let done = state.over(id, Outcome::NotSent);
+        state.clean_deadlines();
         drop(state);
         self.release([waiting.bytes]);
         if let (Some(reply), Some(error)) = (waiting.reply, error) {
-            // Nobody may wait for it.
+            // The receiver may be gone.
             let _ = reply.send(Err(error));
         }
-        over.into_iter().for_each(Watcher::tell);
+        tell(done);
         true
     }
 
     /// Ends commands.
-    fn settle(&self, settled: impl ExactSizeIterator<Item = (Ticket, Settled)>) {
-        let (mut ended, mut watchers) = (Vec::with_capacity(settled.len()), Vec::new());
+    pub(super) fn settle(&self, settled: impl ExactSizeIterator<Item = (CommandId, Settled)>) {
+        let (mut ended, mut done) = (Vec::with_capacity(settled.len()), Vec::new());
         let mut state = self.state();
-        for (ticket, settled) in settled {
+        for (id, settled) in settled {
             let outcome = settled.as_ref().map_or_else(Error::outcome, |_| Outcome::Done);
-            if let Some(waiting) = state.queue.remove(ticket) {
-                watchers.extend(state.over(ticket, outcome));
+            if let Some(waiting) = state.queue.remove(id) {
+                done.extend(state.over(id, outcome));
                 ended.push((waiting, settled));
             }
         }
+        state.clean_deadlines();
         drop(state);
         self.release(ended.iter().map(|(waiting, _)| waiting.bytes));
         for (waiting, settled) in ended {
-            // Nobody may wait for it.
+            // The receiver may be gone.
             let _ = waiting.reply.map(|reply| reply.send(settled));
         }
-        watchers.into_iter().for_each(Watcher::tell);
+        tell(done);
     }
 
-    /// Says where an error happened, in the places that are still open.
-    fn at(&self, error: Error, member: &Member) -> Error {
-        self.core.with_context(error, member.method.name())
-    }
-
-    /// Ends for their callers the commands whose time is over: those under way go on. The next deadline.
+    /// Ends for their callers the commands whose deadline has passed: those in flight go on. The next deadline.
     fn end_late(&self) -> Option<Instant> {
         let now = Instant::now();
         let late = |outcome, what: &'static str| Error::new(ErrorKind::Timeout, what).with_outcome(outcome);
-        let (mut waiting, mut under_way) = (Vec::new(), Vec::new());
+        let (mut unsent, mut in_flight) = (Vec::new(), Vec::new());
         let mut state = self.state();
-        let mut earliest = None;
-        for (ticket, waits, deadline, value) in state.queue.live() {
-            match deadline {
-                Some(deadline) if deadline <= now && waits => waiting.push(ticket),
-                Some(deadline) if deadline <= now => under_way.extend(value.reply.take()),
-                Some(deadline) => {
-                    earliest = Some(earliest.map_or(deadline, |earliest: Instant| earliest.min(deadline)));
-                }
+        while let Some(id) = state.deadlines.pop(now) {
+            match state.queue.get_mut(id) {
+                Some((waiting, true)) => in_flight.extend(waiting.reply.take()),
+                Some((_, false)) => unsent.push(id),
                 None => {}
             }
         }
-        state.earliest = earliest;
+        let next = state.deadlines.next();
         drop(state);
-        for ticket in waiting {
-            self.give_up(ticket, Some(late(Outcome::NotSent, "its time was over before it was sent")));
+        for id in unsent {
+            self.end_unsent(id, Some(late(Outcome::NotSent, "the deadline passed before it was sent")));
         }
-        for reply in under_way {
-            // Nobody may wait for it.
-            let _ = reply.send(Err(late(Outcome::Unknown, "no answer came in time")));
+        for reply in in_flight {
+            // The receiver may be gone.
+            let _ = reply.send(Err(late(Outcome::Unknown, "no response came before the deadline")));
         }
         // Not more often than a timer can be told apart.
-        earliest.map(|earliest| earliest.max(now + Duration::from_millis(1)))
+        next.map(|next| next.max(now + Duration::from_millis(1)))
     }
 
     fn release(&self, lens: impl IntoIterator<Item = usize>) {
-        if let Some(room) = &self.room {
-            room.release(lens);
+        if let Some(capacity) = &self.capacity {
+            capacity.release(lens);
         }
     }
 
     /// Ends everything that waits, because there is no runtime to send it in.
     fn abandon(self: &Arc<Self>) {
         loop {
-            let parcel = self.state().queue.take();
-            let Some(parcel) = parcel else { return };
-            Carried::new(self, parcel, None)
+            let batch = self.state().queue.take();
+            let Some(batch) = batch else { return };
+            Delivery::new(self, batch)
                 .fail(Error::new(ErrorKind::Closed, "the runtime ended before the call was sent"));
         }
     }
 
-    /// Watches what there is now, none of which is left to callers to carry.
-    fn watch(&self, closes: bool) -> Option<(u64, oneshot::Receiver<CloseSummary>)> {
+    /// Watches what there is now, none of which is sent inline from here on.
+    fn watch(&self, closes: bool) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state();
         state.closed |= closes;
         let watch = state.watch();
-        hand_over(state);
+        spawn_inline(state);
         watch
     }
 
-    /// Waits until what there is now is over, and tells how it ended.
-    pub(crate) async fn flush(&self) -> CloseSummary {
-        match self.watch(false) {
-            // Told as the last one is over.
-            Some((_, over)) => over.await.unwrap_or_default(),
-            None => CloseSummary::default(),
-        }
+    /// How all commands ended that are over.
+    fn totals(&self) -> CloseSummary {
+        self.state().totals
     }
 
-    /// Accepts no more, waits until what there is now is over, and cuts off what is left after `timeout`.
-    pub(crate) async fn close(&self, timeout: Duration) -> CloseSummary {
+    /// Waits until what there is now is over, and tells how all commands ended.
+    pub(super) async fn flush(&self) -> CloseSummary {
+        if let Some(over) = self.watch(false) {
+            // The sender is dropped with the engine only.
+            let _ = over.await;
+        }
+        self.totals()
+    }
+
+    /// Accepts no more, waits until what there is now is over, and cancels what is left after `timeout`.
+    pub(super) async fn close(&self, timeout: Duration) -> CloseSummary {
         let watch = self.watch(true);
-        if let Some(room) = &self.room {
-            room.close();
+        if let Some(capacity) = &self.capacity {
+            capacity.close();
         }
         // A wait for more is over.
         self.full.notify_waiters();
-        let Some((watcher, mut over)) = watch else { return CloseSummary::default() };
+        let Some(mut over) = watch else { return self.totals() };
         let in_time = match Instant::now().checked_add(timeout) {
-            Some(until) => tokio::time::timeout_at(until, &mut over).await.ok(),
-            None => Some((&mut over).await),
+            Some(until) => tokio::time::timeout_at(until, &mut over).await.is_ok(),
+            None => (&mut over).await.is_ok(),
         };
-        if let Some(ended) = in_time {
-            return ended.unwrap_or_default();
+        if !in_time {
+            self.cancel.set();
+            // Whether they all end by then or not, it is known which of them have left: the others are not sent any more.
+            let _ = tokio::time::timeout(GRACE, over).await;
         }
-        self.cancel.set();
-        match tokio::time::timeout(GRACE, over).await {
-            Ok(ended) => ended.unwrap_or_default(),
-            Err(_) => self.state().unwatch(watcher),
-        }
+        let state = self.state();
+        let (left, taken) = (state.queue.len() as u64, state.queue.taken() as u64);
+        let CloseSummary { unknown, not_sent, .. } = state.totals;
+        CloseSummary { unknown: unknown + taken, not_sent: not_sent + left - taken, ..state.totals }
     }
 }
 
-/// Has tasks go on with what callers carry.
-fn hand_over(mut state: MutexGuard<'_, State>) {
-    let errands = std::mem::take(&mut state.errands);
+/// Has tasks go on with what callers send inline.
+fn spawn_inline(mut state: MutexGuard<'_, State>) {
+    let inline = std::mem::take(&mut state.inline);
     drop(state);
-    for errand in errands {
-        errand.hand_over();
+    for send in inline {
+        send.spawn();
     }
 }
 
-/// Somebody waits for what is under way.
-pub(crate) struct Hurried<'a>(&'a Engine);
+fn tell(done: Vec<oneshot::Sender<()>>) {
+    for done in done {
+        // The receiver may be gone.
+        let _ = done.send(());
+    }
+}
 
-impl Drop for Hurried<'_> {
+/// Somebody waits for capacity.
+pub(super) struct DrainDemand<'a>(&'a Engine);
+
+impl Drop for DrainDemand<'_> {
     fn drop(&mut self) {
-        self.0.state().hurried -= 1;
+        self.0.state().draining -= 1;
     }
 }
 
 impl State {
     /// Watches what is not over now, if anything is.
-    fn watch(&mut self) -> Option<(u64, oneshot::Receiver<CloseSummary>)> {
+    fn watch(&mut self) -> Option<oneshot::Receiver<()>> {
         let left = self.queue.len();
         if left == 0 {
             return None;
         }
         let (done, over) = oneshot::channel();
-        let number = self.watched;
-        self.watched += 1;
-        self.watchers.push(Watcher { number, before: self.queue.next(), left, ended: CloseSummary::default(), done });
-        Some((number, over))
+        self.watchers.push(Watcher { before: self.queue.next(), left, done });
+        Some(over)
     }
 
-    /// Takes note that a command is over. Those who have waited for it last.
-    fn over(&mut self, ticket: Ticket, outcome: Outcome) -> Vec<Watcher> {
+    /// Counts a command that is over. Those who have waited for it last.
+    fn over(&mut self, id: CommandId, outcome: Outcome) -> Vec<oneshot::Sender<()>> {
+        self.totals.count(outcome);
         if self.watchers.is_empty() {
             return Vec::new();
         }
-        for watcher in self.watchers.iter_mut().filter(|watcher| ticket.number < watcher.before) {
+        for watcher in self.watchers.iter_mut().filter(|watcher| id.number < watcher.before) {
             watcher.left -= 1;
-            watcher.ended.count(outcome);
         }
-        self.watchers.extract_if(.., |watcher| watcher.left == 0).collect()
+        self.watchers.extract_if(.., |watcher| watcher.left == 0).map(|watcher| watcher.done).collect()
     }
 
-    /// Stops watching. What is left is of unknown outcome.
-    fn unwatch(&mut self, number: u64) -> CloseSummary {
-        let found = self.watchers.iter().position(|watcher| watcher.number == number);
-        let Some(index) = found else { return CloseSummary::default() };
-        let Watcher { ended, left, .. } = self.watchers.remove(index);
-        CloseSummary { unknown: ended.unknown + left as u64, ..ended }
+    fn clean_deadlines(&mut self) {
+        let Self { deadlines, queue, .. } = self;
+        deadlines.clean(queue.len(), |id| queue.contains(id));
     }
 }
 
-impl Watcher {
-    fn tell(self) {
-        // It may have stopped to wait.
-        let _ = self.done.send(self.ended);
-    }
-}
-
-/// The right to have one request under way.
-pub(crate) struct Slot {
+/// The right to have one batch in flight.
+pub(super) struct Slot {
     engine: Arc<Engine>,
     /// Whether it is held by something that runs. If not even that, its runtime has ended.
     runs: bool,
@@ -555,15 +522,19 @@ impl Slot {
         Self { engine: Arc::clone(engine), runs: false, returned: false }
     }
 
-    /// The next parcel. Without one, the slot is free.
+    pub(super) fn runs(&mut self) {
+        self.runs = true;
+    }
+
+    /// The next batch. Without one, the slot is free.
     fn next(&mut self) -> Option<OutgoingBatch> {
         let mut state = self.engine.state();
-        let parcel = state.queue.take();
-        if parcel.is_none() {
+        let batch = state.queue.take();
+        if batch.is_none() {
             state.slots += 1;
             self.returned = true;
         }
-        parcel
+        batch
     }
 }
 
@@ -573,7 +544,7 @@ impl Drop for Slot {
             return;
         }
         let mut state = self.engine.state();
-        let goes_on = self.runs && state.queue.has_parcel();
+        let goes_on = self.runs && state.queue.has_batch();
         state.slots += usize::from(!goes_on);
         drop(state);
         if goes_on {
@@ -584,8 +555,8 @@ impl Drop for Slot {
     }
 }
 
-/// Keeps the time of all commands in the background: a timer for each of them would cost an eighth of all that they cost.
-async fn keep_time(engine: Weak<Engine>, earlier: Arc<Notify>) {
+/// Ends commands in the background at their deadlines: a timer for each of them would cost an eighth of all that they cost.
+async fn end_late(engine: Weak<Engine>, earlier: Arc<Notify>) {
     loop {
         let Some(next) = engine.upgrade().map(|engine| engine.end_late()) else { return };
         match next {
@@ -593,236 +564,6 @@ async fn keep_time(engine: Weak<Engine>, earlier: Arc<Notify>) {
                 unless(tokio::time::sleep_until(next), earlier.notified()).await;
             }
             None => earlier.notified().await,
-        }
-    }
-}
-
-/// Sends one parcel, and frees the slot. Dropped before it runs, it drops the parcel first: the slot is to find what that sets
-/// free.
-async fn carry(carried: Carried, mut slot: Slot) {
-    slot.runs = true;
-    deliver(carried).await;
-}
-
-/// Sends a parcel until each of its commands is over.
-async fn deliver(carried: Carried) {
-    let mut work = vec![carried];
-    while let Some(mut carried) = work.pop() {
-        if let Some(rest) = carried.deliver_or_halve().await {
-            work.extend([rest, carried]);
-        } else if !work.is_empty() {
-            carried.engine.send_others();
-        }
-    }
-}
-
-/// Whether a part of the request may do better: it is too large, or its reply, or one command makes it unfit to be sent.
-fn may_be_of_a_part(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Invalid)
-}
-
-/// A parcel on its way. Whatever happens, each of its commands ends.
-struct Carried {
-    engine: Arc<Engine>,
-    parcel: OutgoingBatch,
-    /// Why its commands failed at the last attempt, if each has its own reason.
-    reasons: Vec<Error>,
-    /// Since when they may have been carried out, if an attempt ended without an answer.
-    in_doubt: Option<Instant>,
-}
-
-impl Carried {
-    fn new(engine: &Arc<Engine>, parcel: OutgoingBatch, in_doubt: Option<Instant>) -> Self {
-        Self { engine: Arc::clone(engine), parcel, reasons: Vec::new(), in_doubt }
-    }
-
-    /// Sends a parcel until each of its commands is over, or returns half of it, if it is too much at once.
-    async fn deliver_or_halve(&mut self) -> Option<Self> {
-        let engine = Arc::clone(&self.engine);
-        self.drop_late(1);
-        let deadline = self.deadline();
-        if self.parcel.is_empty() {
-            return None;
-        }
-        let gate = engine.core.gate();
-        if engine.cancel.is_set() || gate.is_cancelled() {
-            self.fail(Error::new(ErrorKind::Closed, "it was closed before the call was sent"));
-            return None;
-        }
-        let running = if engine.of_calls { Ok(None) } else { gate.enter().map(Some) };
-        let running = match running {
-            Ok(running) => running,
-            Err(error) => {
-                self.fail(error);
-                return None;
-            }
-        };
-        let mut attempts = Attempts::of_batch(&engine.core, deadline, self.in_doubt, running, &engine.cancel);
-        while !self.parcel.is_empty() {
-            let parcel = &self.parcel;
-            attempts.resend_as(parcel.method(), parcel.is_repeatable());
-            let sent = Instant::now();
-            let error = match attempts.attempt(parcel, |reply| parcel.read(reply)).await {
-                Ok(answers) => {
-                    engine.state().queue.answered(parcel, sent.elapsed());
-                    self.settle(answers, &attempts)?
-                }
-                Err(error) => {
-                    let is_shared = parcel.members().len() > 1;
-                    if error.may_have_run() {
-                        self.in_doubt = Some(attempts.started());
-                        self.fail_what_ran_once(&error, attempts.failed() + 1);
-                    }
-                    if is_shared && may_be_of_a_part(&error) {
-                        attempts.end(error.outcome());
-                        return Some(Self::new(&engine, self.parcel.split(), self.in_doubt));
-                    }
-                    error
-                }
-            };
-            if self.parcel.is_empty() {
-                attempts.end(error.outcome());
-                return None;
-            }
-            attempts.resend_as(self.parcel.method(), self.parcel.is_repeatable());
-            if let Err(error) = attempts.again(error).await {
-                self.fail(error);
-                return None;
-            }
-            self.reasons.clear();
-            self.in_doubt = attempts.may_have_run().then_some(attempts.started());
-            self.drop_late(attempts.failed());
-        }
-        None
-    }
-
-    /// Ends the commands that were answered, but for those that failed and may be tried again. Why, if there are any.
-    fn settle(&mut self, answers: Vec<Result<ReplyBody, Error>>, attempts: &Attempts<'_>) -> Option<Error> {
-        let (in_doubt, number, place) = (attempts.may_have_run(), attempts.failed() + 1, attempts.endpoint());
-        let core = self.engine.core.clone();
-        let answered = |result| Answered { result, place, in_doubt };
-        let error_of = |member: &Member, error: Error| {
-            let error = if in_doubt && !error.may_have_run() { error.outcome_unknown() } else { error };
-            core.with_endpoint(error, member.method.name(), place).after_attempts(number)
-        };
-        let again = self.to_be_tried_again(&answers);
-        let members = self.parcel.members().iter().zip(answers);
-        if again.is_empty() {
-            let settled = members
-                .map(|(member, answer)| (member.ticket, answer.map(answered).map_err(|error| error_of(member, error))));
-            self.engine.settle(settled);
-            self.parcel.take();
-            return None;
-        }
-        let (mut settled, mut reasons) = (Vec::new(), Vec::new());
-        for (index, (member, answer)) in members.enumerate() {
-            match answer {
-                Err(error) if again.contains(&index) => reasons.push(error_of(member, error)),
-                Err(error) => settled.push((member.ticket, Err(error_of(member, error)))),
-                Ok(result) => settled.push((member.ticket, Ok(answered(result)))),
-            }
-        }
-        self.engine.settle(settled.into_iter());
-        self.engine.send_others();
-        let mut index = 0..;
-        self.parcel.retain(|_| index.next().is_some_and(|index| again.contains(&index)));
-        // One of unknown outcome makes it that of the whole.
-        let reason = reasons.iter().max_by_key(|reason| reason.may_have_run()).map(Error::echo);
-        self.reasons = reasons;
-        reason
-    }
-
-    /// The commands that failed and may be tried again: that can help, can do no harm, and overtakes nothing.
-    fn to_be_tried_again(&self, answers: &[Result<ReplyBody, Error>]) -> HashSet<usize> {
-        if answers.iter().all(|answer| answer.as_ref().err().is_none_or(|error| !error.is_transient())) {
-            return HashSet::new();
-        }
-        self.those_in_turn(|index, member| match &answers[index] {
-            Err(error) => error.is_transient() && (member.repeatable || !error.may_have_run()),
-            Ok(_) => false,
-        })
-    }
-
-    /// Which of these commands can be sent again, without that they overtake others that are not.
-    fn those_in_turn(&self, may_be: impl Fn(usize, &Member) -> bool) -> HashSet<usize> {
-        let state = self.engine.state();
-        let (mut again, mut over) = (HashSet::new(), HashSet::new());
-        for (index, member) in self.parcel.members().iter().enumerate().rev() {
-            let channels = || state.queue.channels_of(member.ticket);
-            if may_be(index, member) && !channels().any(|channel| over.contains(&channel)) {
-                again.insert(index);
-            } else {
-                over.extend(channels());
-            }
-        }
-        again
-    }
-
-    /// Ends the commands whose time is over, after so many attempts.
-    fn drop_late(&mut self, attempts: u32) {
-        let now = Instant::now();
-        let is_late = |_, member: &Member| member.deadline.is_some_and(|deadline| deadline <= now);
-        let outcome = if self.in_doubt.is_some() { Outcome::Unknown } else { Outcome::NotSent };
-        let late = || Error::new(ErrorKind::Timeout, "its time was over before it was sent").with_outcome(outcome);
-        self.fail_those(|| late().after_attempts(attempts), is_late);
-    }
-
-    /// When the time of all commands will be over.
-    fn deadline(&self) -> Option<Instant> {
-        self.parcel
-            .members()
-            .iter()
-            .map(|member| member.deadline)
-            .max_by_key(|deadline| (deadline.is_none(), *deadline))?
-    }
-
-    /// Ends the commands that may have been carried out and must not be twice, and those that would then overtake them.
-    fn fail_what_ran_once(&mut self, error: &Error, attempts: u32) {
-        if self.parcel.is_repeatable() {
-            return;
-        }
-        let again = self.those_in_turn(|_, member| member.repeatable);
-        self.fail_those(|| error.echo().after_attempts(attempts), |index, _| !again.contains(&index));
-    }
-
-    /// Ends some of the commands with an error.
-    fn fail_those(&mut self, error: impl Fn() -> Error, which: impl Fn(usize, &Member) -> bool) {
-        let numbered = self.parcel.members().iter().enumerate();
-        let failed: Vec<_> =
-            numbered.filter(|(index, member)| which(*index, member)).map(|(_, member)| *member).collect();
-        if failed.is_empty() {
-            return;
-        }
-        self.engine.settle(failed.iter().map(|member| (member.ticket, Err(self.engine.at(error(), member)))));
-        self.engine.send_others();
-        let mut index = 0..;
-        self.parcel.retain(|member| index.next().is_some_and(|index| !which(index, member)));
-    }
-
-    /// Ends all that are left: each for its own reason, if it has one, or with this error.
-    fn fail(&mut self, error: Error) {
-        let takes_back = self.in_doubt.is_some() && !error.may_have_run();
-        let error = if takes_back { error.outcome_unknown() } else { error };
-        let members = self.parcel.take();
-        let reasons = std::mem::take(&mut self.reasons);
-        if reasons.len() == members.len() {
-            let attempts = error.attempts();
-            let settled = members.iter().zip(reasons);
-            self.engine.settle(settled.map(|(member, reason)| (member.ticket, Err(reason.after_attempts(attempts)))));
-        } else if let [member] = members[..] {
-            self.engine.settle(std::iter::once((member.ticket, Err(self.engine.at(error, &member)))));
-        } else {
-            let settled = members.iter().map(|member| (member.ticket, Err(self.engine.at(error.echo(), member))));
-            self.engine.settle(settled);
-        }
-    }
-}
-
-impl Drop for Carried {
-    fn drop(&mut self) {
-        if !self.parcel.is_empty() {
-            let ended = Error::new(ErrorKind::Closed, "what carried the call ended before an answer came");
-            self.fail(ended.with_outcome(Outcome::Unknown));
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Commands that travel to the server in one request, and what it answers to each.
+//! A batch on its way to the server, and its result for each command.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -9,21 +10,24 @@ use tokio::time::Instant;
 use crate::api::batch;
 use crate::api::method::Method;
 use crate::api::replies::error_of_command;
-use crate::batching::queue::{Command, Ticket};
+use crate::batching::command::{Command, CommandId};
+use crate::config::retry::Retry;
 use crate::error::{Error, Form};
 use crate::wire;
 use crate::wire::body::Body;
 use crate::wire::reply::{Reply, ReplyBody};
 
-/// A command in a parcel.
-#[derive(Clone, Copy, Debug)]
+/// A command in a batch.
+#[derive(Clone, Debug)]
 pub(super) struct Member {
-    pub(super) ticket: Ticket,
+    pub(super) id: CommandId,
     pub(super) method: Method,
     /// Whether it may be carried out twice.
     pub(super) repeatable: bool,
-    /// When nobody waits for it any more.
+    /// When its caller stops waiting.
     pub(super) deadline: Option<Instant>,
+    /// Its retries, if they are not those of the engine.
+    pub(super) retry: Option<Arc<Retry>>,
     /// The length of its request, and where that ends.
     len: usize,
     end: usize,
@@ -40,13 +44,14 @@ impl Member {
         self.method.command_tag().unwrap_or_default()
     }
 
-    pub(super) fn new<T>(ticket: Ticket, command: &Command<T>, len: usize) -> Self {
-        let Command { method, repeatable, deadline, .. } = *command;
-        Self { ticket, method, repeatable, deadline, len, end: 0 }
+    pub(super) fn new<T>(id: CommandId, command: &Command<T>, len: usize) -> Self {
+        let Command { method, repeatable, deadline, ref retry, .. } = *command;
+        let retry = retry.clone();
+        Self { id, method, repeatable, deadline, retry, len, end: 0 }
     }
 }
 
-/// A parcel that is still put together.
+/// A batch that is still put together.
 #[derive(Debug)]
 pub(super) struct Draft {
     /// The commands as the schema's `BatchRequest` holds them, behind `parallel`, which is left out where it is not wanted.
@@ -91,7 +96,7 @@ impl Draft {
         self.encoded = retain(&mut self.members, &encoded, keep);
     }
 
-    /// Takes what there is, and leaves room for as much.
+    /// Takes what there is, and allocates as much for the next.
     pub(super) fn take(&mut self) -> Self {
         let mut encoded = Vec::with_capacity(self.encoded.len());
         encoded.extend(wire::PARALLEL);
@@ -183,7 +188,7 @@ impl OutgoingBatch {
         rest
     }
 
-    /// What the server answers to each of the commands: its result, in the form that it came in, or why there is none.
+    /// The result of each command, in the form that it came in, or why there is none.
     pub(super) fn read(&self, reply: Reply) -> Result<Vec<Result<ReplyBody, Error>>, Error> {
         if let [_] = &self.members[..] {
             return Ok(vec![Ok(reply.result_body()?)]);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::api::idempotency::{self, Key};
+use crate::api::idempotency::{self, Key, KeySequence};
 use crate::api::method::Method;
 use crate::api::request::hooks::Hooks as _;
 use crate::api::request::{AsRequest, Request};
@@ -22,7 +22,7 @@ use crate::call::Core;
 use crate::call::close::CloseSummary;
 use crate::config::publisher::PublisherConfig;
 use crate::error::{Error, ErrorKind};
-use crate::wire::body::Message;
+use crate::wire::body::{Message, sealed::Sealed as _};
 
 /// Publishes what many tasks have to say in few requests, in order, and holds no more of it than it may.
 ///
@@ -61,8 +61,9 @@ use crate::wire::body::Message;
 #[derive(Clone)]
 pub struct Publisher {
     engine: Arc<Engine>,
-    room: Arc<Capacity>,
-    keys: bool,
+    capacity: Arc<Capacity>,
+    /// `None` if messages are given no keys.
+    keys: Option<Arc<KeySequence>>,
 }
 
 impl Publisher {
@@ -71,30 +72,35 @@ impl Publisher {
         config.check()?;
         let runtime =
             Handle::try_current().map_err(|_| Error::invalid("the publisher was made outside of a tokio runtime"))?;
-        let room = Arc::new(Capacity::new(config.max_messages, config.max_bytes));
-        let engine = Engine::new(core.clone(), &config.batching, config.order, Some(Arc::clone(&room)), runtime);
-        Ok(Self { engine, room, keys: config.keys })
+        let capacity = Arc::new(Capacity::new(config.max_messages, config.max_bytes));
+        let engine = Engine::new(core.clone(), &config.batching, config.order, Some(Arc::clone(&capacity)), runtime);
+        let keys = config.keys.unwrap_or(core.retry.makes_keys()).then(Arc::default);
+        Ok(Self { engine, capacity, keys })
     }
 
-    /// Publishes a message and waits for its result: first for room, then for its turn, then for the answer, all within the
-    /// client's timeout.
+    /// Publishes a message and waits for its result: first for capacity, then for its turn, then for the response, all within
+    /// the client's timeout.
     ///
-    /// Dropping the future takes the message back, unless it has left; then it goes on.
+    /// Dropping the future withdraws the message, unless it has left; then it goes on.
     ///
     /// # Errors
     ///
-    /// Those of the same call of the [`Client`], [`ErrorKind::Full`] when there was no room in time, and
+    /// Those of the same call of the [`Client`](crate::Client), [`ErrorKind::Full`] when there was no capacity in time, and
     /// [`ErrorKind::Closed`] when the publisher or the client was closed.
     pub async fn publish<R: AsRequest>(&self, request: R) -> Result<<R::Request as Request>::Reply, Error> {
         let request = request.as_request();
         let (key, len) = self.check(request)?;
-        let deadline = self.engine.core().deadline(Instant::now());
+        let core = self.engine.core();
+        let deadline = core.deadline(Instant::now());
         let sent = async {
-            self.room(len, deadline).await?;
-            let accepted = self.engine.accept(request, key, deadline, true)?;
-            Awaited::new(accepted).answer(R::Request::METHOD, request.expected_results()).await
+            self.take_capacity(len, deadline).await?;
+            let accepted = self.engine.accept(request, key, deadline, &core.retry, true)?;
+            let mut result: <R::Request as Request>::Reply =
+                Awaited::new(accepted).result(R::Request::METHOD, request.expected_results()).await?;
+            result.name_failed(request.channels());
+            Ok(result)
         };
-        sent.await.map_err(|error| self.told(error, R::Request::METHOD, key.as_ref()))
+        sent.await.map_err(|error| self.with_context(error, R::Request::METHOD, key.as_ref()))
     }
 
     /// Accepts a message as soon as there is room, and sends it in the background. The ticket gives its result; it need not be
@@ -108,8 +114,8 @@ impl Publisher {
         let request = request.as_request();
         let (key, len) = self.check(request)?;
         let deadline = self.engine.core().deadline(Instant::now());
-        let room = self.room(len, deadline).await;
-        self.accept(request, key, deadline, room)
+        let taken = self.take_capacity(len, deadline).await;
+        self.accept(request, key, deadline, taken)
     }
 
     /// Accepts a message if there is room now, and sends it in the background.
@@ -121,16 +127,16 @@ impl Publisher {
     pub fn try_enqueue<R: AsRequest>(&self, request: R) -> Result<Ticket<<R::Request as Request>::Reply>, Error> {
         let request = request.as_request();
         let (key, len) = self.check(request)?;
-        let room = self.room.try_take(len);
-        self.accept(request, key, self.engine.core().deadline(Instant::now()), room)
+        let taken = self.capacity.try_take(len);
+        self.accept(request, key, self.engine.core().deadline(Instant::now()), taken)
     }
 
-    /// Takes room, or waits for it.
-    async fn room(&self, len: usize, deadline: Option<Instant>) -> Result<(), Error> {
-        match self.room.try_take(len) {
+    /// Takes capacity, or waits for it.
+    async fn take_capacity(&self, len: usize, deadline: Option<Instant>) -> Result<(), Error> {
+        match self.capacity.try_take(len) {
             Err(error) if error.kind() == ErrorKind::Full => {
-                let _hurried = self.engine.hurry();
-                self.room.take(len, deadline).await
+                let _demand = self.engine.drain();
+                self.capacity.take(len, deadline).await
             }
             taken => taken,
         }
@@ -141,39 +147,48 @@ impl Publisher {
         request: &R,
         key: Option<Key>,
         deadline: Option<Instant>,
-        room: Result<(), Error>,
+        taken: Result<(), Error>,
     ) -> Result<Ticket<R::Reply>, Error> {
-        let accepted = room.and_then(|()| self.engine.accept(request, key, deadline, false));
-        let accepted = accepted.map_err(|error| self.told(error, R::METHOD, key.as_ref()))?;
-        Ok(Ticket { accepted, method: R::METHOD, answers: request.expected_results(), key, reply: PhantomData })
+        let accepted =
+            taken.and_then(|()| self.engine.accept(request, key, deadline, &self.engine.core().retry, false));
+        let accepted = accepted.map_err(|error| self.with_context(error, R::METHOD, key.as_ref()))?;
+        let channels = if R::METHOD == Method::Broadcast { request.channels().into() } else { Box::default() };
+        let expected = request.expected_results();
+        Ok(Ticket { accepted, method: R::METHOD, expected, channels, key, reply: PhantomData })
     }
 
-    /// Waits until every message is over that was accepted before, and tells how they ended: those of them that were not over
-    /// when it was called.
+    /// Waits until every message is over that was accepted before, and tells how all messages of this publisher ended so far.
     pub async fn flush(&self) -> CloseSummary {
         self.engine.flush().await
     }
 
-    /// Accepts no more messages, waits for those that it has, and ends after `timeout` what is left: what has not left is not
-    /// sent, and of what is under way nobody knows. Tells how those ended that were not over when it was called.
+    /// Accepts no more messages, waits for those that it has, and cancels after `timeout` what is left: what has not left is
+    /// not sent, and the outcome of what is in flight is unknown. Tells how all messages of this publisher ended.
     ///
-    /// It may be called more than once, and from several places. The client is not closed.
+    /// It may be called more than once, and from several tasks. The client is not closed.
     pub async fn close(&self, timeout: Duration) -> CloseSummary {
         self.engine.close(timeout).await
+    }
+
+    /// How much of its capacity is used: by messages that wait or are in flight.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        let (messages, bytes) = self.capacity.used();
+        Depth { messages, bytes }
     }
 
     /// Makes the checks of a request. Its key, if it is given one, and its length with that.
     fn check<R: Request>(&self, request: &R) -> Result<(Option<Key>, usize), Error> {
         let core = self.engine.core();
-        let key = idempotency::key_for(request, self.keys);
+        let key = self.keys.as_ref().filter(|_| request.takes_key()).and_then(|keys| keys.next());
         let len = idempotency::encoded_len(request, key.as_ref());
         let checked = core.check(request).and_then(|()| core.check_len(len));
-        checked.map_err(|error| self.told(error, R::METHOD, None))?;
+        checked.map_err(|error| self.with_context(error, R::METHOD, None))?;
         Ok((key, len))
     }
 
-    /// Adds to an error what only this place knows.
-    fn told(&self, error: Error, method: Method, key: Option<&Key>) -> Error {
+    /// Adds to an error the method, the transport and the key.
+    fn with_context(&self, error: Error, method: Method, key: Option<&Key>) -> Error {
         self.engine.core().with_context(error, method.name()).with_key(key.map(Key::as_str))
     }
 }
@@ -185,6 +200,16 @@ impl fmt::Debug for Publisher {
     }
 }
 
+/// How much of a publisher's capacity is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Depth {
+    /// The messages.
+    pub messages: usize,
+    /// Their bytes, 64 more for each included.
+    pub bytes: usize,
+}
+
 /// The result of a message that was accepted, when it is there: a future.
 ///
 /// It resolves exactly once, whatever happens, and may be awaited in any runtime. Dropped, it lets the message go on.
@@ -192,16 +217,21 @@ impl fmt::Debug for Publisher {
 pub struct Ticket<T> {
     accepted: Accepted,
     method: Method,
-    answers: usize,
+    expected: usize,
+    /// Of a broadcast.
+    channels: Box<[String]>,
     key: Option<Key>,
     reply: PhantomData<fn() -> T>,
 }
 
 impl<T> Ticket<T> {
-    /// Takes the message back, unless it has left. Whether it will certainly not be sent.
-    #[must_use]
-    pub fn cancel(self) -> bool {
-        self.accepted.withdraw()
+    /// Withdraws the message.
+    ///
+    /// # Errors
+    ///
+    /// Gives the ticket back when it is too late: the message has left, or is over.
+    pub fn cancel(self) -> Result<(), Self> {
+        if self.accepted.withdraw() { Ok(()) } else { Err(self) }
     }
 }
 
@@ -211,11 +241,13 @@ impl<T: Message> Future for Ticket<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let settled = ready!(Pin::new(&mut self.accepted.settled).poll(cx));
         let settled = settled.unwrap_or_else(|_| Err(batcher::forgotten()));
-        Poll::Ready(
-            self.accepted
-                .read(settled, self.method, self.answers)
-                .map_err(|error| self.accepted.at(error, self.method).with_key(self.key.as_ref().map(Key::as_str))),
-        )
+        let read = self.accepted.read(settled, self.method, self.expected).map(|mut result: T| {
+            result.name_failed(&self.channels);
+            result
+        });
+        Poll::Ready(read.map_err(|error| {
+            self.accepted.with_context(error, self.method).with_key(self.key.as_ref().map(Key::as_str))
+        }))
     }
 }
 

@@ -1,29 +1,41 @@
-//! What waits to be sent, and in which requests it may leave: a state machine without a clock, a task or a lock.
+//! What waits to be sent, and in which batches it may leave: a state machine without a clock, a task or a lock.
 //!
-//! A command waits for the latest earlier one of each of its channels. The commands that wait for nothing are put into the
-//! *open* parcel, encoded straight into it, and leave with it when somebody [takes](Queue::take) it. A command is over when it
-//! is [removed](Queue::remove): then those that waited for it go on.
+//! The commands of a channel form a list, and each waits for the one before it. Those at the head of all their lists wait for
+//! nothing: they are put into the *open* batch, encoded straight into it, and leave with it when somebody [takes](Queue::take)
+//! it. A command that is [removed](Queue::remove) or [withdrawn](Queue::withdraw) leaves its lists at once, whatever waits
+//! behind it.
+//!
+//! ```text
+//!         push: blocked, or the open batch is full            push: neither
+//!                            │                                      │
+//!                            ▼       not blocked any more,          ▼
+//!                         Waiting ─── and there is space ──────►  Open ──── take ────► Taken
+//!                            │        (or, sequential, all that     │                    │
+//!                            │        block it are in the batch)    │                    │
+//!                            └──────────── withdraw ────────────────┴───► gone ◄─ remove ┘
+//! ```
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, Hasher};
 use std::num::Wrapping;
 use std::time::Duration;
 
 use slab::Slab;
-use tokio::time::Instant;
 
-use crate::api::method::Method;
+use crate::batching::command::{Command, CommandId};
 use crate::batching::outgoing::{Draft, Member, OutgoingBatch};
 use crate::batching::pace::{Pace, Run};
 use crate::config::batching::Order;
 
-/// How many commands may wait for each one in a parallel parcel of no more than so few, before they are sent along in a
+/// How many commands may wait for each one in a parallel batch of no more than so few, before they are sent along in a
 /// sequential one.
 ///
-/// A parcel of a few commands is mostly the way to the server and back. With more, even Redis, which carries out 12,000 commands
+/// A batch of a few commands is mostly the way to the server and back. With more, even Redis, which carries out 12,000 commands
 /// a second in order, is asked for more of them in parallel.
 const FEW_CHANNELS: usize = 4;
 const HOT: usize = 8;
+/// So many entries for commands that are gone are not worth cleaning up.
+const FEW_STALE: usize = 64;
 
 /// The commands that are not over, with a `T` for each.
 #[derive(Debug)]
@@ -31,88 +43,26 @@ pub(super) struct Queue<T> {
     order: Order,
     limits: Limits,
     commands: Slab<Queued<T>>,
-    /// The latest command of each channel that has one, by the channel's hash: two channels of the same hash only wait for
-    /// each other in vain.
-    latest: HashMap<u64, usize, IsHash>,
-    /// The parcel that leaves next.
+    /// The last command of each channel that has one, by the channel's hash.
+    last: HashMap<u64, usize, IsHash>,
+    /// The batch that leaves next, and its number.
     open: Draft,
-    /// Those of the open parcel that were withdrawn.
-    holes: usize,
-    /// The number of the open parcel.
     number: Wrapping<u32>,
-    /// Those that wait for nothing but room in the open parcel. Some may be gone by now.
-    ready: VecDeque<Ticket>,
+    /// How many commands in the open batch were withdrawn.
+    holes: usize,
+    /// Those that wait for nothing but space in the open batch. Some may be gone by now.
+    ready: VecDeque<CommandId>,
     pace: Pace,
-    /// How many are neither over nor withdrawn.
-    live: usize,
-    /// How many wait for others.
-    waiting: usize,
+    /// How many are blocked by others.
+    blocked: usize,
     next: u64,
 }
 
-/// What a parcel may hold.
+/// What a batch may hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) commands: usize,
     pub(super) bytes: usize,
-}
-
-/// A command's place, and its number, by which it is told from a later one in the same place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket {
-    place: usize,
-    pub(super) number: u64,
-}
-
-/// A command, and what is kept for it until it is over.
-#[derive(Debug)]
-pub(super) struct Command<T> {
-    pub(super) method: Method,
-    /// Whether it may be carried out twice.
-    pub(super) repeatable: bool,
-    /// When nobody waits for it any more.
-    pub(super) deadline: Option<Instant>,
-    pub(super) channels: Channels,
-    pub(super) value: T,
-}
-
-/// The channels that a command is of, as their hashes.
-#[derive(Clone, Debug, Default)]
-pub(super) enum Channels {
-    #[default]
-    None,
-    One(u64),
-    Many(Box<[u64]>),
-}
-
-impl Channels {
-    fn iter(&self) -> impl Iterator<Item = u64> + use<'_> {
-        let all: &[u64] = match self {
-            Self::None => &[],
-            Self::One(channel) => std::slice::from_ref(channel),
-            Self::Many(channels) => channels,
-        };
-        all.iter().copied()
-    }
-}
-
-/// Makes channels of names.
-#[derive(Debug)]
-pub(super) struct Hashes(Option<RandomState>);
-
-impl Hashes {
-    pub(super) fn new(order: Order) -> Self {
-        Self((order != Order::None).then(RandomState::new))
-    }
-
-    /// The channels of these names, if their order counts.
-    pub(super) fn of(&self, names: &[String]) -> Channels {
-        match (&self.0, names) {
-            (None, _) | (_, []) => Channels::None,
-            (Some(hashes), [name]) => Channels::One(hashes.hash_one(name)),
-            (Some(hashes), names) => Channels::Many(names.iter().map(|name| hashes.hash_one(name)).collect()),
-        }
-    }
 }
 
 /// A command in the queue.
@@ -121,25 +71,34 @@ struct Queued<T> {
     number: u64,
     command: Command<T>,
     state: State,
-    /// How many earlier commands it waits for, once for each channel that they share.
+    /// How many commands are right before it, each in another channel.
     blockers: usize,
-    /// How many of these are in the parcel of this number.
-    along: (Wrapping<u32>, usize),
-    /// Those that wait for it, once for each channel that they share.
-    successors: Vec<usize>,
+    /// How many of these are in the open batch of this number.
+    open_blockers: (Wrapping<u32>, usize),
 }
 
 #[derive(Debug)]
 enum State {
-    /// For others, or for room: its encoded form.
+    /// For others, or for space: its encoded form.
     Waiting(Vec<u8>),
-    /// In the open parcel.
+    /// In the open batch.
     Open,
-    /// On its way.
+    /// Sent, or about to be.
     Taken,
-    /// Withdrawn or ended, and there only for those that wait for their turn behind it: until it leaves the open parcel, and
-    /// until those are over that it waited for itself.
-    Gone,
+}
+
+impl<T> Queued<T> {
+    fn id(&self, index: usize) -> CommandId {
+        CommandId { index, number: self.number }
+    }
+
+    /// Counts one more, or one less, of its blockers in the open batch of this number.
+    fn count_open(&mut self, number: Wrapping<u32>, change: isize) {
+        if self.open_blockers.0 != number {
+            self.open_blockers = (number, 0);
+        }
+        self.open_blockers.1 = self.open_blockers.1.saturating_add_signed(change);
+    }
 }
 
 impl<T: Default> Queue<T> {
@@ -148,24 +107,23 @@ impl<T: Default> Queue<T> {
             order,
             limits,
             commands: Slab::new(),
-            latest: HashMap::default(),
+            last: HashMap::default(),
             open: Draft::default(),
-            holes: 0,
             number: Wrapping(0),
+            holes: 0,
             ready: VecDeque::new(),
             pace: Pace::new(),
-            live: 0,
-            waiting: 0,
+            blocked: 0,
             next: 0,
         }
     }
 
-    /// Whether there may be a parcel to be taken. Behind a command that was withdrawn another may wait, so these count.
-    pub(super) fn has_parcel(&self) -> bool {
+    /// Whether there may be a batch to be taken.
+    pub(super) fn has_batch(&self) -> bool {
         !self.open.is_empty() || !self.ready.is_empty()
     }
 
-    /// Whether the open parcel can get no longer.
+    /// Whether the open batch can get no longer.
     pub(super) fn is_full(&self) -> bool {
         self.open.len() >= self.limits.commands || !self.ready.is_empty()
     }
@@ -175,138 +133,131 @@ impl<T: Default> Queue<T> {
         self.next
     }
 
-    /// How many commands are neither over nor withdrawn.
+    /// How many commands are not over.
     pub(super) fn len(&self) -> usize {
-        self.live
+        self.commands.len()
+    }
+
+    /// Whether a command is not over.
+    pub(super) fn contains(&self, id: CommandId) -> bool {
+        self.commands.get(id.index).is_some_and(|queued| queued.number == id.number)
     }
 
     /// The channels of a command that is not over.
-    pub(super) fn channels_of(&self, ticket: Ticket) -> impl Iterator<Item = u64> + use<'_, T> {
-        let queued = self.commands.get(ticket.place).filter(|queued| queued.number == ticket.number);
-        queued.into_iter().flat_map(|queued| queued.command.channels.iter())
+    pub(super) fn channels_of(&self, id: CommandId) -> impl Iterator<Item = u64> + use<'_, T> {
+        let queued = self.commands.get(id.index).filter(|queued| queued.number == id.number);
+        queued.into_iter().flat_map(|queued| queued.command.links.all()).map(|link| link.channel)
     }
 
-    fn member(&self, ticket: Ticket, len: usize) -> Member {
-        Member::new(ticket, &self.commands[ticket.place].command, len)
+    fn member(&self, id: CommandId, len: usize) -> Member {
+        Member::new(id, &self.commands[id.index].command, len)
     }
 
     /// Adds a command of this length, which `encode` writes behind what is there.
-    pub(super) fn push(&mut self, command: Command<T>, len: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Ticket {
-        let ticket = self.add(command);
-        let member = self.member(ticket, len);
-        if self.may_join(ticket.place, self.order == Order::Sequential) && self.has_room(&member) {
+    pub(super) fn push(&mut self, command: Command<T>, len: usize, encode: impl FnOnce(&mut Vec<u8>)) -> CommandId {
+        let id = self.add(command);
+        let member = self.member(id, len);
+        if self.may_join(id.index, self.order == Order::Sequential) && self.has_space(&member) {
             self.open.push(member, encode);
-            self.opened(ticket.place);
+            self.opened(id.index);
         } else {
             let mut encoded = Vec::with_capacity(len);
             encode(&mut encoded);
-            self.commands[ticket.place].state = State::Waiting(encoded);
-            if self.commands[ticket.place].blockers == 0 {
-                self.ready.push_back(ticket);
+            self.commands[id.index].state = State::Waiting(encoded);
+            if self.commands[id.index].blockers == 0 {
+                self.ready.push_back(id);
             } else {
-                self.waiting += 1;
+                self.blocked += 1;
             }
         }
-        ticket
+        id
     }
 
-    fn add(&mut self, command: Command<T>) -> Ticket {
+    /// Adds a command at the end of the list of each of its channels.
+    fn add(&mut self, mut command: Command<T>) -> CommandId {
         let number = self.next;
         self.next += 1;
-        self.live += 1;
-        let place = self.commands.vacant_key();
-        let (mut blockers, mut along) = (0, 0);
-        for channel in command.channels.iter() {
-            let Some(before) = self.latest.insert(channel, place) else { continue };
-            // A broadcast may name a channel twice.
-            if before == place {
-                continue;
-            }
+        let index = self.commands.vacant_key();
+        let (mut blockers, mut open) = (0, 0);
+        for link in command.links.all_mut() {
+            link.before = self.last.insert(link.channel, index);
+            let Some(before) = link.before else { continue };
             let before = &mut self.commands[before];
-            before.successors.push(place);
+            if let Some(link) = before.command.links.of(link.channel) {
+                link.behind = Some(index);
+            }
             blockers += 1;
-            along += usize::from(matches!(before.state, State::Open));
+            open += usize::from(matches!(before.state, State::Open));
         }
-        let (state, along) = (State::Taken, (self.number, along));
-        self.commands.insert(Queued { number, command, state, blockers, along, successors: Vec::new() });
-        Ticket { place, number }
+        let (state, open_blockers) = (State::Taken, (self.number, open));
+        self.commands.insert(Queued { number, command, state, blockers, open_blockers });
+        CommandId { index, number }
     }
 
-    /// Whether a command may be put into the open parcel: it waits for none, or in a sequential one only for such as are
-    /// there before it.
-    fn may_join(&self, place: usize, sequential: bool) -> bool {
-        let Queued { blockers, along, .. } = &self.commands[place];
-        *blockers == 0 || (sequential && *along == (self.number, *blockers))
+    /// Whether a command may be put into the open batch: it is not blocked, or in a sequential one only by such as are there
+    /// before it.
+    fn may_join(&self, index: usize, sequential: bool) -> bool {
+        let Queued { blockers, open_blockers, .. } = &self.commands[index];
+        *blockers == 0 || (sequential && *open_blockers == (self.number, *blockers))
     }
 
-    fn has_room(&self, member: &Member) -> bool {
+    fn has_space(&self, member: &Member) -> bool {
         let bytes = self.open.encoded_len() + member.encoded_len();
         self.open.is_empty() || (self.open.len() < self.limits.commands && bytes <= self.limits.bytes)
     }
 
-    /// Takes note that a command is in the open parcel now.
-    fn opened(&mut self, place: usize) {
-        let number = self.number;
-        self.commands[place].state = State::Open;
-        self.for_successors(place, |successor| {
-            if successor.along.0 != number {
-                successor.along = (number, 0);
+    /// Takes note that a command is in the open batch now.
+    fn opened(&mut self, index: usize) {
+        self.commands[index].state = State::Open;
+        for at in 0..self.commands[index].command.links.all().len() {
+            if let Some(behind) = self.commands[index].command.links.all()[at].behind {
+                self.commands[behind].count_open(self.number, 1);
             }
-            successor.along.1 += 1;
-        });
-    }
-
-    fn for_successors(&mut self, place: usize, mut change: impl FnMut(&mut Queued<T>)) {
-        let successors = std::mem::take(&mut self.commands[place].successors);
-        for successor in &successors {
-            change(&mut self.commands[*successor]);
         }
-        self.commands[place].successors = successors;
     }
 
-    /// Puts a command that waited into the open parcel, if there is room.
-    fn join(&mut self, ticket: Ticket) -> bool {
-        let State::Waiting(encoded) = &self.commands[ticket.place].state else { return true };
-        let member = self.member(ticket, encoded.len());
-        if !self.has_room(&member) {
+    /// Puts a command that waited into the open batch, if there is space.
+    fn join(&mut self, id: CommandId) -> bool {
+        let State::Waiting(encoded) = &self.commands[id.index].state else { return true };
+        let member = self.member(id, encoded.len());
+        if !self.has_space(&member) {
             return false;
         }
         self.open.push(member, |batch| batch.extend_from_slice(encoded));
-        self.opened(ticket.place);
+        self.opened(id.index);
         true
     }
 
-    /// Puts into the open parcel what waits for nothing else.
+    /// Puts into the open batch what waits for nothing else.
     fn fill(&mut self) {
-        while let Some(ticket) = self.ready.front().copied() {
-            let is_there = self.commands.get(ticket.place).is_some_and(|command| command.number == ticket.number);
-            if is_there && !self.join(ticket) {
+        while let Some(id) = self.ready.front().copied() {
+            if self.contains(id) && !self.join(id) {
                 break;
             }
             self.ready.pop_front();
         }
     }
 
-    /// Puts behind the members of the open parcel, which is to be sequential, those that wait for no others.
+    /// Puts behind the members of the open batch, which is to be sequential, those that wait for no others.
     fn follow(&mut self) {
-        let mut index = 0;
-        while index < self.open.len() {
-            let place = self.open.members()[index].ticket.place;
-            for at in 0..self.commands[place].successors.len() {
-                let successor = self.commands[place].successors[at];
-                let ticket = Ticket { place: successor, number: self.commands[successor].number };
-                if matches!(self.commands[successor].state, State::Waiting(_)) && self.may_join(successor, true) {
-                    if !self.join(ticket) {
+        let mut member = 0;
+        while member < self.open.len() {
+            let index = self.open.members()[member].id.index;
+            for at in 0..self.commands[index].command.links.all().len() {
+                let Some(behind) = self.commands[index].command.links.all()[at].behind else { continue };
+                let id = self.commands[behind].id(behind);
+                if matches!(self.commands[behind].state, State::Waiting(_)) && self.may_join(behind, true) {
+                    if !self.join(id) {
                         return;
                     }
-                    self.waiting -= 1;
+                    self.blocked -= 1;
                 }
             }
-            index += 1;
+            member += 1;
         }
     }
 
-    /// Takes the open parcel, and opens another.
+    /// Takes the open batch, and opens another.
     pub(super) fn take(&mut self) -> Option<OutgoingBatch> {
         self.drop_holes();
         self.fill();
@@ -318,7 +269,7 @@ impl<T: Default> Queue<T> {
             Order::Sequential => Run::Sequential,
             Order::PerChannel | Order::None => self.pace.next(alone),
         };
-        let is_hot = alone <= FEW_CHANNELS && self.waiting > HOT * alone;
+        let is_hot = alone <= FEW_CHANNELS && self.blocked > HOT * alone;
         if run == Run::Sequential || is_hot {
             self.follow();
             if self.open.len() > alone {
@@ -328,119 +279,102 @@ impl<T: Default> Queue<T> {
         let draft = self.open.take();
         self.number += 1;
         for member in draft.members() {
-            self.commands[member.ticket.place].state = State::Taken;
+            self.commands[member.id.index].state = State::Taken;
         }
         self.fill();
         Some(draft.seal(run == Run::Parallel))
     }
 
-    /// Takes note of how long the server took for a parcel.
-    pub(super) fn answered(&mut self, parcel: &OutgoingBatch, took: Duration) {
-        let run = if parcel.is_parallel() { Run::Parallel } else { Run::Sequential };
-        self.pace.note(run, parcel.members().len(), took);
+    /// Takes note of how long the server took for a batch.
+    pub(super) fn answered(&mut self, batch: &OutgoingBatch, took: Duration) {
+        let run = if batch.is_parallel() { Run::Parallel } else { Run::Sequential };
+        self.pace.note(run, batch.members().len(), took);
     }
 
-    /// Takes what was withdrawn out of the open parcel.
+    /// Takes what was withdrawn out of the open batch.
     fn drop_holes(&mut self) {
         if self.holes == 0 {
             return;
         }
         self.holes = 0;
-        let mut gone = Vec::new();
         let commands = &self.commands;
-        self.open.retain(|member| {
-            let stays = matches!(commands[member.ticket.place].state, State::Open);
-            if !stays {
-                gone.push(member.ticket);
-            }
-            stays
-        });
-        for ticket in gone {
-            self.remove(ticket);
-        }
+        self.open
+            .retain(|member| commands.get(member.id.index).is_some_and(|queued| queued.number == member.id.number));
     }
 
-    /// The commands that are neither over nor withdrawn: whether each is still to leave, its deadline, and what is kept for it.
-    pub(super) fn live(&mut self) -> impl Iterator<Item = (Ticket, bool, Option<Instant>, &mut T)> {
-        let live = self.commands.iter_mut().filter(|(_, queued)| !matches!(queued.state, State::Gone));
-        live.map(|(place, Queued { number, command, state, .. })| {
-            let ticket = Ticket { place, number: *number };
-            (ticket, !matches!(state, State::Taken), command.deadline, &mut command.value)
-        })
+    /// What is kept for a command that is not over, and whether it has left.
+    pub(super) fn get_mut(&mut self, id: CommandId) -> Option<(&mut T, bool)> {
+        let queued = self.commands.get_mut(id.index).filter(|queued| queued.number == id.number)?;
+        Some((&mut queued.command.value, matches!(queued.state, State::Taken)))
+    }
+
+    /// How many commands have left and are not over.
+    pub(super) fn taken(&self) -> usize {
+        self.commands.iter().filter(|(_, queued)| matches!(queued.state, State::Taken)).count()
     }
 
     /// Gives up a command that has not left. What was kept for it, or nothing, if it has left.
-    pub(super) fn withdraw(&mut self, ticket: Ticket) -> Option<T> {
-        let queued = self.get(ticket)?;
+    pub(super) fn withdraw(&mut self, id: CommandId) -> Option<T> {
+        let queued = self.commands.get(id.index).filter(|queued| queued.number == id.number)?;
         match queued.state {
-            State::Taken | State::Gone => None,
-            State::Waiting(_) => {
-                self.waiting -= usize::from(queued.blockers > 0);
-                self.remove(ticket)
-            }
-            State::Open => {
-                self.holes += 1;
-                let number = self.number;
-                // What waits for it does not follow it.
-                self.for_successors(ticket.place, |successor| {
-                    successor.along.1 -= usize::from(successor.along.0 == number);
-                });
-                self.live -= 1;
-                let queued = &mut self.commands[ticket.place];
-                queued.state = State::Gone;
-                Some(std::mem::take(&mut queued.command.value))
-            }
+            State::Taken => return None,
+            State::Waiting(_) => {}
+            State::Open => self.holes += 1,
         }
-    }
-
-    fn get(&mut self, ticket: Ticket) -> Option<&mut Queued<T>> {
-        self.commands.get_mut(ticket.place).filter(|queued| queued.number == ticket.number)
-    }
-
-    /// Ends a command. What was kept for it.
-    pub(super) fn remove(&mut self, ticket: Ticket) -> Option<T> {
-        let queued = self.get(ticket)?;
-        let value = match std::mem::replace(&mut queued.state, State::Gone) {
-            State::Gone => None,
-            State::Waiting(_) | State::Open | State::Taken => Some(std::mem::take(&mut queued.command.value)),
-        };
-        let waits = queued.blockers > 0;
-        self.live -= usize::from(value.is_some());
-        if !waits {
-            self.forget(ticket.place);
+        let value = self.remove(id);
+        // What is kept of those that were withdrawn stays as small as what is kept of the others.
+        if self.holes > FEW_STALE && self.holes > self.open.len() / 2 {
+            self.drop_holes();
+        }
+        if self.ready.len() > FEW_STALE && self.ready.len() > 2 * self.commands.len() {
+            let commands = &self.commands;
+            self.ready.retain(|id| commands.get(id.index).is_some_and(|queued| queued.number == id.number));
         }
         value
     }
 
-    /// Forgets a command that is gone and waits for nothing: those that waited for it wait for one less.
-    fn forget(&mut self, place: usize) {
-        // Mostly there is but one, and nothing to allocate.
-        let (mut next, mut over) = (Some(place), Vec::new());
-        while let Some(place) = next.take().or_else(|| over.pop()) {
-            let Queued { command, successors, .. } = self.commands.remove(place);
-            for channel in command.channels.iter() {
-                if self.latest.get(&channel) == Some(&place) {
-                    self.latest.remove(&channel);
-                }
-            }
-            for place in successors {
-                let successor = &mut self.commands[place];
-                successor.blockers -= 1;
-                if successor.blockers > 0 {
-                    continue;
-                }
-                let ticket = Ticket { place, number: successor.number };
-                match successor.state {
-                    State::Gone => over.push(place),
-                    State::Waiting(_) => {
-                        self.waiting -= 1;
-                        if !self.ready.is_empty() || !self.join(ticket) {
-                            self.ready.push_back(ticket);
-                        }
-                    }
-                    State::Open | State::Taken => {}
-                }
-            }
+    /// Ends a command. What was kept for it.
+    pub(super) fn remove(&mut self, id: CommandId) -> Option<T> {
+        self.commands.get(id.index).filter(|queued| queued.number == id.number)?;
+        let Queued { command, state, blockers, .. } = self.commands.remove(id.index);
+        let was_open = matches!(state, State::Open);
+        self.blocked -= usize::from(blockers > 0 && matches!(state, State::Waiting(_)));
+        for link in command.links.all() {
+            self.unlink(link.channel, link.before, link.behind, was_open);
+        }
+        Some(command.value)
+    }
+
+    /// Closes the gap that a command leaves in the list of a channel.
+    fn unlink(&mut self, channel: u64, before: Option<usize>, behind: Option<usize>, was_open: bool) {
+        let is_open_before = before.is_some_and(|index| matches!(self.commands[index].state, State::Open));
+        if let Some(link) = before.and_then(|index| self.commands[index].command.links.of(channel)) {
+            link.behind = behind;
+        }
+        let Some(behind) = behind else {
+            match before {
+                Some(before) => self.last.insert(channel, before),
+                None => self.last.remove(&channel),
+            };
+            return;
+        };
+        let number = self.number;
+        let next = &mut self.commands[behind];
+        if let Some(link) = next.command.links.of(channel) {
+            link.before = before;
+        }
+        next.count_open(number, isize::from(is_open_before) - isize::from(was_open));
+        if before.is_some() {
+            return;
+        }
+        next.blockers -= 1;
+        if next.blockers > 0 || !matches!(next.state, State::Waiting(_)) {
+            return;
+        }
+        let id = next.id(behind);
+        self.blocked -= 1;
+        if !self.ready.is_empty() || !self.join(id) {
+            self.ready.push_back(id);
         }
     }
 }

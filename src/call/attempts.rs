@@ -6,6 +6,7 @@ use crate::api::method::Method;
 use crate::call::Core;
 use crate::call::close::Running;
 use crate::call::retry::{Failed, LAST_REPEAT, Next};
+use crate::config::retry::Retry;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::sync::cancel::{Cancel, unless};
 use crate::transport::call::{Call, NO_ENDPOINT};
@@ -15,6 +16,7 @@ use crate::wire::reply::Reply;
 /// A call and what became of it so far.
 pub(crate) struct Attempts<'a> {
     core: &'a Core,
+    retry: &'a Retry,
     method: &'a str,
     known: Option<Method>,
     /// Whether it may be carried out twice.
@@ -47,26 +49,31 @@ impl<'a> Attempts<'a> {
         let running = running.map_err(|error| log(method, core.with_context(error, method)))?;
         let started = Instant::now();
         let deadline = core.deadline(started);
-        Ok(Self { running: Some(running), ..Self::begun(core, method, known, repeatable, started, deadline) })
+        Ok(Self {
+            running: Some(running),
+            ..Self::begun(core, &core.retry, method, known, repeatable, started, deadline)
+        })
     }
 
     /// Begins a batch of calls that are counted by themselves. `unknown_since` is when an earlier batch with them was sent, if its
     /// outcome is unknown.
     pub(crate) fn of_batch(
         core: &'a Core,
+        retry: &'a Retry,
         deadline: Option<Instant>,
         unknown_since: Option<Instant>,
         running: Option<Running<'a>>,
         stop: &'a Cancel,
     ) -> Self {
         let started = unknown_since.unwrap_or_else(Instant::now);
-        let begun = Self::begun(core, Method::Batch.name(), Some(Method::Batch), false, started, deadline);
+        let begun = Self::begun(core, retry, Method::Batch.name(), Some(Method::Batch), false, started, deadline);
         let is_unknown = unknown_since.is_some();
         Self { running, stop: Some(stop), may_have_run: is_unknown, begun: is_unknown, ..begun }
     }
 
     fn begun(
         core: &'a Core,
+        retry: &'a Retry,
         method: &'a str,
         known: Option<Method>,
         repeatable: bool,
@@ -75,6 +82,7 @@ impl<'a> Attempts<'a> {
     ) -> Self {
         Self {
             core,
+            retry,
             method,
             known,
             repeatable,
@@ -213,7 +221,7 @@ impl<'a> Attempts<'a> {
         // A body handed over later would be carried out again, its key forgotten.
         let last = self.may_have_run.then(|| self.started + LAST_REPEAT);
         let end = self.deadline.into_iter().chain(last).min();
-        let deadline = self.core.retry.attempt_deadline(self.counted, self.repeatable, now, end);
+        let deadline = self.retry.attempt_deadline(self.counted, self.repeatable, now, end);
         let call = Call::of(self.method, self.known, body, now, deadline);
         let call = call.that_ends_attempt(deadline != end).avoiding(self.endpoint);
         let sent = unless(self.core.transport().send(&call), self.cancelled());
@@ -236,7 +244,7 @@ impl<'a> Attempts<'a> {
 
     /// Waits until it is time for another attempt, or says how the call ends.
     pub(crate) async fn again(&mut self, error: Error) -> Result<(), Error> {
-        let (core, retry) = (self.core, &self.core.retry);
+        let (core, retry) = (self.core, self.retry);
         let error = core.with_endpoint(error, self.method, self.endpoint);
         self.failed = self.failed.saturating_add(1);
         self.counted = self.counted.saturating_add(u32::from(!retry.waits_for(&error)));

@@ -7,13 +7,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::sync::Mutex;
 use crate::sync::cancel::wait_until;
 
-/// How long calls that were cut off may take to say how they ended. Those that nobody polls never do.
+/// How long calls that were cancelled may take to end. Those that nobody polls never do.
 pub(crate) const GRACE: Duration = Duration::from_millis(20);
 
-/// How calls ended: those that were running when [`Client::close`](crate::Client::close) was called.
+/// How calls ended: all calls of a client, or all messages of a publisher, since it was made.
 ///
 /// ```
 /// # use centrifugo_api::CloseSummary;
@@ -32,7 +31,7 @@ pub struct CloseSummary {
     pub refused: u64,
     /// Those that never reached the server.
     pub not_sent: u64,
-    /// Those of which nobody on this side knows: cut off after they were sent, or dropped by their callers.
+    /// Those that may or may not have been carried out: cancelled after they were sent, or dropped by their callers.
     pub unknown: u64,
 }
 
@@ -47,15 +46,13 @@ impl CloseSummary {
     }
 }
 
-/// Counts the calls that run, and lets no more begin once it is closed.
+/// Counts calls, and lets no more begin once it is closed.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     lanes: [Lane; LANES],
-    cut: AtomicBool,
-    /// Woken when the last call of a lane ends.
-    turned: Notify,
-    /// How the calls ended that ran when it was closed. Locked while one of them leaves, so that each is counted once.
-    ended: Mutex<CloseSummary>,
+    is_cancelled: AtomicBool,
+    /// Woken when a call ends after it was closed.
+    ended: Notify,
 }
 
 const LANES: usize = 16;
@@ -66,10 +63,15 @@ const CALL: u64 = 2;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Lane {
-    /// [`CALL`] for each call that runs, and [`CLOSED`]. In one, so that the calls that run when it is closed are certain.
-    state: AtomicU64,
-    /// Woken when calls are cut off.
-    cut: Notify,
+    /// [`CALL`] for each call that began, and [`CLOSED`]. In one, so that the calls that began before it was closed are certain.
+    begun: AtomicU64,
+    /// How many ended in each way.
+    done: AtomicU64,
+    refused: AtomicU64,
+    not_sent: AtomicU64,
+    unknown: AtomicU64,
+    /// Woken when calls are cancelled.
+    cancelled: Notify,
 }
 
 /// The lane of this thread.
@@ -85,77 +87,82 @@ fn lane() -> usize {
 pub(crate) struct Running<'a> {
     gate: &'a Gate,
     lane: &'a Lane,
-    end: Option<Outcome>,
+    end: Outcome,
 }
 
 impl Gate {
     pub(crate) fn enter(&self) -> Result<Running<'_>, Error> {
         let one_more = |state| (state & CLOSED == 0).then_some(state + CALL);
         let lane = &self.lanes[lane()];
-        match lane.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more) {
-            Ok(_) => Ok(Running { gate: self, lane, end: None }),
+        match lane.begun.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more) {
+            Ok(_) => Ok(Running { gate: self, lane, end: Outcome::Unknown }),
             Err(_) => Err(Error::new(ErrorKind::Closed, "the client was closed before the call")),
         }
     }
 
-    fn leave(&self, lane: &Lane, end: Option<Outcome>) {
-        let one_less = |state| (state & CLOSED == 0).then(|| state - CALL);
-        if lane.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
-            return;
-        }
-        let mut ended = self.ended.lock();
-        ended.count(end.unwrap_or(Outcome::Unknown));
-        if lane.state.fetch_sub(CALL, Ordering::SeqCst) == CALL | CLOSED {
-            self.turned.notify_waiters();
-        }
+    /// How the calls ended that are over, and how many are not. Exact once it is closed.
+    fn totals(&self) -> (CloseSummary, u64) {
+        let sum = |number: fn(&Lane) -> &AtomicU64| -> u64 {
+            self.lanes.iter().map(|lane| number(lane).load(Ordering::SeqCst)).sum()
+        };
+        let (done, refused) = (sum(|lane| &lane.done), sum(|lane| &lane.refused));
+        let (not_sent, unknown) = (sum(|lane| &lane.not_sent), sum(|lane| &lane.unknown));
+        let begun: u64 = self.lanes.iter().map(|lane| lane.begun.load(Ordering::SeqCst) / CALL).sum();
+        let totals = CloseSummary { done, refused, not_sent, unknown };
+        (totals, begun - done - refused - not_sent - unknown)
     }
 
-    fn running(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.state.load(Ordering::SeqCst) / CALL).sum()
-    }
-
-    /// Whether running calls are to be cut off.
+    /// Whether running calls are to be cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cut.load(Ordering::SeqCst)
+        self.is_cancelled.load(Ordering::SeqCst)
     }
 
-    /// Ends when running calls are to be cut off.
+    /// Ends when running calls are to be cancelled.
     pub(crate) async fn cancelled(&self) {
-        wait_until(&self.lanes[lane()].cut, || self.is_cancelled()).await;
+        wait_until(&self.lanes[lane()].cancelled, || self.is_cancelled()).await;
     }
 
     pub(crate) async fn close(&self, timeout: Duration) -> CloseSummary {
         for lane in &self.lanes {
-            lane.state.fetch_or(CLOSED, Ordering::SeqCst);
+            lane.begun.fetch_or(CLOSED, Ordering::SeqCst);
         }
-        let ended = || wait_until(&self.turned, || self.running() == 0);
-        let patience = Instant::now().checked_add(timeout);
-        let in_time = if let Some(until) = patience {
-            tokio::time::timeout_at(until, ended()).await.is_ok()
+        let idle = || wait_until(&self.ended, || self.totals().1 == 0);
+        let in_time = if let Some(until) = Instant::now().checked_add(timeout) {
+            tokio::time::timeout_at(until, idle()).await.is_ok()
         } else {
-            ended().await;
+            idle().await;
             true
         };
         if !in_time {
-            self.cut.store(true, Ordering::SeqCst);
-            self.lanes.iter().for_each(|lane| lane.cut.notify_waiters());
-            // Whether they all do or not, it ends here.
-            let _ = tokio::time::timeout(GRACE, ended()).await;
+            self.is_cancelled.store(true, Ordering::SeqCst);
+            self.lanes.iter().for_each(|lane| lane.cancelled.notify_waiters());
+            // Whether they all end or not, it ends here.
+            let _ = tokio::time::timeout(GRACE, idle()).await;
         }
-        let ended = self.ended.lock();
-        CloseSummary { unknown: ended.unknown + self.running(), ..*ended }
+        let (totals, running) = self.totals();
+        CloseSummary { unknown: totals.unknown + running, ..totals }
     }
 }
 
 impl Running<'_> {
     pub(crate) fn end(&mut self, outcome: Outcome) {
-        self.end = Some(outcome);
+        self.end = outcome;
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.gate.leave(self.lane, self.end);
+        let lane = self.lane;
+        let ended = match self.end {
+            Outcome::Done => &lane.done,
+            Outcome::Refused => &lane.refused,
+            Outcome::NotSent => &lane.not_sent,
+            Outcome::Unknown => &lane.unknown,
+        };
+        ended.fetch_add(1, Ordering::SeqCst);
+        if lane.begun.load(Ordering::SeqCst) & CLOSED != 0 {
+            self.gate.ended.notify_waiters();
+        }
     }
 }
 

@@ -39,6 +39,11 @@ impl Retry {
         self.wait_for_ready && error.kind() == ErrorKind::Connect && error.outcome() == Outcome::NotSent
     }
 
+    /// Whether there may be another attempt after so many that count, the last of which failed so.
+    pub(crate) fn allows(&self, counted: u32, error: &Error) -> bool {
+        counted < self.attempts || self.waits_for(error)
+    }
+
     /// How long to wait before the next attempt of a call, if there is to be one.
     pub(crate) fn next(&self, failed: &Failed<'_>, budget: &Budget) -> Next {
         let Failed { error, attempt, counted, repeatable, started, now, deadline, .. } = *failed;
@@ -46,7 +51,7 @@ impl Retry {
             return Next::Stop;
         }
         let waits = self.waits_for(error);
-        if (counted >= self.attempts && !waits) || (failed.may_have_run && !repeatable) {
+        if !self.allows(counted, error) || (failed.may_have_run && !repeatable) {
             return Next::Stop;
         }
         let backoff = backoff::retry(attempt, self.first, self.longest);

@@ -20,18 +20,18 @@ pub struct PublisherConfig {
     pub(crate) order: Order,
     pub(crate) max_messages: usize,
     pub(crate) max_bytes: usize,
-    pub(crate) keys: bool,
+    pub(crate) keys: Option<bool>,
 }
 
 impl PublisherConfig {
-    /// Up to 10,000 messages and 16 MiB, in order per channel, without idempotency keys of its own.
+    /// Up to 10,000 messages and 16 MiB, in order per channel, with the client's setting for idempotency keys.
     pub fn new() -> Self {
         Self {
             batching: Batching::new(),
             order: Order::PerChannel,
             max_messages: 10_000,
             max_bytes: 16 * 1024 * 1024,
-            keys: false,
+            keys: None,
         }
     }
 
@@ -61,12 +61,13 @@ impl PublisherConfig {
         self
     }
 
-    /// Whether a `publish` or `broadcast` without an idempotency key is given one, so that it may be repeated after an attempt
-    /// without an answer. Off unless set.
+    /// Sets whether a `publish` or `broadcast` without an idempotency key is given one, so that it may be repeated after an
+    /// attempt without a response. As the client's [`Retry`](crate::Retry) says unless set: on, unless it is off there.
     ///
-    /// The server keeps each key for 5 minutes; at 50,000 messages a second these are 15 million.
+    /// The server keeps each key for 5 minutes; at 50,000 messages a second these are 15 million. Turn them off at such rates,
+    /// where a lost message or a duplicate is harmless.
     pub fn idempotency_keys(mut self, keys: bool) -> Self {
-        self.keys = keys;
+        self.keys = Some(keys);
         self
     }
 

@@ -1,6 +1,7 @@
 use std::future::Future as _;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::Index;

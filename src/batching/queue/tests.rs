@@ -11,6 +11,7 @@ use super::*;
 use crate::api::idempotency::Key;
 use crate::api::message::{BroadcastRequest, PublishRequest};
 use crate::api::request::Request;
+use crate::batching::command::{Link, Links};
 use crate::wire::body::Body as _;
 
 #[derive(Clone, Debug)]
@@ -58,14 +59,14 @@ fn orders() -> impl Strategy<Value = Order> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Now {
     Waits,
-    /// In the parcel of this number.
+    /// In the batch of this number.
     Left(usize),
     Over,
     Withdrawn,
 }
 
 struct Known {
-    ticket: Ticket,
+    id: CommandId,
     channels: Vec<u64>,
     size: usize,
     keyed: bool,
@@ -77,12 +78,12 @@ struct Model {
     limits: Limits,
     queue: Queue<Option<usize>>,
     all: Vec<Known>,
-    parcels: usize,
+    batches: usize,
 }
 
 impl Model {
     fn new(order: Order, limits: Limits) -> Self {
-        Self { order, limits, queue: Queue::new(order, limits), all: Vec::new(), parcels: 0 }
+        Self { order, limits, queue: Queue::new(order, limits), all: Vec::new(), batches: 0 }
     }
 
     fn request(&self, id: usize) -> BroadcastRequest {
@@ -94,15 +95,11 @@ impl Model {
 
     fn command(&mut self, channels: &[u64], size: usize, keyed: bool) -> (Command<Option<usize>>, BroadcastRequest) {
         let id = self.all.len();
-        let ticket = Ticket { place: usize::MAX, number: u64::MAX };
-        self.all.push(Known { ticket, channels: channels.to_vec(), size, keyed, now: Now::Waits });
-        let hashes = match (self.order, channels) {
-            (Order::None, _) | (_, []) => Channels::None,
-            (_, [one]) => Channels::One(*one),
-            (_, many) => Channels::Many(many.into()),
-        };
+        let command_id = CommandId { index: usize::MAX, number: u64::MAX };
+        self.all.push(Known { id: command_id, channels: channels.to_vec(), size, keyed, now: Now::Waits });
+        let links = links(if self.order == Order::None { &[] } else { channels });
         let method = BroadcastRequest::METHOD;
-        let command = Command { method, repeatable: keyed, deadline: None, channels: hashes, value: Some(id) };
+        let command = Command { method, repeatable: keyed, deadline: None, retry: None, links, value: Some(id) };
         (command, self.request(id))
     }
 
@@ -110,39 +107,39 @@ impl Model {
         let (command, request) = self.command(channels, size, keyed);
         let key = if keyed { Key::new() } else { None };
         let len = request.encoded_len() + key.map_or(0, |_| Key::ENCODED);
-        let ticket = self.queue.push(command, len, |encoded| {
+        let command_id = self.queue.push(command, len, |encoded| {
             request.encode_raw(encoded);
             if let Some(key) = key {
                 key.push(encoded);
             }
         });
-        self.all.last_mut().unwrap().ticket = ticket;
+        self.all.last_mut().unwrap().id = command_id;
     }
 
-    fn id_of(&self, ticket: Ticket) -> usize {
-        self.all.iter().position(|known| known.ticket == ticket).unwrap()
+    fn id_of(&self, id: CommandId) -> usize {
+        self.all.iter().position(|known| known.id == id).unwrap()
     }
 
     /// Nothing is overtaken: what came before in these channels is over, or before it in the same request.
-    fn in_turn(&self, id: usize, parcel: usize, before: &[usize]) {
+    fn in_turn(&self, id: usize, batch: usize, before: &[usize]) {
         if self.order == Order::None {
             return;
         }
         for (earlier, known) in self.all[..id].iter().enumerate() {
             if known.channels.iter().any(|channel| self.all[id].channels.contains(channel)) {
                 let is_over = matches!(known.now, Now::Over | Now::Withdrawn);
-                assert!(is_over || before.contains(&earlier), "{id} overtakes {earlier} in request {parcel}");
+                assert!(is_over || before.contains(&earlier), "{id} overtakes {earlier} in request {batch}");
             }
         }
     }
 
     fn take(&mut self) -> Option<OutgoingBatch> {
-        let parcel = self.queue.take()?;
-        let members: Vec<_> = parcel.members().iter().map(|member| self.id_of(member.ticket)).collect();
+        let batch = self.queue.take()?;
+        let members: Vec<_> = batch.members().iter().map(|member| self.id_of(member.id)).collect();
         assert!(!members.is_empty() && members.len() <= self.limits.commands);
-        let (parallel, requests) = self.decode(&parcel);
+        let (parallel, requests) = self.decode(&batch);
         assert_eq!(requests, members);
-        let len = parcel.to_protobuf().unwrap().len();
+        let len = batch.to_protobuf().unwrap().len();
         assert!(members.len() == 1 || len <= self.limits.bytes, "{len} bytes in {}", self.limits.bytes);
         match self.order {
             Order::None => assert!(parallel || members.len() == 1),
@@ -152,20 +149,20 @@ impl Model {
         for (index, id) in members.iter().enumerate() {
             assert_eq!(self.all[*id].now, Now::Waits, "{id} leaves twice, or after it was withdrawn");
             let before = if parallel { &[] } else { &members[..index] };
-            self.in_turn(*id, self.parcels, before);
+            self.in_turn(*id, self.batches, before);
         }
         for id in members {
-            self.all[id].now = Now::Left(self.parcels);
+            self.all[id].now = Now::Left(self.batches);
         }
-        self.parcels += 1;
-        Some(parcel)
+        self.batches += 1;
+        Some(batch)
     }
 
     /// What travels, in both forms: whether in parallel, and which requests, each as it was given.
-    fn decode(&self, parcel: &OutgoingBatch) -> (bool, Vec<usize>) {
-        let (protobuf, json) = (parcel.to_protobuf().unwrap(), parcel.to_json().unwrap());
+    fn decode(&self, batch: &OutgoingBatch) -> (bool, Vec<usize>) {
+        let (protobuf, json) = (batch.to_protobuf().unwrap(), batch.to_json().unwrap());
         let json: Value = serde_json::from_slice(&json).unwrap();
-        if let [_] = parcel.members() {
+        if let [_] = batch.members() {
             let id = self.recognize(&protobuf, &json);
             return (false, vec![id]);
         }
@@ -191,17 +188,17 @@ impl Model {
         id
     }
 
-    /// Looks at halves and rests of a parcel, as they are sent anew.
-    fn take_apart(&self, mut parcel: OutgoingBatch, number: usize) {
-        let (_, all) = self.decode(&parcel);
+    /// Looks at halves and rests of a batch, as they are sent anew.
+    fn take_apart(&self, mut batch: OutgoingBatch, number: usize) {
+        let (_, all) = self.decode(&batch);
         if all.len() < 2 {
             return;
         }
-        let second = parcel.split();
-        let (one, other) = (self.decode(&parcel).1, self.decode(&second).1);
+        let second = batch.split();
+        let (one, other) = (self.decode(&batch).1, self.decode(&second).1);
         assert!(!one.is_empty() && !other.is_empty());
         assert_eq!([one, other].concat(), all);
-        for mut half in [parcel, second] {
+        for mut half in [batch, second] {
             let (_, before) = self.decode(&half);
             let mut index = 0;
             half.retain(|_| {
@@ -226,14 +223,14 @@ impl Model {
     }
 
     fn remove(&mut self, id: usize) {
-        assert_eq!(self.queue.remove(self.all[id].ticket), Some(Some(id)));
+        assert_eq!(self.queue.remove(self.all[id].id), Some(Some(id)));
         self.all[id].now = Now::Over;
-        assert_eq!(self.queue.remove(self.all[id].ticket), None, "it is over once");
+        assert_eq!(self.queue.remove(self.all[id].id), None, "it is over once");
     }
 
     fn withdraw(&mut self, id: usize) {
         let waits = self.all[id].now == Now::Waits;
-        assert_eq!(self.queue.withdraw(self.all[id].ticket), waits.then_some(Some(id)));
+        assert_eq!(self.queue.withdraw(self.all[id].id), waits.then_some(Some(id)));
         if waits {
             self.all[id].now = Now::Withdrawn;
         }
@@ -244,7 +241,7 @@ impl Model {
         assert_eq!(self.queue.len(), self.all.iter().filter(live).count());
         let waits = self.all.iter().any(|known| known.now == Now::Waits);
         if waits && self.left().is_empty() {
-            assert!(self.queue.has_parcel(), "what waits is sent when somebody looks");
+            assert!(self.queue.has_batch(), "what waits is sent when somebody looks");
         }
     }
 }
@@ -280,8 +277,8 @@ proptest! {
             match step {
                 Step::Push { channels, size, keyed } => model.push(&channels, size, keyed),
                 Step::Take => {
-                    if let Some(parcel) = model.take() {
-                        model.take_apart(parcel, number);
+                    if let Some(batch) = model.take() {
+                        model.take_apart(batch, number);
                     }
                 }
                 Step::Remove(index) => {
@@ -306,10 +303,44 @@ proptest! {
             model.check();
         }
         prop_assert!(model.queue.take().is_none());
-        prop_assert!(!model.queue.has_parcel());
-        prop_assert!(model.queue.commands.is_empty() && model.queue.latest.is_empty());
-        prop_assert_eq!((model.queue.waiting, model.queue.holes, model.queue.open.len()), (0, 0, 0));
+        prop_assert!(!model.queue.has_batch());
+        prop_assert!(model.queue.commands.is_empty() && model.queue.last.is_empty());
+        prop_assert_eq!((model.queue.blocked, model.queue.holes, model.queue.open.len()), (0, 0, 0));
         prop_assert!(model.all.iter().all(|known| matches!(known.now, Now::Over | Now::Withdrawn)));
+    }
+}
+
+/// The links of these channels.
+fn links(channels: &[u64]) -> Links {
+    let link = |channel: u64| Link { channel, before: None, behind: None };
+    let mut channels = channels.to_vec();
+    channels.sort_unstable();
+    channels.dedup();
+    match channels[..] {
+        [] => Links::None,
+        [one] => Links::One(link(one)),
+        _ => Links::Many(channels.into_iter().map(link).collect()),
+    }
+}
+
+#[test]
+fn commands_withdrawn_behind_a_busy_channel_leave_nothing_behind() {
+    for order in [Order::PerChannel, Order::Sequential] {
+        for channel in [1, 2] {
+            let mut queue = queue(order);
+            let busy = push(&mut queue, 1, "a");
+            assert_eq!(ids(&queue.take().unwrap()), [busy]);
+            for _ in 0..100_000 {
+                let late = push(&mut queue, channel, "b");
+                assert!(queue.withdraw(late).is_some());
+                assert_eq!(queue.len(), 1);
+                assert!(queue.commands.capacity() < 1_000 && queue.ready.len() <= FEW_STALE + 2);
+                assert!(queue.open.encoded_len() < 10_000, "{}", queue.open.encoded_len());
+            }
+            let next = push(&mut queue, 1, "c");
+            assert!(queue.remove(busy).is_some());
+            assert_eq!(ids(&queue.take().unwrap()), [next]);
+        }
     }
 }
 
@@ -318,56 +349,56 @@ fn queue(order: Order) -> Queue<Option<u32>> {
     Queue::new(order, Limits { commands: 1000, bytes: 1 << 20 })
 }
 
-fn push(queue: &mut Queue<Option<u32>>, channel: u64, data: &str) -> Ticket {
+fn push(queue: &mut Queue<Option<u32>>, channel: u64, data: &str) -> CommandId {
     let request = PublishRequest::new("channel", serde_json::json!(data));
-    let (method, channels) = (PublishRequest::METHOD, Channels::One(channel));
-    let command = Command { method, repeatable: false, deadline: None, channels, value: Some(0) };
+    let (method, links) = (PublishRequest::METHOD, links(&[channel]));
+    let command = Command { method, repeatable: false, deadline: None, retry: None, links, value: Some(0) };
     queue.push(command, request.encoded_len(), |encoded| request.encode_raw(encoded))
 }
 
-fn tickets(parcel: &OutgoingBatch) -> Vec<Ticket> {
-    parcel.members().iter().map(|member| member.ticket).collect()
+fn ids(batch: &OutgoingBatch) -> Vec<CommandId> {
+    batch.members().iter().map(|member| member.id).collect()
 }
 
 #[test]
-fn what_waits_behind_one_that_was_withdrawn_is_a_parcel() {
+fn a_command_behind_one_that_was_withdrawn_can_be_sent() {
     for order in [Order::PerChannel, Order::Sequential] {
         let mut queue = queue(order);
         let first = push(&mut queue, 1, "a");
         assert_eq!(queue.withdraw(first), Some(Some(0)));
         let second = push(&mut queue, 1, "b");
-        assert!(queue.has_parcel(), "{order:?}");
-        assert_eq!(tickets(&queue.take().unwrap()), [second]);
+        assert!(queue.has_batch(), "{order:?}");
+        assert_eq!(ids(&queue.take().unwrap()), [second]);
     }
 }
 
 #[test]
-fn one_that_is_withdrawn_in_the_middle_of_a_sequential_parcel_leaves_nothing_behind() {
+fn a_command_withdrawn_from_the_middle_of_a_sequential_batch_leaves_nothing_behind() {
     let mut queue = queue(Order::Sequential);
     let (first, second) = (push(&mut queue, 1, "a"), push(&mut queue, 1, "b"));
     assert!(queue.withdraw(second).is_some());
-    assert_eq!(tickets(&queue.take().unwrap()), [first]);
+    assert_eq!(ids(&queue.take().unwrap()), [first]);
     // It may have the place of the one that was withdrawn.
     let other = push(&mut queue, 2, "c");
     let third = push(&mut queue, 1, "d");
     assert!(queue.remove(first).is_some());
-    let mut left = tickets(&queue.take().unwrap());
-    left.sort_by_key(|ticket| ticket.number);
+    let mut left = ids(&queue.take().unwrap());
+    left.sort_by_key(|id| id.number);
     assert_eq!(left, [other, third]);
 }
 
 #[test]
-fn one_that_does_not_fit_where_another_was_withdrawn_does_not_overtake() {
+fn a_command_that_does_not_fit_where_another_was_withdrawn_does_not_overtake() {
     let mut queue = queue(Order::Sequential);
     queue.limits.bytes = 100;
     let first = push(&mut queue, 1, "a");
     let second = push(&mut queue, 1, "b");
     assert!(queue.withdraw(second).is_some());
     let third = push(&mut queue, 1, &"c".repeat(90));
-    assert_eq!(tickets(&queue.take().unwrap()), [first]);
+    assert_eq!(ids(&queue.take().unwrap()), [first]);
     assert!(queue.take().is_none(), "the third waits for the first");
     assert!(queue.remove(first).is_some());
-    assert_eq!(tickets(&queue.take().unwrap()), [third]);
+    assert_eq!(ids(&queue.take().unwrap()), [third]);
 }
 
 #[test]
@@ -378,27 +409,27 @@ fn one_command_of_each_channel_leaves_in_parallel_and_many_of_one_in_order() {
             push(&mut queue, channel, "a");
         }
     }
-    let parcel = queue.take().unwrap();
-    assert_eq!((parcel.members().len(), parcel.to_json().unwrap().ends_with(br#""parallel":true}"#)), (4, true));
-    for ticket in tickets(&parcel) {
-        queue.remove(ticket).unwrap();
+    let batch = queue.take().unwrap();
+    assert_eq!((batch.members().len(), batch.to_json().unwrap().ends_with(br#""parallel":true}"#)), (4, true));
+    for id in ids(&batch) {
+        queue.remove(id).unwrap();
     }
     for _ in 0..HOT * 4 {
         push(&mut queue, 0, "a");
     }
-    let parcel = queue.take().unwrap();
-    assert_eq!((parcel.members().len(), parcel.to_json().unwrap().ends_with(b"]}")), (8 * HOT, true));
+    let batch = queue.take().unwrap();
+    assert_eq!((batch.members().len(), batch.to_json().unwrap().ends_with(b"]}")), (8 * HOT, true));
 }
 
 #[test]
-fn one_that_ends_before_those_that_it_was_behind_lets_nothing_overtake_them() {
+fn a_command_that_ends_before_those_before_it_lets_nothing_overtake_them() {
     let mut queue = queue(Order::Sequential);
     let (first, second) = (push(&mut queue, 1, "a"), push(&mut queue, 1, "b"));
-    assert_eq!(tickets(&queue.take().unwrap()), [first, second]);
+    assert_eq!(ids(&queue.take().unwrap()), [first, second]);
     let third = push(&mut queue, 1, "c");
     assert!(queue.remove(second).is_some());
     assert_eq!(queue.len(), 2);
     assert!(queue.take().is_none(), "the third waits for the first");
     assert!(queue.remove(first).is_some());
-    assert_eq!(tickets(&queue.take().unwrap()), [third]);
+    assert_eq!(ids(&queue.take().unwrap()), [third]);
 }

@@ -16,7 +16,9 @@ use tokio::time::Instant;
 
 use crate::api::suite;
 use crate::support::fake::{Fake, Sent};
-use crate::support::{BOTH, SECOND, assert_fails, numbered, poll_once, settle, soon, spawn_publish, within};
+use crate::support::{
+    BOTH, SECOND, assert_fails, numbered, poll_once, quick_retry, settle, soon, spawn_publish, within,
+};
 
 fn one_by_one(fake: &Arc<Fake>) -> Client {
     fake.client().with_batching(Batching::new().in_flight(1)).unwrap()
@@ -175,15 +177,22 @@ async fn a_close_serves_what_waits_and_cuts_off_what_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_of_their_own_share_requests_of_their_own() {
-    let (fake, permits) = Fake::held(Sent::done);
-    let client = one_by_one(&fake);
-    let _one = poll_once(client.publish(numbered(0)));
-    let other = client.with_retry(None);
-    let _two = poll_once(other.publish(numbered(1)));
+async fn calls_with_other_retries_share_requests_and_only_those_with_retries_are_repeated() {
+    let (fake, permits) = Fake::held(|sent| match sent.commands.len() {
+        2 => Err(Error::new(ErrorKind::Connect, "nobody is there")),
+        _ => sent.done(),
+    });
+    let client = one_by_one(&fake).with_retry(quick_retry());
+    let busy = spawn_publish(&client, 0);
     settle().await;
-    assert_eq!(fake.sent().len(), 2);
-    permits.add_permits(2);
+    let (with, without) = (spawn_publish(&client, 1), spawn_publish(&client.with_retry(None), 2));
+    settle().await;
+    permits.add_permits(10);
+    busy.await.unwrap().unwrap();
+    with.await.unwrap().unwrap();
+    let error = assert_fails(without.await.unwrap(), ErrorKind::Connect, Outcome::NotSent);
+    assert_eq!((error.attempts(), error.method()), (1, Some("publish")));
+    assert_eq!(fake.data(), [vec![json!(0)], vec![json!(1), json!(2)], vec![json!(1)]]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,9 +206,17 @@ async fn a_panic_of_an_observer_ends_its_request_and_no_other() {
         let retry = Retry::new().observe(|_| panic!("of the observer"));
         let client = fake.client().with_retry(retry).with_batching(Batching::new().in_flight(in_flight)).unwrap();
         let calls: Vec<_> = [1, 2, 0, 3, 4].map(|number| spawn_publish(&client, number)).into_iter().collect();
-        for call in calls {
-            // It ends, in one way or the other.
-            let _ = call.await;
+        for (number, call) in [1, 2, 0, 3, 4].into_iter().zip(calls) {
+            match (number, call.await) {
+                // Its reason is known, unless the panic was its caller's own.
+                (0, Err(panic)) => assert!(panic.is_panic()),
+                (0, Ok(result)) => {
+                    let error = result.unwrap_err();
+                    let ends = [(ErrorKind::Api, Outcome::Refused), (ErrorKind::Closed, Outcome::Unknown)];
+                    assert!(ends.contains(&(error.kind(), error.outcome())), "{error:?}");
+                }
+                (_, result) => result.unwrap().unwrap(),
+            }
         }
         let calls: Vec<_> = (1..9).map(|number| spawn_publish(&client, number)).collect();
         for call in calls {

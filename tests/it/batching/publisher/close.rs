@@ -13,7 +13,7 @@ use crate::support::soon;
 use crate::support::{BOTH, SECOND, assert_fails, counts, poll_once, quick_retry, servers::Here, settle, until};
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_counts_what_was_not_over() {
+async fn a_flush_waits_for_what_was_accepted_before_and_tells_how_all_messages_ended() {
     let (fake, permits) = Fake::held(|sent| match sent.data()[0].as_str() {
         Some("lost") => Err(Error::new(ErrorKind::Lost, "no answer")),
         Some("nobody") => Err(Error::new(ErrorKind::Connect, "nobody is there")),
@@ -27,15 +27,15 @@ async fn a_flush_counts_what_was_not_over() {
     settle().await;
     let one = poll_once(publisher.flush());
     let [_done, _lost, _nobody, refused, withdrawn] = tickets;
-    assert!(withdrawn.cancel());
+    withdrawn.cancel().unwrap();
     let _later = enqueue(&publisher, "b", "done");
     let two = poll_once(publisher.flush());
     drop(poll_once(publisher.flush()));
     permits.add_permits(10);
     let (one, two) = tokio::join!(one, two);
-    assert_eq!((counts(one), counts(two)), ([1, 1, 2, 1], [2, 1, 1, 1]));
+    assert_eq!((counts(one)[1..].to_vec(), counts(two)), (vec![1, 2, 1], [2, 1, 2, 1]));
     assert_fails(refused.await, ErrorKind::Api, Outcome::Refused);
-    assert_eq!(publisher.flush().await, CloseSummary::default());
+    assert_eq!(counts(publisher.flush().await), [2, 1, 2, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,8 +81,23 @@ async fn a_close_ends_what_is_left_in_time_and_says_how() {
         }
         let sent: usize = fake.data().iter().map(Vec::len).sum();
         assert_eq!(told, [fake.data()[0].len(), 10 - sent, sent - fake.data()[0].len()]);
-        assert_eq!(publisher.close(SECOND).await, CloseSummary::default());
+        let [done, not_sent, unknown] = told.map(|number| number as u64);
+        assert_eq!(counts(publisher.close(SECOND).await), [done, 0, not_sent, unknown]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_knows_of_every_message_whether_it_has_left() {
+    const MESSAGES: u64 = 50_000;
+    let (fake, _permits) = Fake::held(Sent::done);
+    let config = PublisherConfig::new().batching(Batching::new().in_flight(2).max_commands(100));
+    let publisher = Publisher::new(&fake.client(), config.max_messages(100_000)).unwrap();
+    for number in 0..MESSAGES {
+        drop(enqueue(&publisher, &number.to_string(), number));
+    }
+    settle().await;
+    let left: u64 = fake.data().iter().map(|batch| batch.len() as u64).sum();
+    assert_eq!(counts(publisher.close(SECOND).await), [0, 0, MESSAGES - left, left]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,8 +192,9 @@ fn tickets_are_told_of_the_end_of_the_runtime_in_another_one() {
             assert_fails(enqueue(&publisher, "a", number).await, ErrorKind::Closed, Outcome::NotSent);
             assert_fails(publisher.publish(message("a", 1)).await, ErrorKind::Closed, Outcome::NotSent);
         }
-        assert_eq!(publisher.flush().await, CloseSummary::default());
-        publisher.close(SECOND).await;
+        let ended = counts(publisher.flush().await);
+        assert_eq!((ended[0], ended.iter().sum::<u64>()), (0, 26), "{ended:?}");
+        assert_eq!(counts(publisher.close(SECOND).await), ended);
     }));
 }
 

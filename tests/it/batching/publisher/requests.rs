@@ -126,7 +126,7 @@ async fn a_request_waits_for_more_if_it_is_told_to() {
     let ticket = enqueue(&publisher, "a", 1);
     settle().await;
     let began = Instant::now();
-    assert_eq!(counts(publisher.close(60 * SECOND).await), [1, 0, 0, 0]);
+    assert_eq!(counts(publisher.close(60 * SECOND).await), [11, 0, 0, 0]);
     assert!(began.elapsed() < SECOND);
     ticket.await.unwrap();
 }
@@ -193,7 +193,7 @@ async fn what_a_server_or_a_proxy_finds_too_long_is_sent_in_parts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn halves_of_what_was_lost_once_stay_in_doubt() {
+async fn halves_of_a_lost_batch_stay_unknown() {
     let (fake, permits) = Fake::held(|sent| match sent.number {
         0 => sent.done(),
         1 => Err(Error::new(ErrorKind::Lost, "no answer")),
@@ -212,7 +212,7 @@ async fn halves_of_what_was_lost_once_stay_in_doubt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn halves_of_what_was_lost_once_stay_in_doubt_when_it_is_closed() {
+async fn halves_of_a_lost_batch_stay_unknown_when_the_publisher_is_closed() {
     let fake = Fake::new(|sent: Sent| async move {
         match sent.number {
             0 => Err(Error::new(ErrorKind::Lost, "no answer")),
@@ -230,7 +230,7 @@ async fn halves_of_what_was_lost_once_stay_in_doubt_when_it_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn halves_of_what_was_lost_once_have_all_the_time_of_an_attempt() {
+async fn halves_of_a_lost_batch_have_all_the_time_of_an_attempt() {
     let fake = Fake::new(|sent: Sent| async move {
         match sent.number {
             0 => std::future::pending().await,

@@ -1,5 +1,7 @@
 //! The result of each message, and which messages are sent again.
 
+use std::collections::BTreeSet;
+
 use centrifugo_api::{
     ApiError, Error, ErrorKind, HistoryRequest, Order, Outcome, Publisher, PublisherConfig, Retry, SubscribeRequest,
     UnsubscribeRequest,
@@ -123,13 +125,33 @@ async fn a_refusal_is_not_told_of_what_was_sent_again_and_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn messages_are_given_keys_unless_the_client_or_the_publisher_has_them_off() {
+    let off = quick_retry().idempotency_keys(false);
+    for (retry, config, keyed) in [
+        (Some(quick_retry()), one_by_one(), true),
+        (Some(quick_retry()), one_by_one().idempotency_keys(false), false),
+        (Some(off), one_by_one(), false),
+        (None, one_by_one(), false),
+        (None, one_by_one().idempotency_keys(true), true),
+    ] {
+        let fake = Fake::new(|sent: Sent| async move { sent.done() });
+        let publisher = Publisher::new(&fake.client().with_retry(retry), config).unwrap();
+        for number in 0..3 {
+            publisher.publish(message("a", number)).await.unwrap();
+        }
+        let keys: BTreeSet<_> = fake.sent().iter().flat_map(Sent::keys).collect();
+        assert!(keys.len() == if keyed { 3 } else { 1 } && keys.contains("") != keyed, "{keys:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_may_be_carried_out_twice_is_repeated_after_a_loss_and_the_rest_is_of_unknown_outcome() {
     let (fake, permits) = Fake::held(|sent| match sent.number {
         1 => Err(Error::new(ErrorKind::Lost, "no answer")),
         _ => sent.done(),
     });
     let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
-    let publisher = Publisher::new(&client, one_by_one()).unwrap();
+    let publisher = Publisher::new(&client, one_by_one().idempotency_keys(false)).unwrap();
     let first = enqueue(&publisher, "first", 0);
     settle().await;
     let keyed = ["a", "b"]

@@ -1,0 +1,87 @@
+//! When the time of queued commands is over, the earliest first.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use tokio::time::Instant;
+
+use crate::batching::command::CommandId;
+
+/// So many entries of commands that are over are not worth cleaning up.
+const FEW_STALE: usize = 1024;
+
+/// The deadlines of commands. Those of commands that are over go as they come to the front, or when they are most of all.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines(BinaryHeap<Reverse<(Instant, CommandId)>>);
+
+impl Deadlines {
+    /// Adds one. Whether it is earlier than all others.
+    pub(super) fn push(&mut self, deadline: Instant, id: CommandId) -> bool {
+        let is_first = self.next().is_none_or(|first| deadline < first);
+        self.0.push(Reverse((deadline, id)));
+        is_first
+    }
+
+    /// The earliest.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.peek().map(|Reverse((deadline, _))| *deadline)
+    }
+
+    /// The next command whose time is over.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<CommandId> {
+        self.next().filter(|deadline| *deadline <= now)?;
+        self.0.pop().map(|Reverse((_, id))| id)
+    }
+
+    /// Forgets commands that are over, of which so many are not.
+    pub(super) fn clean(&mut self, live: usize, is_live: impl Fn(CommandId) -> bool) {
+        while self.0.peek().is_some_and(|Reverse((_, id))| !is_live(*id)) {
+            self.0.pop();
+        }
+        if self.0.len() > FEW_STALE && self.0.len() > 2 * live {
+            self.0.retain(|Reverse((_, id))| is_live(*id));
+        }
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn id(number: u64) -> CommandId {
+        CommandId { index: 0, number }
+    }
+
+    #[test]
+    fn the_earliest_deadline_comes_first_and_only_when_it_is_over() {
+        let (now, mut deadlines) = (Instant::now(), Deadlines::default());
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert!(deadlines.push(after(2), id(0)));
+        assert!(deadlines.push(after(1), id(1)));
+        assert!(!deadlines.push(after(3), id(2)));
+        assert_eq!(deadlines.pop(now), None);
+        assert_eq!(deadlines.pop(after(2)), Some(id(1)));
+        assert_eq!(deadlines.pop(after(2)), Some(id(0)));
+        assert_eq!((deadlines.pop(after(2)), deadlines.next()), (None, Some(after(3))));
+    }
+
+    #[test]
+    fn deadlines_of_commands_that_are_over_are_not_kept() {
+        let (now, mut deadlines) = (Instant::now(), Deadlines::default());
+        // The first one stays, and so do those behind it, but not without bound.
+        for number in 0..1_000_000 {
+            deadlines.push(now + Duration::from_secs(10), id(number));
+            deadlines.clean(2, |id| id.number == 0 || id.number == number);
+            assert!(deadlines.len() <= FEW_STALE + 1);
+        }
+        deadlines.clean(0, |_| false);
+        assert_eq!(deadlines.len(), 0);
+    }
+}
