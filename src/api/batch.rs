@@ -19,7 +19,7 @@ use crate::api::request::{AsRequest, Request};
 use crate::api::split;
 use crate::error::{Error, Form};
 use crate::wire;
-use crate::wire::body::Body;
+use crate::wire::body::{Body, BodySize};
 use crate::wire::reply::{Reply, ReplyBody};
 
 /// Commands of any kind that travel to the server in one request, or in as few as their length allows.
@@ -505,6 +505,12 @@ impl Body for Part<'_> {
         let commands = &self.batch.commands;
         let encoded = commands.begin(self.range.end) - commands.begin(self.range.start);
         to_json(encoded, self.batch.parallel, |json| self.write_json(json))
+    }
+
+    fn size(&self) -> BodySize {
+        let commands = &self.batch.commands;
+        let bytes = commands.begin(self.range.end) - commands.begin(self.range.start);
+        BodySize { bytes, channels: self.range.len() }
     }
 }
 

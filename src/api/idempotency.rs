@@ -8,7 +8,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::api::request::Request;
 use crate::error::Error;
-use crate::wire::body::{Body, message_to_json};
+use crate::wire::body::{Body, BodySize, message_to_json};
 
 /// 128 random bits, in hexadecimal: as long for everybody, and of characters that no broker gives a meaning to.
 #[derive(Clone, Copy)]
@@ -121,6 +121,10 @@ impl<R: Request> Body for Keyed<'_, R> {
         json.extend_from_slice(&self.key.0);
         json.extend_from_slice(br#""}"#);
         Ok(json.into())
+    }
+
+    fn size(&self) -> BodySize {
+        self.request.size()
     }
 }
 

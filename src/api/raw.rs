@@ -12,7 +12,7 @@ use crate::api::method::Method;
 use crate::api::replies::{self, BatchReplies};
 use crate::error::Error;
 use crate::wire;
-use crate::wire::body::Body;
+use crate::wire::body::{Body, BodySize};
 use crate::wire::reply::{Reply, ReplyBody};
 
 /// A call given as JSON.
@@ -113,5 +113,9 @@ impl Body for RawCall<'_> {
 
     fn to_json(&self) -> Result<Bytes, Error> {
         Ok(Bytes::copy_from_slice(self.params.get().as_bytes()))
+    }
+
+    fn size(&self) -> BodySize {
+        BodySize { bytes: self.params.get().len(), channels: 1 }
     }
 }

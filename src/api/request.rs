@@ -14,7 +14,7 @@ use crate::api::payload::Payload;
 use crate::api::request::check::Problem;
 use crate::api::request::hooks::{FailedPart, Hooks};
 use crate::error::Error;
-use crate::wire::body::{Body, Message, message_to_json, sealed::Sealed};
+use crate::wire::body::{Body, BodySize, Message, message_to_json, sealed::Sealed};
 use crate::wire::json::Value as _;
 
 /// A request of the server API, for [`Client::call`](crate::Client::call) and [`Batch::push`](crate::Batch::push).
@@ -211,5 +211,9 @@ impl<T: Request> Body for T {
 
     fn to_json(&self) -> Result<Bytes, Error> {
         message_to_json(self).map(Bytes::from)
+    }
+
+    fn size(&self) -> BodySize {
+        BodySize { bytes: self.encoded_len(), channels: self.channels().len() }
     }
 }

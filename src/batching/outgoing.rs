@@ -14,7 +14,7 @@ use crate::batching::command::{Command, CommandId};
 use crate::config::retry::Retry;
 use crate::error::{Error, Form};
 use crate::wire;
-use crate::wire::body::Body;
+use crate::wire::body::{Body, BodySize};
 use crate::wire::reply::{Reply, ReplyBody};
 
 /// A command in a batch.
@@ -222,6 +222,10 @@ impl Body for OutgoingBatch {
             _ if self.parallel => self.encoded.clone(),
             _ => self.encoded.slice(wire::PARALLEL.len()..),
         })
+    }
+
+    fn size(&self) -> BodySize {
+        BodySize { bytes: self.encoded.len(), channels: self.members.len() }
     }
 
     fn to_json(&self) -> Result<Bytes, Error> {

@@ -221,7 +221,7 @@ impl<'a> Attempts<'a> {
         // A body handed over later would be carried out again, its key forgotten.
         let last = self.may_have_run.then(|| self.started + LAST_REPEAT);
         let end = self.deadline.into_iter().chain(last).min();
-        let deadline = self.retry.attempt_deadline(self.counted, self.repeatable, now, end);
+        let deadline = self.retry.attempt_deadline(self.counted, self.repeatable, body.size(), now, end);
         let call = Call::of(self.method, self.known, body, now, deadline);
         let call = call.that_ends_attempt(deadline != end).avoiding(self.endpoint);
         let sent = unless(self.core.transport().send(&call), self.cancelled());

@@ -92,8 +92,8 @@ impl Retry {
     /// waits until the call's deadline. The last attempt always does. After an attempt without an answer, the next goes to
     /// another endpoint if there is one.
     ///
-    /// The server goes on with a call that is not waited for. So set more than what the slowest call takes, or every such
-    /// call is made again while it runs.
+    /// It is the time for a small request: a second more for every 256 KiB, and for every 20,000 channels of a broadcast or
+    /// commands of a batch. The server goes on with a call that is not waited for, so set more if a small one takes longer.
     pub fn attempt_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.attempt_timeout = timeout.into();
         self

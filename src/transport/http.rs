@@ -120,7 +120,7 @@ impl Http {
         let failed = |error: reqwest::Error| error_of(error, &handover);
         let generation = self.names.generation();
         let make = || self.client.get().map(|client| (generation, client));
-        let (_, client) = self.clients.get(|(of, _)| *of == generation, make)?;
+        let (_, client) = self.clients.get(|(of, _)| *of >= generation, make)?;
         let response = client.execute(request).await.map_err(failed)?;
         let status = response.status();
         if status != StatusCode::OK {

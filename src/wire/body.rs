@@ -32,6 +32,16 @@ pub(crate) mod sealed {
 pub(crate) trait Body: Send + Sync {
     fn to_protobuf(&self) -> Result<Bytes, Error>;
     fn to_json(&self) -> Result<Bytes, Error>;
+
+    /// About how much it asks of the network and of the server.
+    fn size(&self) -> BodySize;
+}
+
+/// About how large a request is: its bytes in protobuf, and the channels or commands that it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BodySize {
+    pub(crate) bytes: usize,
+    pub(crate) channels: usize,
 }
 
 /// The JSON form of a message.

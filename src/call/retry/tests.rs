@@ -225,7 +225,7 @@ proptest! {
     ) {
         let now = Instant::now();
         let deadline = left.map(|left| now + Duration::from_millis(left));
-        let attempt = retry.attempt_deadline(failed, repeatable, now, deadline);
+        let attempt = retry.attempt_deadline(failed, repeatable, BodySize::default(), now, deadline);
         prop_assert!(deadline.is_none_or(|deadline| attempt.is_some_and(|attempt| attempt <= deadline)));
         if !repeatable || failed >= retry.attempts - 1 {
             prop_assert_eq!(attempt, deadline, "nothing follows, so it waits to the end");
@@ -317,4 +317,21 @@ async fn an_observer_hears_of_the_first_attempt_as_the_first() {
     let expected: Vec<_> = (1..error.attempts()).collect();
     assert!(numbers.len() > 3);
     assert_eq!(*numbers, expected);
+}
+
+#[test]
+fn an_attempt_has_more_time_for_more_bytes_and_channels() {
+    let (now, retry) = (Instant::now(), Retry::new());
+    let after = |bytes, channels| {
+        let size = BodySize { bytes, channels };
+        retry.attempt_deadline(0, true, size, now, None).unwrap() - now
+    };
+    let seconds = Duration::from_secs;
+    assert_eq!(after(1_000, 1), seconds(3) + Duration::from_micros(50));
+    // 5.6 s at 600 kB/s, and 4.1 s on two cores.
+    assert_eq!(after(3 << 20, 1), seconds(15) + Duration::from_micros(50));
+    assert_eq!(after(5_000_000, 300_000), seconds(3 + 19 + 15));
+    assert!(after(usize::MAX, usize::MAX) > seconds(1 << 20));
+    let off = Retry::new().attempt_timeout(None);
+    assert_eq!(off.attempt_deadline(0, true, BodySize { bytes: 1 << 30, channels: 1 }, now, None), None);
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::support::{client_replying, request, until};
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    ApiError, Batch, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, Payload, PublishRequest, Reply,
+    ApiError, Batch, Batching, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, Payload,
+    PublishRequest, Publisher, PublisherConfig, Reply, Retry,
 };
 use serde_json::json;
 
@@ -159,5 +160,32 @@ async fn a_call_ends_after_10_s_unless_told_otherwise() {
             tokio::time::resume();
             assert!(error.message().starts_with(&format!("no answer within {seconds}s")), "{error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_duration_without_end_means_no_limit_and_never_panics() {
+    const MAX: Duration = Duration::MAX;
+    let server = Server::start().await.unwrap();
+    let retry = Retry::new().attempt_timeout(MAX).backoff(MAX, MAX);
+    let grpc = Config::grpc(server.grpc_url()).keepalive(MAX);
+    let http = Config::http(server.http_url()).idle_timeout(MAX);
+    for config in crate::support::both(grpc, http) {
+        let config = config.timeout(MAX).connect_timeout(MAX).retry(retry.clone());
+        let client = Client::new(config).unwrap();
+        // On the second call the connection has been idle.
+        for _ in 0..3 {
+            client.publish(request()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        server.fault(Fault::api_error(ApiError::new(111, "too many requests")));
+        let error = client.publish(request()).await.unwrap_err();
+        assert_eq!((error.code(), error.attempts()), (Some(111), 1), "a wait without end is none");
+        let batching = Batching::new().linger(MAX).max_commands(1);
+        client.with_batching(batching).unwrap().with_timeout(MAX).publish(request()).await.unwrap();
+        let publisher = Publisher::new(&client, PublisherConfig::new().batching(batching)).unwrap();
+        publisher.publish(request()).await.unwrap();
+        assert_eq!(publisher.close(MAX).await.done, 1);
+        assert_eq!(client.close(MAX).await.done, 5);
     }
 }

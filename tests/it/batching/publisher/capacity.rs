@@ -40,7 +40,7 @@ async fn there_is_room_for_so_many_messages_and_bytes_and_every_end_gives_it_bac
                 "cancel" => {
                     settle().await;
                     permits.add_permits(1);
-                    let cancelled = tickets.drain(..).map(Ticket::cancel).flatten().count();
+                    let cancelled = tickets.drain(..).flat_map(Ticket::cancel).count();
                     assert!(cancelled >= number - 1);
                 }
                 "late" => tokio::time::sleep(11 * SECOND).await,
