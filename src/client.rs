@@ -265,7 +265,7 @@ impl Client {
     ///
     /// Over HTTP any method and any field that the server knows; over gRPC those that the schema of this version knows,
     /// and an error before anything is sent for others. `params` and the result may be of any type that serde
-    /// understands: [`serde_json::Value`], [`Box<RawValue>`](RawValue), or one of your own.
+    /// understands: [`serde_json::Value`], [`Box<RawValue>`](serde_json::value::RawValue), or one of your own.
     ///
     /// ```no_run
     /// # use centrifugo_api::Client;

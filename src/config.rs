@@ -39,7 +39,7 @@ const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Where the server is and how to talk to it.
 ///
-/// [`Config::grpc`] and [`Config::http`] begin one; every setting has a default that suits a backend next to its server.
+/// `Config::grpc` and `Config::http` begin one; every setting has a default that suits a backend next to its server.
 /// Settings that only one transport has exist only for it. What can be turned off is turned off with `None`.
 ///
 /// ```
@@ -111,6 +111,7 @@ impl<T> Setting<T> {
 }
 
 /// What a configuration's endpoints speak.
+#[cfg_attr(not(all(feature = "grpc", feature = "http")), allow(dead_code, reason = "each feature speaks one"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Grpc,

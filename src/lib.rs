@@ -28,22 +28,25 @@
 //!
 //! # Where to find what
 //!
-//! - [`Client`] has a method for each of the API's; `Config` says where the server is and how to talk to it, `Tls` how
-//!   to check its certificate.
-//! - [`message`] has the requests and the results; [`Payload`] is what goes into their `bytes` fields.
-//! - [`Batch`] carries many calls in one request, [`BroadcastRequest`] the same data to many channels.
+//! - [`Client`] has a method for each of the API's; [`Config`] says where the server is and how to talk to it.
+//! - [`message`] has the requests and the results of all methods; [`Payload`] is what goes into their `bytes` fields.
+//! - [`Batch`] sends many calls in one request, [`BroadcastRequest`] the same data to many channels.
 //! - [`Publisher`] publishes at a high rate, in order: the messages of many tasks share requests. With [`Batching`] the plain
 //!   calls of a client do.
-//! - [`Error`] says what went wrong, and its [`Outcome`] whether the call was carried out all the same; [`ErrorKind`] has
-//!   the table of what each transport's failures mean.
+//! - [`Error`] says what went wrong, and its [`Outcome`] whether the call took effect all the same.
 //! - [`Retry`] says what is repeated, and how often: at most 3 attempts unless set, with idempotency keys that the client
-//!   makes. `Config::endpoint` adds further nodes of a cluster, `Config::fallback` HTTP for when gRPC is down.
-//! - [`Client::close`] ends a client and says how its last calls ended.
-//! - [`Transport`] is how calls travel; implement it for a fake, a recorder or a fault injector.
+//!   makes. [`Config::endpoint`] adds further nodes of a cluster.
+//! - [`Client::close`] ends a client and tells how its calls ended.
+//! - [`Transport`] is how calls are sent; implement it for a fake, a recorder or a fault injector.
 #![cfg_attr(
     feature = "testing",
     doc = "- [`testing`] is a server to try all this on, in memory and without Centrifugo."
 )]
+//!
+//! The [guides](guide) have what does not belong to one type: [configuration](guide::configuration),
+//! [transports](guide::transports), [errors](guide::errors), [reliability](guide::reliability), [publishing](guide::publisher),
+//! [testing](guide::testing), the [command line](guide::cli), [server versions](guide::versions),
+//! [surprises](guide::surprises), [performance](guide::performance), [migration](guide::migration).
 //!
 //! # Features
 //!
@@ -92,6 +95,8 @@ mod call;
 mod client;
 pub mod config;
 mod error;
+#[cfg(any(doc, all(doctest, feature = "grpc", feature = "http", feature = "testing")))]
+pub mod guide;
 #[cfg(test)]
 mod property;
 mod sync;
@@ -100,11 +105,7 @@ pub mod testing;
 mod transport;
 mod wire;
 
-/// The programs of the README and of the other pages compile.
+/// The programs of the README compile, and run but for those that need a server.
 #[cfg(all(doctest, feature = "grpc", feature = "http", feature = "testing"))]
-mod pages {
-    #[doc = include_str!("../README.md")]
-    struct Readme;
-    #[doc = include_str!("../docs/migration.md")]
-    struct Migration;
-}
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -24,19 +24,25 @@ use crate::config::publisher::PublisherConfig;
 use crate::error::{Error, ErrorKind};
 use crate::wire::body::{Message, sealed::Sealed as _};
 
-/// Publishes what many tasks have to say in few requests, in order, and holds no more of it than it may.
+/// Combines publications from many tasks into few requests, in order, with bounded memory.
 ///
-/// Messages that come while its requests are under way gather, and leave together when one of them is answered: see
-/// [`Batching`]. Those of one channel keep their [`Order`]. Each has its own result: one that fails does not harm the others,
+/// Messages that come while its requests are in flight gather, and leave together when one of them is answered: see
+/// [`Batching`](crate::Batching). Those of one channel keep their [`Order`](crate::Order). Each has its own result: one that fails does not harm the others,
 /// and is repeated as the client's [`Retry`](crate::Retry) says.
 ///
-/// ```no_run
+/// ```
 /// use centrifugo_api::{Client, Config, PublishRequest, Publisher, PublisherConfig};
 /// use serde_json::json;
 /// use std::time::Duration;
 ///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), centrifugo_api::Error> {
-/// let client = Client::new(Config::grpc("http://localhost:10000").api_key("my key"))?;
+/// # #[cfg(all(feature = "testing", feature = "grpc"))]
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = centrifugo_api::testing::Server::start().await?;
+/// # let config = Config::grpc(server.grpc_url());
+/// # if false {
+/// let config = Config::grpc("http://localhost:10000").api_key("my key");
+/// # }
+/// let client = Client::new(config)?;
 /// let publisher = Publisher::new(&client, PublisherConfig::new())?;
 ///
 /// // One by one, in as many tasks as there are:
@@ -46,9 +52,10 @@ use crate::wire::body::{Message, sealed::Sealed as _};
 /// for number in 0..100_000 {
 ///     publisher.enqueue(PublishRequest::new("numbers", json!(number))).await?;
 /// }
-/// let ended = publisher.close(Duration::from_secs(10)).await;
-/// assert_eq!(ended.done, 100_000, "{ended:?}");
+/// let closed = publisher.close(Duration::from_secs(10)).await;
+/// assert_eq!(closed.done, 100_001, "{closed:?}");
 /// # Ok(()) }
+/// # #[cfg(not(all(feature = "testing", feature = "grpc")))] fn main() {}
 /// ```
 ///
 /// It takes every request but batches, for what is to be in order with publications. A broadcast is one message, and what was

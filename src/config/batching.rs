@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::Error;
 
 /// How calls share requests: a setting of a [`Publisher`](crate::Publisher), and with
-/// [`Client::with_batching`] or `Config::batching` of the plain calls of a client.
+/// [`Client::with_batching`](crate::Client::with_batching) or [`Config::batching`](crate::Config::batching) of the plain calls of a client.
 ///
 /// While fewer requests are under way than [`in_flight`](Self::in_flight), a call is sent at once and by itself. Those that
 /// come while all of them are under way gather, and leave together in a [batch](crate::Batch) as soon as one of them is

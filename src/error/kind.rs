@@ -6,12 +6,12 @@ use crate::error::outcome::Outcome;
 ///
 /// Match the kinds that you can do something about. [`Error::is_transient`](crate::Error::is_transient) says whether to try
 /// again, [`Error::outcome`](crate::Error::outcome) whether the call took effect. The guide
-/// [errors](https://docs.rs/centrifugo-api/latest/centrifugo_api/guide/errors/index.html) has a table of which status of which
+/// [errors](crate::guide::errors) has a table of which status of which
 /// transport becomes which kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The server understood the request and refused it. Match [`Error::code`], never the text.
+    /// The server understood the request and refused it. Match [`Error::code`](crate::Error::code), never the text.
     Api,
     /// The server did not accept the API key or the token.
     Unauthenticated,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::Resolver;
-use crate::sync::{BoxFuture, Mutex};
+use crate::sync::Mutex;
 
 /// How long what a name means is taken for granted while connections to it work.
 const RECHECK: Duration = Duration::from_secs(30);
@@ -165,7 +165,7 @@ async fn system(host: String) -> io::Result<Vec<IpAddr>> {
 impl tower_service::Service<hyper_util::client::legacy::connect::dns::Name> for Names {
     type Response = std::vec::IntoIter<SocketAddr>;
     type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+    type Future = crate::sync::BoxFuture<'static, io::Result<Self::Response>>;
 
     fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
         std::task::Poll::Ready(Ok(()))

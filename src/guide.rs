@@ -1,0 +1,26 @@
+//! Guides: what does not belong to one type.
+//!
+//! They are the files of `docs/` in the repository. Their links to each other are by reference (`[errors]`), with definitions
+//! at their ends that work there. Here a definition that stands before them, and so takes precedence, leads to the page.
+
+macro_rules! guides {
+    ($($name:ident)+) => { $(
+        #[doc = "
+[configuration]: crate::guide::configuration
+[transports]: crate::guide::transports
+[errors]: crate::guide::errors
+[reliability]: crate::guide::reliability
+[publisher]: crate::guide::publisher
+[testing]: crate::guide::testing
+[cli]: crate::guide::cli
+[versions]: crate::guide::versions
+[surprises]: crate::guide::surprises
+[performance]: crate::guide::performance
+[migration]: crate::guide::migration
+"]
+        #[doc = include_str!(concat!("../docs/", stringify!($name), ".md"))]
+        pub mod $name {}
+    )+ };
+}
+
+guides! { configuration transports errors reliability publisher testing cli versions surprises performance migration }
