@@ -219,8 +219,8 @@ pub struct Depth {
 
 /// The result of a message that was accepted, when it is there: a future.
 ///
-/// It resolves exactly once, whatever happens, and may be awaited in any runtime. Dropped, it lets the message go on.
-#[must_use = "the message is sent either way, but how it ends is told here only"]
+/// It resolves exactly once, whatever happens, and may be awaited in any runtime. It need not be kept: dropped, it lets the
+/// message go on.
 pub struct Ticket<T> {
     accepted: Accepted,
     method: Method,

@@ -1,10 +1,31 @@
 //! What the other side's HTTP statuses and the causes of a failed exchange mean, over either transport.
 
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
 use crate::error::{ApiError, Error, ErrorKind, Outcome};
 use crate::transport::hint;
+use crate::wire::reply::Reply;
+
+impl Reply {
+    /// Makes a reply of an HTTP response of the server, for a transport of your own over HTTP: its body if the status is 200, or
+    /// else the error that the status means.
+    ///
+    /// # Errors
+    ///
+    /// As the built-in transport has them: see the guide [errors](crate::guide::errors).
+    pub fn from_http(status: u16, body: impl Into<Bytes>) -> Result<Self, Error> {
+        let body = body.into();
+        match StatusCode::from_u16(status) {
+            Ok(StatusCode::OK) => Ok(Self::json(body)),
+            Ok(status) => Err(of_http_status(status, &HeaderMap::new(), &body)),
+            Err(_) => Err(Error::protocol(format!("{status} is no HTTP status"))),
+        }
+    }
+}
 
 /// What an HTTP status other than 200 means, over either transport. The table in `docs/errors.md` says the same.
-pub(crate) fn of_http_status(status: http::StatusCode, headers: &http::HeaderMap, page: &[u8]) -> Error {
+pub(crate) fn of_http_status(status: StatusCode, headers: &HeaderMap, page: &[u8]) -> Error {
     // In transport mode the server's own error is the whole body, and its code decides the status. Pages of proxies can
     // look alike.
     if let Ok(api) = serde_json::from_slice::<ApiError>(page)

@@ -1,6 +1,6 @@
 //! What any HTTP status means, with any page.
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
