@@ -1,10 +1,11 @@
-//! Compiles `proto/api.proto` into the messages of the crate, and writes down the facts about them that macros in
-//! `src/` turn into code. It decides nothing itself: what a person decides stands in `src/methods.rs`.
+//! Compiles `proto/api.proto` into the messages of the crate. It decides nothing itself: what a person decides stands in
+//! `src/api/methods.rs`.
 //!
-//! Three files land in `OUT_DIR`:
-//! - `centrifugal.centrifugo.api.rs`: the message types, by prost, without the envelopes (`Command`, `Reply`,
-//!   `…Response`) that `src/wire.rs` reads and writes by hand;
-//! - `fields.rs`: for every message, its fields in words that `message!` and `setters!` give a shape;
+//! Four files land in `OUT_DIR`, all of plain Rust but the last:
+//! - `centrifugal.centrifugo.api.rs`: the message types, by prost, without the envelopes (`Command`, `Reply`, `…Response`)
+//!   that `src/wire.rs` reads and writes by hand;
+//! - `messages.rs`: for every message its setters, its JSON form, and a `Debug` that shows no payload;
+//! - `methods.rs`: the path of every method over gRPC, and its number in a batch;
 //! - `schema.bin`: the descriptors, which a test compares with the table of methods.
 
 use std::collections::{BTreeSet, HashSet};
@@ -13,7 +14,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs};
 
-use prost_reflect::{Cardinality, DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{DescriptorPool, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, ServiceDescriptor};
 
 const PACKAGE: &str = "centrifugal.centrifugo.api";
 const SERVICE: &str = "centrifugal.centrifugo.api.CentrifugoApi";
@@ -28,7 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.open_file("api.proto")?;
     let schema = Schema::new(compiler.descriptor_pool())?;
     fs::write(out.join("schema.bin"), compiler.encode_file_descriptor_set())?;
-    fs::write(out.join("fields.rs"), schema.words()?)?;
+    fs::write(out.join("messages.rs"), schema.messages_file()?)?;
+    fs::write(out.join("methods.rs"), schema.methods_file()?)?;
 
     let mut files = compiler.file_descriptor_set();
     files.file.retain(|file| file.package() == PACKAGE);
@@ -49,10 +51,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The schema and the answers to what is asked of it.
+/// The schema and the facts that are drawn from it.
 struct Schema {
     pool: DescriptorPool,
-    /// Messages that appear in a request, by full name: they get setters.
+    service: ServiceDescriptor,
+    always_in_json: ExtensionDescriptor,
+    /// Messages that appear in a request, by full name.
     requests: HashSet<String>,
     /// Messages that a user of the crate can meet: those in requests and those in results.
     met: BTreeSet<String>,
@@ -60,17 +64,16 @@ struct Schema {
 
 impl Schema {
     fn new(pool: DescriptorPool) -> Result<Self, Box<dyn Error>> {
-        let mut schema = Self { pool, requests: HashSet::new(), met: BTreeSet::new() };
-        let service = schema.pool.get_service_by_name(SERVICE).ok_or("no service")?;
+        let service = pool.get_service_by_name(SERVICE).ok_or("no service")?;
+        let always = pool.get_extension_by_name(&format!("{PACKAGE}.always_in_json")).ok_or("no extension")?;
+        let (mut requests, mut met) = (BTreeSet::new(), BTreeSet::new());
         for method in service.methods().filter(|method| method.name() != "Batch") {
-            let mut requests = BTreeSet::new();
             reach(&method.input(), &mut requests);
-            schema.met.extend(requests.iter().cloned());
-            schema.requests.extend(requests);
             let result = method.output().get_field_by_name("result").ok_or("a response without a result")?;
-            reach(result.kind().as_message().ok_or("a result that is no message")?, &mut schema.met);
+            reach(result.kind().as_message().ok_or("a result that is no message")?, &mut met);
         }
-        Ok(schema)
+        met.extend(requests.iter().cloned());
+        Ok(Self { pool, service, always_in_json: always, requests: requests.into_iter().collect(), met })
     }
 
     fn messages(&self) -> impl Iterator<Item = MessageDescriptor> {
@@ -81,51 +84,199 @@ impl Schema {
         self.messages().filter(|message| !self.met.contains(message.full_name()) && message.name() != "Error")
     }
 
-    /// The service's name for the method that a field of `Command` calls.
-    fn rpc_of(&self, field: &FieldDescriptor) -> Result<String, Box<dyn Error>> {
-        let service = self.pool.get_service_by_name(SERVICE).ok_or("no service")?;
-        let request = field.kind().as_message().cloned();
-        let method = service.methods().find(|method| Some(method.input()) == request);
-        Ok(method.ok_or("a command of no method")?.name().to_owned())
+    fn is_request(&self, message: &MessageDescriptor) -> bool {
+        self.requests.contains(message.full_name())
     }
 
-    /// The words that `message!`, `setters!` and `command_tags!` read.
-    fn words(&self) -> Result<String, Box<dyn Error>> {
-        let always = self.pool.get_extension_by_name(&format!("{PACKAGE}.always_in_json")).ok_or("no extension")?;
-        let mut words = String::new();
-        for message in self.messages().filter(|message| self.met.contains(message.full_name())) {
-            writeln!(words, "message! {{ {} {{", rust_type(&message))?;
-            for field in fields(&message) {
-                let options = field.options();
-                let written = if options.get_extension(&always).as_bool() == Some(true) { "always" } else { "set" };
-                let redact = options.get_field_by_name("debug_redact").and_then(|value| value.as_bool());
-                let shown = if redact == Some(true) { "redacted" } else { "shown" };
-                let name = field.name();
-                let rule = match (field.kind(), message.get_field_by_name(&format!("b64{name}"))) {
-                    (Kind::Bytes, Some(twin)) => format!("raw {}", twin.name()),
-                    (Kind::Bytes, None) => "raw".into(),
-                    _ => "plain".into(),
-                };
-                writeln!(words, "    {} {name:?} {written} {shown} {rule};", rust_field(name))?;
+    /// Whether the server writes the field even when it is zero.
+    fn is_always_in_json(&self, field: &FieldDescriptor) -> bool {
+        field.options().get_extension(&self.always_in_json).as_bool() == Some(true)
+    }
+
+    fn messages_file(&self) -> Result<String, Box<dyn Error>> {
+        let mut out = String::new();
+        for message in self.messages() {
+            let is_error = message.name() == "Error";
+            if self.met.contains(message.full_name()) {
+                self.write_methods(&message, &mut out)?;
+            } else if !is_error {
+                continue;
             }
-            writeln!(words, "}} }}")?;
-            if self.requests.contains(message.full_name()) && message.fields().len() > 0 {
-                writeln!(words, "setters! {{ {} {{", rust_type(&message))?;
-                for field in fields(&message) {
-                    write!(words, "{}", doc(&field))?;
-                    writeln!(words, "    {}: {};", rust_field(field.name()), kind(&field)?)?;
+            self.write_json(&message, &mut out)?;
+            self.write_debug(&message, &mut out)?;
+        }
+        Ok(out)
+    }
+
+    /// Setters for every field, and methods that decode what results hold in bytes.
+    fn write_methods(&self, message: &MessageDescriptor, out: &mut String) -> Result<(), Box<dyn Error>> {
+        if message.fields().len() == 0 {
+            return Ok(());
+        }
+        let (name, is_request) = (rust_type(message), self.is_request(message));
+        let mut methods = Vec::new();
+        for field in fields(message) {
+            let sets = format!(" Sets `{}`, for a fake.", field.name());
+            let doc = if is_request { comment(&field) } else { sets };
+            let doc = doc.lines().fold(String::new(), |doc, line| doc + "    ///" + line + "\n");
+            let (field, (argument, value)) = (rust_field(field.name()), setter(&field)?);
+            methods.push(format!(
+                "{doc}    #[must_use]
+    pub fn {field}(mut self, {field}: {argument}) -> Self {{
+        self.{field} = {value};
+        self
+    }}
+"
+            ));
+        }
+        for field in fields(message).iter().filter(|field| field.kind() == Kind::Bytes && !is_request) {
+            let field = field.name();
+            let method = if field == "data" { "json".into() } else { format!("{field}_json") };
+            methods.push(format!(
+                "    /// Decodes `{field}` from JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when it is not JSON of that type.
+    pub fn {method}<T: DeserializeOwned>(&self) -> Result<T, Error> {{
+        payload::decode(\"`{field}` of `{name}`\", &self.{field})
+    }}
+"
+            ));
+        }
+        writeln!(out, "impl {name} {{\n{}}}\n", methods.join("\n"))?;
+        Ok(())
+    }
+
+    /// The message's JSON form, by the rules of `src/wire/json.rs`.
+    fn write_json(&self, message: &MessageDescriptor, out: &mut String) -> Result<(), Box<dyn Error>> {
+        let (name, fields) = (rust_type(message), fields(message));
+        let names: Vec<_> = fields.iter().map(FieldDescriptor::name).collect();
+        let map = if fields.is_empty() { "_" } else { "map" };
+        writeln!(
+            out,
+            "impl Fields for {name} {{
+    const NAME: &'static str = \"{name}\";
+    const NAMES: &'static [&'static str] = &{names:?};
+
+    fn write_fields<M: SerializeMap>(&self, {map}: &mut M) -> Result<(), M::Error> {{"
+        )?;
+        for field in &fields {
+            let (json, rust) = (field.name(), rust_field(field.name()));
+            let twin = message.get_field_by_name(&format!("b64{json}"));
+            match (field.kind(), twin) {
+                (Kind::Bytes, Some(twin)) => writeln!(
+                    out,
+                    "        json::write_bytes_or_base64(map, {json:?}, &self.{rust}, {0:?}, &self.{0})?;",
+                    twin.name()
+                )?,
+                (Kind::Bytes, None) => writeln!(out, "        json::write_bytes(map, {json:?}, &self.{rust})?;")?,
+                _ if self.is_always_in_json(field) => {
+                    writeln!(out, "        json::write_always(map, {json:?}, &self.{rust})?;")?;
                 }
-                writeln!(words, "}} }}")?;
+                _ => writeln!(out, "        json::write(map, {json:?}, &self.{rust})?;")?,
             }
         }
-        let command = self.pool.get_message_by_name(&format!("{PACKAGE}.Command")).ok_or("no Command")?;
-        writeln!(words, "command_tags! {{")?;
-        for field in fields(&command) {
-            let rpc = self.rpc_of(&field)?;
-            writeln!(words, "    {} {} \"/{SERVICE}/{rpc}\";", field.name(), field.number())?;
+        writeln!(
+            out,
+            "        Ok(())
+    }}
+
+    fn read_field<'de, A: MapAccess<'de>>(&mut self, field: usize, map: &mut A) -> Result<(), A::Error> {{
+        match field {{"
+        )?;
+        for (index, field) in fields.iter().enumerate() {
+            writeln!(out, "            {index} => self.{} = json::read(map)?,", rust_field(field.name()))?;
         }
-        writeln!(words, "}}")?;
-        Ok(words)
+        writeln!(
+            out,
+            "            _ => json::skip(map)?,
+        }}
+        Ok(())
+    }}
+}}
+
+impl serde::Serialize for {name} {{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {{
+        json::serialize(self, serializer)
+    }}
+}}
+
+impl<'de> serde::Deserialize<'de> for {name} {{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {{
+        json::deserialize(deserializer)
+    }}
+}}
+"
+        )?;
+        Ok(())
+    }
+
+    /// A `Debug` that shows the fields of a request that are set, and all fields of a result; of what is secret the size only.
+    fn write_debug(&self, message: &MessageDescriptor, out: &mut String) -> Result<(), Box<dyn Error>> {
+        let name = rust_type(message);
+        writeln!(
+            out,
+            "impl fmt::Debug for {name} {{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {{
+        let mut message = f.debug_struct(\"{name}\");"
+        )?;
+        for field in fields(message) {
+            let (json, rust) = (field.name(), rust_field(field.name()));
+            let redact = field.options().get_field_by_name("debug_redact").and_then(|value| value.as_bool());
+            let shown = if redact == Some(true) {
+                format!("&json::Redacted(json::Value::size(&self.{rust}))")
+            } else {
+                format!("&self.{rust}")
+            };
+            if self.is_request(message) {
+                writeln!(
+                    out,
+                    "        if !json::Value::is_unset(&self.{rust}) {{
+            message.field({json:?}, {shown});
+        }}"
+                )?;
+            } else {
+                writeln!(out, "        message.field({json:?}, {shown});")?;
+            }
+        }
+        writeln!(
+            out,
+            "        message.finish()
+    }}
+}}
+"
+        )?;
+        Ok(())
+    }
+
+    fn methods_file(&self) -> Result<String, Box<dyn Error>> {
+        let command = self.pool.get_message_by_name(&format!("{PACKAGE}.Command")).ok_or("no Command")?;
+        let (mut paths, mut tags) = (String::new(), String::new());
+        for method in self.service.methods() {
+            let (rpc, input) = (rust_name(method.name()), method.input());
+            let tag =
+                command.fields().find(|field| field.kind().as_message() == Some(&input)).map(|field| field.number());
+            writeln!(paths, "            Self::{rpc} => \"/{SERVICE}/{}\",", method.name())?;
+            writeln!(tags, "            Self::{rpc} => {tag:?},")?;
+        }
+        Ok(format!(
+            "impl Method {{
+    /// The method's path over gRPC, with the slash in front.
+    #[must_use]
+    pub const fn grpc_path(self) -> &'static str {{
+        match self {{
+{paths}        }}
+    }}
+
+    /// The number of the method's field in the commands and the replies of a batch.
+    pub(crate) const fn command_tag(self) -> Option<u32> {{
+        match self {{
+{tags}        }}
+    }}
+}}
+"
+        ))
     }
 }
 
@@ -146,45 +297,71 @@ fn fields(message: &MessageDescriptor) -> Vec<FieldDescriptor> {
     message.descriptor_proto().field.iter().filter_map(|field| message.get_field_by_name(field.name())).collect()
 }
 
-/// How a setter takes the field's value.
-fn kind(field: &FieldDescriptor) -> Result<String, Box<dyn Error>> {
-    let one = |kind: Kind| -> Result<String, Box<dyn Error>> {
-        Ok(match kind {
-            Kind::String => "string".into(),
-            Kind::Bytes => "payload".into(),
-            Kind::Bool => "bool".into(),
-            Kind::Int32 => "i32".into(),
-            Kind::Int64 => "i64".into(),
-            Kind::Uint32 => "u32".into(),
-            Kind::Uint64 => "u64".into(),
-            Kind::Double => "f64".into(),
-            Kind::Message(message) => format!("(message {})", rust_type(&message)),
-            other => return Err(format!("{}: no setter for {other:?}", field.full_name()).into()),
-        })
-    };
+/// The type that a setter takes, and the value that it makes of it.
+fn setter(field: &FieldDescriptor) -> Result<(String, String), Box<dyn Error>> {
+    let name = rust_field(field.name());
     Ok(match field.kind() {
-        Kind::Message(entry) if field.is_map() => format!("(map {})", one(entry.map_entry_value_field().kind())?),
-        kind if field.cardinality() == Cardinality::Repeated => format!("(list {})", one(kind)?),
-        kind => one(kind)?,
+        Kind::Message(entry) if field.is_map() => match plain(&entry.map_entry_value_field())? {
+            text if text == "String" => (
+                "impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>".into(),
+                format!("{name}.into_iter().map(|(name, value)| (name.into(), value.into())).collect()"),
+            ),
+            value => (
+                format!("impl IntoIterator<Item = (impl Into<String>, {value})>"),
+                format!("{name}.into_iter().map(|(name, value)| (name.into(), value)).collect()"),
+            ),
+        },
+        Kind::String if field.is_list() => (
+            "impl IntoIterator<Item = impl Into<String>>".into(),
+            format!("{name}.into_iter().map(Into::into).collect()"),
+        ),
+        _ if field.is_list() => {
+            (format!("impl IntoIterator<Item = {}>", plain(field)?), format!("{name}.into_iter().collect()"))
+        }
+        // `true` is a `BoolValue`.
+        Kind::Message(value) if value.name().ends_with("Value") => {
+            (format!("impl Into<{}>", rust_type(&value)), format!("Some({name}.into())"))
+        }
+        Kind::Message(message) => (format!("impl Into<Option<{}>>", rust_type(&message)), format!("{name}.into()")),
+        Kind::String => ("impl Into<String>".into(), format!("{name}.into()")),
+        Kind::Bytes => ("impl Into<Payload>".into(), format!("Bytes::from({name}.into())")),
+        _ => (plain(field)?, name),
     })
 }
 
-/// The field's comment, as an attribute.
-fn doc(field: &FieldDescriptor) -> String {
+/// The type of one value of the field.
+fn plain(field: &FieldDescriptor) -> Result<String, Box<dyn Error>> {
+    Ok(match field.kind() {
+        Kind::String => "String".into(),
+        Kind::Bool => "bool".into(),
+        Kind::Int32 => "i32".into(),
+        Kind::Int64 => "i64".into(),
+        Kind::Uint32 => "u32".into(),
+        Kind::Uint64 => "u64".into(),
+        Kind::Double => "f64".into(),
+        Kind::Message(message) => rust_type(&message),
+        other => return Err(format!("{}: no setter for {other:?}", field.full_name()).into()),
+    })
+}
+
+/// The field's comment.
+fn comment(field: &FieldDescriptor) -> String {
     let file = field.parent_file();
     let locations = file.file_descriptor_proto().source_code_info.iter().flat_map(|info| &info.location);
     let comment = locations
         .filter(|location| location.path == field.path())
         .find_map(|location| location.leading_comments.as_deref());
-    comment.unwrap_or_default().lines().fold(String::new(), |doc, line| format!("{doc}    #[doc = {line:?}]\n"))
+    comment.unwrap_or_default().into()
 }
 
-/// The name prost gives the message's type.
+/// The type of the message: prost's name for it, but for the one that the crate has itself.
 fn rust_type(message: &MessageDescriptor) -> String {
-    match message.name() {
-        name if name.starts_with("RPC") => name.replacen("RPC", "Rpc", 1),
-        name => name.into(),
-    }
+    if message.name() == "Error" { "ApiError".into() } else { rust_name(message.name()) }
+}
+
+/// As prost writes a name of the schema.
+fn rust_name(name: &str) -> String {
+    name.replacen("RPC", "Rpc", 1)
 }
 
 /// The name prost gives the field.

@@ -53,8 +53,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The retries are the configuration's: the first response is lost, and the call is repeated.
     server.fault(Fault::cut_after());
     client.publish(&request).await?;
-    let recorded = log.lock().expect("no panic while it is locked").clone();
-    assert_eq!(recorded, [("publish".to_owned(), Err(ErrorKind::Lost)), ("publish".to_owned(), Ok(1))]);
+    let attempts = log.lock().expect("no panic while it is locked").clone();
+    assert_eq!(attempts, [("publish".to_owned(), Err(ErrorKind::Lost)), ("publish".to_owned(), Ok(1))]);
 
     // So is the deadline,
     server.fault(Fault::hang_after().always());

@@ -5,93 +5,20 @@
 
 #![allow(clippy::pedantic, reason = "prost's code, and names that the server gave")]
 
+use std::fmt;
+
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess};
+use serde::ser::{SerializeMap, Serializer};
 
 pub use crate::api::broadcast::BroadcastResult;
 use crate::api::payload::{self, Payload};
-use crate::error::Error;
-use crate::wire::json::message;
+use crate::error::{ApiError, Error};
+use crate::wire::json::{self, Fields};
 
 include!(concat!(env!("OUT_DIR"), "/centrifugal.centrifugo.api.rs"));
 
-/// Setters, named as the fields are and documented as they are.
-macro_rules! setters {
-    ($name:ident { $($(#[$doc:meta])* $field:ident: $kind:tt;)* }) => {
-        impl $name { $(setters! { @one $(#[$doc])* $field $kind })* }
-    };
-    (@one $(#[$doc:meta])* $field:ident string) => {
-        $(#[$doc])* #[must_use] pub fn $field(mut self, $field: impl Into<String>) -> Self {
-            self.$field = $field.into();
-            self
-        }
-    };
-    (@one $(#[$doc:meta])* $field:ident payload) => {
-        $(#[$doc])* #[must_use] pub fn $field(mut self, $field: impl Into<Payload>) -> Self {
-            self.$field = Bytes::from($field.into());
-            self
-        }
-    };
-    (@one $(#[$doc:meta])* $field:ident (message $type:ident)) => {
-        $(#[$doc])* #[must_use] pub fn $field(mut self, $field: impl Into<$type>) -> Self {
-            self.$field = Some($field.into());
-            self
-        }
-    };
-    (@one $(#[$doc:meta])* $field:ident (list string)) => {
-        $(#[$doc])* #[must_use] pub fn $field(mut self, $field: impl IntoIterator<Item = impl Into<String>>) -> Self {
-            self.$field = $field.into_iter().map(Into::into).collect();
-            self
-        }
-    };
-    (@one $(#[$doc:meta])* $field:ident (list (message $type:ident))) => {
-        $(#[$doc])* #[must_use] pub fn $field(mut self, $field: impl IntoIterator<Item = $type>) -> Self {
-            self.$field = $field.into_iter().collect();
-            self
-        }
-    };
-    (@one $(#[$doc:meta])* $field:ident (map string)) => {
-        $(#[$doc])* #[must_use] pub fn $field(
-            mut self,
-            $field: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
-        ) -> Self {
-            self.$field = $field.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-            self
-        }
-    };
-    (@one $(#[$doc:meta])* $field:ident (map (message $type:ident))) => {
-        $(#[$doc])* #[must_use] pub fn $field(
-            mut self,
-            $field: impl IntoIterator<Item = (impl Into<String>, $type)>,
-        ) -> Self {
-            self.$field = $field.into_iter().map(|(name, value)| (name.into(), value)).collect();
-            self
-        }
-    };
-    (@one $(#[$doc:meta])* $field:ident $type:ident) => {
-        $(#[$doc])* #[must_use] pub fn $field(mut self, $field: $type) -> Self {
-            self.$field = $field;
-            self
-        }
-    };
-}
-
-/// The number of each method's field in a batch's commands and replies, and the method's path over gRPC.
-macro_rules! command_tags {
-    ($($method:ident $tag:literal $path:literal;)*) => {
-        pub(crate) mod command_tag {
-            #![allow(non_upper_case_globals, reason = "named as the methods are")]
-            $(pub(crate) const $method: u32 = $tag;)*
-        }
-
-        pub(crate) mod grpc_path {
-            #![allow(non_upper_case_globals, reason = "named as the methods are")]
-            $(pub(crate) const $method: &str = $path;)*
-        }
-    };
-}
-
-include!(concat!(env!("OUT_DIR"), "/fields.rs"));
+include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 
 impl From<bool> for BoolValue {
     fn from(value: bool) -> Self {
@@ -118,23 +45,6 @@ impl Disconnect {
     pub fn new(code: u32, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
-}
-
-/// Decodes a field that holds bytes, of messages that a user reads.
-macro_rules! json {
-    ($($name:ident { $($method:ident $field:ident $what:literal;)+ })+) => { $(impl $name { $(
-        #[doc = concat!("Decodes ", $what, ".\n\n# Errors\n\n[`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when it is not JSON of that type.")]
-        pub fn $method<T: DeserializeOwned>(&self) -> Result<T, Error> {
-            payload::decode($what, &self.$field)
-        }
-    )+ })+ };
-}
-
-json! {
-    Publication { json data "the publication's data"; }
-    MapEntry { json data "the entry's data"; }
-    RpcResult { json data "the result's data"; }
-    ClientInfo { conn_info_json conn_info "the connection's info"; chan_info_json chan_info "the subscription's info"; }
 }
 
 #[cfg(test)]

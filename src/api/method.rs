@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::api::message::{self, command_tag, grpc_path};
+use crate::api::message;
 use crate::api::methods::for_each_method;
 use crate::api::request::Request as _;
 use crate::api::request::check::Problem;
@@ -47,15 +47,6 @@ macro_rules! methods {
                 }
             }
 
-            /// The method's path over gRPC, with the slash in front.
-            #[must_use]
-            pub const fn grpc_path(self) -> &'static str {
-                match self {
-                    $($(Self::$rpc => grpc_path::$name,)+)+
-                    Self::Batch => "/centrifugal.centrifugo.api.CentrifugoApi/Batch",
-                }
-            }
-
             /// The method of this name, as [`name`](Self::name) gives it.
             #[must_use]
             pub fn from_name(name: &str) -> Option<Self> {
@@ -63,14 +54,6 @@ macro_rules! methods {
                     $($(stringify!($name) => Some(Self::$rpc),)+)+
                     "batch" => Some(Self::Batch),
                     _ => None,
-                }
-            }
-
-            /// The number of the method's field in a command and in a reply of a batch.
-            pub(crate) fn command_tag(self) -> Option<u32> {
-                match self {
-                    $($(Self::$rpc => Some(command_tag::$name),)+)+
-                    Self::Batch => None,
                 }
             }
         }
@@ -132,6 +115,8 @@ macro_rules! methods {
 }
 
 for_each_method!(methods);
+
+include!(concat!(env!("OUT_DIR"), "/methods.rs"));
 
 fn transcode<T: prost::Message + Default + serde::Serialize>(protobuf: Bytes, out: &mut Vec<u8>) -> Result<(), String> {
     let message = T::decode(protobuf).map_err(|_| "not a message of this method")?;

@@ -197,7 +197,7 @@ macro_rules! requests {
     (@take Payload) => { impl Into<Payload> };
     (@take Strings) => { impl IntoIterator<Item = impl Into<String>> };
     (@take u64) => { u64 };
-    (@take $message:ident) => { impl Into<message::$message> };
+    (@take $message:ident) => { message::$message };
 }
 
 for_each_method!(requests);

@@ -5,144 +5,140 @@
 //! two equal names wins, and unknown names are ignored.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
+use std::marker::PhantomData;
 
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer};
-use serde::ser::{Serialize, Serializer};
+use serde::de::{Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
-use crate::error::ApiError;
 use crate::wire::embed;
 
-/// Gives a message its JSON form, and a `Debug` that shows no payload and no secret.
-///
-/// `build.rs` writes one line for each field: its name in Rust and in JSON; `always` when the server writes it even if
-/// zero; `redacted` when its value must not be shown; `raw` when it holds bytes, with the name of its base64 twin if any.
-macro_rules! message {
-    ($name:ident { $($field:ident $json:literal $written:ident $shown:ident $kind:ident $($twin:ident)?;)* }) => {
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                #[allow(unused_imports, reason = "a message without fields writes none")]
-                use serde::ser::SerializeMap as _;
-                #[allow(unused_mut, reason = "a message without fields writes none")]
-                let mut map = serializer.serialize_map(None)?;
-                $(crate::wire::json::message!(@write map self $field $json $written $kind $($twin)?);)*
-                map.end()
-            }
-        }
+/// A message in JSON, field by field. `build.rs` writes an implementation for each.
+pub(crate) trait Fields: Default + PartialEq {
+    /// The name of the message's type.
+    const NAME: &'static str;
+    /// The names of its fields.
+    const NAMES: &'static [&'static str];
 
-        impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                #[allow(non_camel_case_types, reason = "named as the fields are")]
-                enum Field { $($field,)* __unknown }
+    fn write_fields<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error>;
 
-                impl crate::wire::json::FieldName for Field {
-                    fn find(name: &str) -> Self {
-                        match name {
-                            $($json => Self::$field,)*
-                            $(_ if name.eq_ignore_ascii_case($json) => Self::$field,)*
-                            _ => Self::__unknown,
-                        }
-                    }
-                }
-
-                struct Fields;
-
-                impl<'de> serde::de::Visitor<'de> for Fields {
-                    type Value = $name;
-
-                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                        f.write_str(concat!("an object: ", stringify!($name)))
-                    }
-
-                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$name, A::Error> {
-                        #[allow(unused_mut, reason = "a message without fields stays as it is")]
-                        let mut message = $name::default();
-                        while let Some(crate::wire::json::Name(field)) = map.next_key()? {
-                            match field {
-                                $(Field::$field => {
-                                    message.$field = map.next_value::<crate::wire::json::Read<_>>()?.0;
-                                })*
-                                Field::__unknown => {
-                                    map.next_value::<serde::de::IgnoredAny>()?;
-                                }
-                            }
-                        }
-                        Ok(message)
-                    }
-                }
-
-                deserializer.deserialize_map(Fields)
-            }
-        }
-
-        impl crate::wire::json::Value for $name {
-            fn is_unset(&self) -> bool {
-                *self == Self::default()
-            }
-            fn write<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serde::Serialize::serialize(self, serializer)
-            }
-            fn read<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Ok(<Option<Self> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
-            }
-        }
-
-        impl std::fmt::Debug for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                #[allow(unused_imports, unused_mut, reason = "a message without fields shows none")]
-                use crate::wire::json::Value as _;
-                #[allow(unused_mut, reason = "a message without fields shows none")]
-                let mut message = f.debug_struct(stringify!($name));
-                $(if !self.$field.is_unset() {
-                    message.field($json, crate::wire::json::message!(@show self $field $shown));
-                })*
-                message.finish()
-            }
-        }
-    };
-
-    (@show $self:ident $field:ident shown) => { &$self.$field };
-    (@show $self:ident $field:ident redacted) => { &crate::wire::json::Redacted($self.$field.size()) };
-
-    (@write $map:ident $self:ident $field:ident $json:literal always plain) => {
-        $map.serialize_entry($json, &crate::wire::json::Write(&$self.$field))?;
-    };
-    (@write $map:ident $self:ident $field:ident $json:literal set plain) => {
-        if !crate::wire::json::Value::is_unset(&$self.$field) {
-            $map.serialize_entry($json, &crate::wire::json::Write(&$self.$field))?;
-        }
-    };
-    (@write $map:ident $self:ident $field:ident $json:literal set raw $($twin:ident)?) => {
-        if !$self.$field.is_empty() {
-            match crate::wire::embed::as_inline_json(&$self.$field) {
-                Some(value) => $map.serialize_entry($json, value)?,
-                None => crate::wire::json::message!(@not_json $map $self $field $json $($twin)?),
-            }
-        }
-    };
-
-    (@not_json $map:ident $self:ident $field:ident $json:literal $twin:ident) => {
-        // A twin that is set already wins over the field at the server, so there is nothing to add.
-        if $self.$twin.is_empty() {
-            $map.serialize_entry(stringify!($twin), &crate::wire::json::base64(&$self.$field))?;
-        }
-    };
-    (@not_json $map:ident $self:ident $field:ident $json:literal) => {
-        $map.serialize_entry($json, crate::wire::json::must_be_json($json, &$self.$field)?)?
-    };
+    /// Reads the value of the field with this index among [`NAMES`](Self::NAMES), or skips it, if there is none.
+    fn read_field<'de, A: MapAccess<'de>>(&mut self, field: usize, map: &mut A) -> Result<(), A::Error>;
 }
-pub(crate) use message;
 
-// The one message that is not in a generated file, as it stands below this room.
-message! { ApiError {
-    code "code" always shown plain;
-    message "message" always shown plain;
-    temporary "temporary" set shown plain;
-} }
+pub(crate) fn serialize<T: Fields, S: Serializer>(message: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    message.write_fields(&mut map)?;
+    map.end()
+}
+
+/// Writes a field, unless it is unset.
+pub(crate) fn write<M: SerializeMap>(map: &mut M, name: &str, value: &impl Value) -> Result<(), M::Error> {
+    if value.is_unset() { Ok(()) } else { write_always(map, name, value) }
+}
+
+/// Writes a field, as the server writes it even if it is unset.
+pub(crate) fn write_always<M: SerializeMap>(map: &mut M, name: &str, value: &impl Value) -> Result<(), M::Error> {
+    map.serialize_entry(name, &Write(value))
+}
+
+/// Writes bytes, which must be JSON.
+pub(crate) fn write_bytes<M: SerializeMap>(map: &mut M, name: &str, bytes: &[u8]) -> Result<(), M::Error> {
+    match bytes {
+        [] => Ok(()),
+        bytes => map.serialize_entry(name, must_be_json(name, bytes)?),
+    }
+}
+
+/// Writes bytes that are JSON as they are, and others as the field's twin in base64.
+pub(crate) fn write_bytes_or_base64<M: SerializeMap>(
+    map: &mut M,
+    name: &str,
+    bytes: &[u8],
+    twin_name: &str,
+    twin: &str,
+) -> Result<(), M::Error> {
+    match embed::as_inline_json(bytes) {
+        Some(value) => map.serialize_entry(name, value),
+        // A twin that is set wins over the field at the server, so there is nothing to add.
+        None if bytes.is_empty() || !twin.is_empty() => Ok(()),
+        None => map.serialize_entry(twin_name, &base64(bytes)),
+    }
+}
+
+pub(crate) fn deserialize<'de, T: Fields, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Object<T>(PhantomData<T>);
+
+    impl<'de, T: Fields> Visitor<'de> for Object<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "an object: {}", T::NAME)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
+            let mut message = T::default();
+            while let Some(field) = map.next_key_seed(FieldIndex(T::NAMES))? {
+                message.read_field(field, &mut map)?;
+            }
+            Ok(message)
+        }
+    }
+
+    deserializer.deserialize_map(Object(PhantomData))
+}
+
+/// Reads the value of a field.
+pub(crate) fn read<'de, T: Value, A: MapAccess<'de>>(map: &mut A) -> Result<T, A::Error> {
+    Ok(map.next_value::<Read<T>>()?.0)
+}
+
+/// Skips the value of a field.
+pub(crate) fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
+    map.next_value::<IgnoredAny>().map(drop)
+}
+
+/// Reads the name of a field: its index among these, or the number of them, if it is none of them.
+struct FieldIndex(&'static [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for FieldIndex {
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<usize, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for FieldIndex {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<usize, E> {
+        let exact = self.0.iter().position(|field| *field == name);
+        let index = exact.or_else(|| self.0.iter().position(|field| field.eq_ignore_ascii_case(name)));
+        Ok(index.unwrap_or(self.0.len()))
+    }
+}
+
+/// A message that stands in a list or a map.
+impl<T: Fields + Serialize + DeserializeOwned> Value for T {
+    fn is_unset(&self) -> bool {
+        *self == Self::default()
+    }
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.serialize(serializer)
+    }
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::<Self>::deserialize(deserializer)?.unwrap_or_default())
+    }
+}
 
 /// The value of a field, as its type decides.
 pub(crate) trait Value: Sized + Default {
@@ -281,39 +277,11 @@ impl<'de, T: Value> Deserialize<'de> for Read<T> {
     }
 }
 
-/// The fields of a message, found by name.
-pub(crate) trait FieldName {
-    fn find(name: &str) -> Self;
-}
-
-/// Reads the name of a field without keeping the text.
-pub(crate) struct Name<T>(pub(crate) T);
-
-impl<'de, T: FieldName> Deserialize<'de> for Name<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text<T>(std::marker::PhantomData<T>);
-
-        impl<T: FieldName> serde::de::Visitor<'_> for Text<T> {
-            type Value = Name<T>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("the name of a field")
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Name<T>, E> {
-                Ok(Name(T::find(name)))
-            }
-        }
-
-        deserializer.deserialize_identifier(Text(std::marker::PhantomData))
-    }
-}
-
 /// What `Debug` shows of a value that must not be shown.
 pub(crate) struct Redacted(pub(crate) usize);
 
-impl std::fmt::Debug for Redacted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Redacted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[redacted, size {}]", self.0)
     }
 }
