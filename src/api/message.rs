@@ -3,7 +3,12 @@
 //! A request is made with `new`, from what the server requires, and with setters for the rest; a result is read by its
 //! fields. Every `bytes` field is a [`Payload`] on the way in and [`Bytes`] on the way out.
 
-#![allow(clippy::pedantic, reason = "prost's code, and names that the server gave")]
+#![allow(
+    clippy::pedantic,
+    clippy::double_must_use,
+    clippy::match_single_binding,
+    reason = "generated code, and names that the server gave"
+)]
 
 use std::fmt;
 
