@@ -27,7 +27,7 @@ async fn a_batch_runs_its_commands_in_order(client: &Client, here: &Here) {
     assert_eq!(replies.get(stats).unwrap().num_clients, 0);
 }
 
-async fn a_parallel_batch_answers_in_the_order_of_its_commands(client: &Client, here: &Here) {
+async fn replies_of_a_parallel_batch_are_in_the_order_of_its_commands(client: &Client, here: &Here) {
     let mut batch = Batch::new().parallel(true);
     let mut handles = Vec::new();
     for at in 0..20 {
@@ -55,13 +55,13 @@ async fn a_failing_command_does_not_stop_the_others(client: &Client, here: &Here
     assert_eq!(replies.get(published).unwrap().offset, 1);
 }
 
-async fn an_empty_batch_is_answered_with_nothing(client: &Client, _: &Here) {
+async fn an_empty_batch_has_no_replies(client: &Client, _: &Here) {
     for batch in [Batch::new(), Batch::new().parallel(true)] {
         assert!(client.batch(&batch).await.unwrap().is_empty());
     }
 }
 
-async fn a_command_that_the_server_lacks_is_unsupported(client: &Client, here: &Here) {
+async fn a_command_that_the_server_does_not_have_is_unsupported(client: &Client, here: &Here) {
     let mut batch = Batch::new();
     let connections = batch.push(ConnectionsRequest::new());
     let rpc = batch.push(RpcRequest::new("nope"));
@@ -73,7 +73,7 @@ async fn a_command_that_the_server_lacks_is_unsupported(client: &Client, here: &
     replies.get(published).unwrap();
 }
 
-async fn commands_given_as_json_are_commands(client: &Client, here: &Here) {
+async fn commands_given_as_json_run_as_typed_ones_do(client: &Client, here: &Here) {
     let channel = here.channel("");
     let mut batch = Batch::new();
     let published = batch.push_json("publish", json!({"channel": channel, "data": {"n": 1}})).unwrap();
@@ -127,7 +127,7 @@ async fn a_handle_of_another_command_is_refused(client: &Client, here: &Here) {
     assert_kind(replies.get(history), ErrorKind::Invalid, false);
 }
 
-async fn a_batch_of_a_request_that_is_refused_here_is_not_sent(client: &Client, here: &Here) {
+async fn a_batch_with_an_invalid_request_is_not_sent(client: &Client, here: &Here) {
     let channel = here.channel("");
     let mut batch = Batch::new();
     batch.push(PublishRequest::new(&channel, json!(1)));
@@ -137,7 +137,7 @@ async fn a_batch_of_a_request_that_is_refused_here_is_not_sent(client: &Client, 
     assert_eq!(kept(client, &channel).await.offset, 0);
 }
 
-async fn a_batch_of_5_mib_is_answered_in_order(client: &Client, here: &Here) {
+async fn a_batch_of_5_mib_has_replies_in_order(client: &Client, here: &Here) {
     let channels: Vec<_> = (0..20).map(|_| here.channel("")).collect();
     for parallel in [false, true] {
         let mut batch = Batch::new().parallel(parallel);
@@ -168,17 +168,17 @@ async fn a_batch_of_5_mib_is_answered_in_order(client: &Client, here: &Here) {
 suite! {
     everywhere {
         a_batch_runs_its_commands_in_order
-        a_parallel_batch_answers_in_the_order_of_its_commands
+        replies_of_a_parallel_batch_are_in_the_order_of_its_commands
         a_failing_command_does_not_stop_the_others
-        an_empty_batch_is_answered_with_nothing
-        a_command_that_the_server_lacks_is_unsupported
-        commands_given_as_json_are_commands
+        an_empty_batch_has_no_replies
+        a_command_that_the_server_does_not_have_is_unsupported
+        commands_given_as_json_run_as_typed_ones_do
         a_command_of_an_unknown_method_is_refused
         a_batch_can_be_sent_twice
         a_handle_of_a_longer_batch_is_refused
         a_handle_of_another_command_is_refused
-        a_batch_of_a_request_that_is_refused_here_is_not_sent
-        a_batch_of_5_mib_is_answered_in_order
+        a_batch_with_an_invalid_request_is_not_sent
+        a_batch_of_5_mib_has_replies_in_order
     }
     standin {}
 }

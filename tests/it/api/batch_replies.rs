@@ -36,7 +36,7 @@ async fn batch(
 type Got = Result<u64, (ErrorKind, Outcome)>;
 
 #[tokio::test]
-async fn a_batch_with_more_or_fewer_answers_than_commands_is_unknown_as_a_whole() {
+async fn a_batch_with_too_many_or_too_few_replies_has_an_unknown_outcome() {
     let fewer =
         (r#"{"replies":[{"publish":{"offset":7}},{"publish":{}}]}"#, &b"\x0a\x04\x22\x02\x08\x07\x0a\x02\x22\0"[..]);
     let more = (
@@ -54,7 +54,7 @@ async fn a_batch_with_more_or_fewer_answers_than_commands_is_unknown_as_a_whole(
 }
 
 #[tokio::test]
-async fn an_empty_answer_in_a_batch_or_one_to_another_method_is_that_of_its_command_only() {
+async fn an_empty_reply_or_one_of_another_method_fails_its_command_only() {
     let empty = (
         r#"{"replies":[{"publish":{"offset":7}},{},{"publish":{"offset":9}}]}"#,
         &b"\x0a\x04\x22\x02\x08\x07\x0a\0\x0a\x04\x22\x02\x08\x09"[..],
@@ -73,7 +73,7 @@ async fn an_empty_answer_in_a_batch_or_one_to_another_method_is_that_of_its_comm
 }
 
 #[tokio::test]
-async fn an_error_in_the_middle_of_a_batch_shifts_no_answer() {
+async fn an_error_in_the_middle_of_a_batch_shifts_no_reply() {
     let server = Server::start().await.unwrap();
     for config in crate::support::both(Config::grpc(server.grpc_url()), Config::http(server.http_url())) {
         let before = server.applied("news");

@@ -6,7 +6,7 @@ use centrifugo_api::{ApiError, Batch, BroadcastRequest, Client, ErrorKind, InfoR
 use serde_json::{Value, json};
 use std::time::Duration;
 
-async fn a_broadcast_answers_for_every_channel_in_order(client: &Client, here: &Here) {
+async fn a_broadcast_has_a_result_for_every_channel_in_order(client: &Client, here: &Here) {
     let (first, second, plain) = (here.channel(""), here.channel(""), here.channel("plain"));
     publish(client, &second, json!(0)).await;
     let channels = [&*first, "nope:a", &second, "", &plain];
@@ -76,7 +76,7 @@ async fn a_repeated_broadcast_with_a_key_publishes_once(client: &Client, here: &
     assert_eq!(offsets(&kept(client, &channels[1]).await), [1]);
 }
 
-async fn a_broadcast_to_100_000_channels_is_answered_in_order(client: &Client, here: &Here) {
+async fn a_broadcast_to_100_000_channels_has_results_in_order(client: &Client, here: &Here) {
     let (prefix, kept_in) = (here.channel("plain"), here.channel(""));
     let mut channels: Vec<_> =
         (0..100_000).map(|n| format!("{prefix}{n:0>width$}", width = 60 - prefix.len())).collect();
@@ -106,12 +106,12 @@ async fn a_broadcast_to_100_000_channels_is_answered_in_order(client: &Client, h
 
 suite! {
     everywhere {
-        a_broadcast_answers_for_every_channel_in_order
+        a_broadcast_has_a_result_for_every_channel_in_order
         a_broadcast_in_which_all_fail_is_a_success
         a_batch_names_its_commands_that_failed
         a_broadcast_to_no_channel_is_error_107
         a_repeated_broadcast_with_a_key_publishes_once
-        a_broadcast_to_100_000_channels_is_answered_in_order
+        a_broadcast_to_100_000_channels_has_results_in_order
     }
     standin {}
 }

@@ -29,7 +29,7 @@ async fn an_empty_channel_is_error_107(client: &Client, _: &Here) {
     assert_code(client.subscribe(SubscribeRequest::new("", "ghost")).await, ApiError::BAD_REQUEST);
 }
 
-async fn what_a_namespace_does_not_keep_is_error_108(client: &Client, here: &Here) {
+async fn history_and_presence_that_are_off_are_error_108(client: &Client, here: &Here) {
     let channel = here.channel("plain");
     assert_code(client.history(HistoryRequest::new(&channel)).await, ApiError::NOT_AVAILABLE);
     assert_code(client.history_remove(HistoryRemoveRequest::new(&channel)).await, ApiError::NOT_AVAILABLE);
@@ -37,7 +37,7 @@ async fn what_a_namespace_does_not_keep_is_error_108(client: &Client, here: &Her
     assert_code(client.presence_stats(PresenceStatsRequest::new(&channel)).await, ApiError::NOT_AVAILABLE);
 }
 
-async fn an_error_says_where_it_happened(client: &Client, here: &Here) {
+async fn an_error_names_method_transport_and_endpoint(client: &Client, here: &Here) {
     let error = client.history(HistoryRequest::new(here.channel("nope"))).await.unwrap_err();
     let transport = match here.over {
         Over::Grpc => "grpc",
@@ -76,8 +76,8 @@ suite! {
     everywhere {
         an_unknown_namespace_is_error_102
         an_empty_channel_is_error_107
-        what_a_namespace_does_not_keep_is_error_108
-        an_error_says_where_it_happened
+        history_and_presence_that_are_off_are_error_108
+        an_error_names_method_transport_and_endpoint
         a_wrong_key_is_unauthenticated
     }
     standin {

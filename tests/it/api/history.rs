@@ -8,14 +8,14 @@ use centrifugo_api::{
 };
 use serde_json::{Value, json};
 
-async fn nobody_is_present_in_a_channel_without_clients(client: &Client, here: &Here) {
+async fn a_channel_without_clients_has_no_presence(client: &Client, here: &Here) {
     let channel = here.channel("presence");
     assert!(client.presence(PresenceRequest::new(&channel)).await.unwrap().presence.is_empty());
     let stats = client.presence_stats(PresenceStatsRequest::new(&channel)).await.unwrap();
     assert_eq!((stats.num_clients, stats.num_users), (0, 0));
 }
 
-async fn those_present_are_told_by_client_id(client: &Client, here: &Here) {
+async fn presence_is_keyed_by_client_id(client: &Client, here: &Here) {
     let channel = here.channel("presence");
     for (id, user) in [("client-1", "alice"), ("client-2", "alice"), ("client-3", "bob")] {
         let mut info = ClientInfo::default();
@@ -63,7 +63,7 @@ async fn a_history_has_as_many_publications_as_its_limit(client: &Client, here: 
     assert_eq!(offsets(&history(request.limit(HistoryRequest::NO_LIMIT)).await), [1, 2, 3, 4]);
 }
 
-async fn a_history_goes_on_from_a_position(client: &Client, here: &Here) {
+async fn a_history_continues_from_a_position(client: &Client, here: &Here) {
     let channel = here.channel("");
     let mut epoch = String::new();
     for n in 1..=4 {
@@ -117,15 +117,15 @@ async fn a_history_keeps_the_newest(client: &Client, here: &Here) {
 
 suite! {
     everywhere {
-        nobody_is_present_in_a_channel_without_clients
+        a_channel_without_clients_has_no_presence
         a_history_has_as_many_publications_as_its_limit
-        a_history_goes_on_from_a_position
+        a_history_continues_from_a_position
         reverse_from_offset_0_is_refused_before_it_is_sent
         a_removed_history_keeps_its_position
         a_history_keeps_the_newest
     }
     standin {
         binary_infos_are_read_over_grpc_only
-        those_present_are_told_by_client_id
+        presence_is_keyed_by_client_id
     }
 }

@@ -93,7 +93,7 @@ async fn a_batch_by_name_keeps_the_text_of_what_it_finds(client: &Client, here: 
     }
 }
 
-async fn a_filter_does_not_hide_in_a_batch_by_name(client: &Client, _: &Here) {
+async fn a_filter_of_pro_in_a_batch_by_name_is_refused(client: &Client, _: &Here) {
     let disconnect = r#"{"user":"ghost","label_filter":{"key":"k"}}"#;
     for batch in [
         format!(r#"{{"commands":[{{"disconnect":{disconnect}}}]}}"#),
@@ -124,7 +124,7 @@ async fn binary_results_have_no_json_by_name(client: &Client, here: &Here) {
 suite! {
     everywhere {
         a_batch_by_name_keeps_the_text_of_what_it_finds
-        a_filter_does_not_hide_in_a_batch_by_name
+        a_filter_of_pro_in_a_batch_by_name_is_refused
         no_parameters_are_an_object_without_fields
         calls_by_name_take_and_give_json
         calls_by_name_fail_as_typed_calls_do

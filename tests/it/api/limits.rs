@@ -39,7 +39,7 @@ async fn a_request_may_have_4_mib_over_grpc_and_more_over_http(client: &Client, 
     }
 }
 
-async fn the_servers_own_limit_is_told_as_the_clients_is(_: &Client, here: &Here) {
+async fn a_limit_of_the_server_is_the_same_error_as_one_of_the_client(_: &Client, here: &Here) {
     let client = Client::new(here.config().max_request_size(2 * MAX)).unwrap();
     let published = client.publish(request_of(MAX + 1, here)).await;
     match here.over {
@@ -52,13 +52,13 @@ async fn the_servers_own_limit_is_told_as_the_clients_is(_: &Client, here: &Here
     client.publish(request_of(1000, here)).await.unwrap();
 }
 
-async fn a_limit_of_ones_own_is_kept_over_both(_: &Client, here: &Here) {
+async fn max_request_size_holds_over_both_transports(_: &Client, here: &Here) {
     let client = Client::new(here.config().max_request_size(1000)).unwrap();
     assert_kind(client.publish(request_of(1001, here)).await, ErrorKind::TooLarge, false);
     client.publish(PublishRequest::new(here.channel("plain"), json!(1))).await.unwrap();
 }
 
-async fn a_long_reply_is_given_up(client: &Client, here: &Here) {
+async fn a_reply_over_max_reply_size_is_an_error(client: &Client, here: &Here) {
     let channel = here.channel("");
     for _ in 0..10 {
         publish(client, &channel, json!("x".repeat(10_000))).await;
@@ -70,7 +70,7 @@ async fn a_long_reply_is_given_up(client: &Client, here: &Here) {
     assert_eq!(client.history(&history).await.unwrap().publications.len(), 10);
 }
 
-async fn a_hurried_copy_of_a_client_does_not_hurry_it(client: &Client, here: &Here) {
+async fn with_timeout_leaves_the_original_client_as_it_was(client: &Client, here: &Here) {
     here.server().fault(Fault::hang_before().method(Method::Publish));
     let hurried = client.with_timeout(Duration::from_millis(50));
     let published = hurried.publish(PublishRequest::new(here.channel(""), json!(1))).await;
@@ -94,7 +94,7 @@ async fn never_connected() -> ([Config; 2], tokio::net::TcpListener) {
 }
 
 #[tokio::test]
-async fn a_deadline_that_passes_while_connecting_leaves_nothing_sent() {
+async fn a_call_whose_deadline_passes_while_connecting_was_not_sent() {
     let (configs, _listener) = never_connected().await;
     for config in configs {
         let client = Client::new(config.timeout(Duration::from_millis(50))).unwrap();
@@ -103,7 +103,7 @@ async fn a_deadline_that_passes_while_connecting_leaves_nothing_sent() {
 }
 
 #[tokio::test]
-async fn a_connection_that_takes_too_long_is_none() {
+async fn a_connection_that_takes_too_long_is_a_connect_error() {
     let (configs, _listener) = never_connected().await;
     for config in configs {
         let client = Client::new(config.connect_timeout(Duration::from_millis(50))).unwrap();
@@ -112,7 +112,7 @@ async fn a_connection_that_takes_too_long_is_none() {
 }
 
 #[tokio::test]
-async fn a_deadline_that_passes_while_a_token_is_awaited_leaves_nothing_sent() {
+async fn a_call_whose_deadline_passes_before_it_has_its_token_was_not_sent() {
     for config in crate::support::both(Config::grpc("http://127.0.0.1:1"), Config::http("http://127.0.0.1:1")) {
         let config = config.bearer_token(std::future::pending).timeout(Duration::from_millis(50));
         let client = Client::new(config).unwrap();
@@ -123,11 +123,11 @@ async fn a_deadline_that_passes_while_a_token_is_awaited_leaves_nothing_sent() {
 suite! {
     everywhere {
         a_request_may_have_4_mib_over_grpc_and_more_over_http
-        the_servers_own_limit_is_told_as_the_clients_is
-        a_limit_of_ones_own_is_kept_over_both
-        a_long_reply_is_given_up
+        a_limit_of_the_server_is_the_same_error_as_one_of_the_client
+        max_request_size_holds_over_both_transports
+        a_reply_over_max_reply_size_is_an_error
     }
     standin {
-        a_hurried_copy_of_a_client_does_not_hurry_it
+        with_timeout_leaves_the_original_client_as_it_was
     }
 }

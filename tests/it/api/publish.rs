@@ -41,7 +41,7 @@ async fn json_comes_back_as_the_same_value(client: &Client, here: &Here) {
     assert_eq!(kept[2].data, text);
 }
 
-async fn null_is_data_and_nothing_is_none(client: &Client, here: &Here) {
+async fn null_is_data_and_an_empty_payload_is_not(client: &Client, here: &Here) {
     let channel = here.channel("");
     client.publish(PublishRequest::new(&channel, Payload::raw_json("null").unwrap())).await.unwrap();
     assert_eq!(kept(client, &channel).await.publications[0].data, "null");
@@ -87,7 +87,7 @@ async fn tags_come_back_with_the_publication(client: &Client, here: &Here) {
     assert_eq!(tags, [("a", "1"), ("b", "")]);
 }
 
-async fn skipped_history_keeps_nothing(client: &Client, here: &Here) {
+async fn skip_history_keeps_no_publication(client: &Client, here: &Here) {
     let channel = here.channel("");
     let result = client.publish(PublishRequest::new(&channel, json!(1)).skip_history(true)).await.unwrap();
     assert_eq!(result, PublishResult::default());
@@ -116,12 +116,12 @@ suite! {
         each_publish_moves_the_position_by_one
         a_channel_without_history_has_no_position
         json_comes_back_as_the_same_value
-        null_is_data_and_nothing_is_none
+        null_is_data_and_an_empty_payload_is_not
         binary_data_is_published_and_read_back_over_grpc_only
         data_in_base64_is_decoded_by_the_server
         a_namespace_may_demand_a_format
         tags_come_back_with_the_publication
-        skipped_history_keeps_nothing
+        skip_history_keeps_no_publication
         a_repeated_idempotency_key_publishes_once
         a_stale_version_publishes_nothing
     }

@@ -8,7 +8,7 @@ use centrifugo_api::{
 };
 use serde_json::{Value, json};
 
-async fn info_tells_of_one_node(client: &Client, _: &Here) {
+async fn info_lists_one_node(client: &Client, _: &Here) {
     let info = client.info(InfoRequest::new()).await.unwrap();
     let [node] = &info.nodes[..] else { panic!("{info:?}") };
     assert!(!node.uid.is_empty() && !node.version.is_empty(), "{node:?}");
@@ -83,7 +83,7 @@ async fn filters_of_pro_are_refused_unless_the_server_is_pro(client: &Client, he
 
 suite! {
     everywhere {
-        info_tells_of_one_node
+        info_lists_one_node
         an_rpc_is_error_104
         a_channel_without_subscribers_is_not_listed
         a_malformed_pattern_is_error_100

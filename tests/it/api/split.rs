@@ -65,7 +65,7 @@ fn fates(
 }
 
 #[tokio::test]
-async fn a_batch_over_the_clients_limit_goes_in_as_few_requests_as_fit() {
+async fn a_batch_over_the_clients_limit_is_split_into_the_fewest_requests() {
     for over in BOTH {
         for parallel in [false, true] {
             let (server, client) = limited(over).await;
@@ -86,7 +86,7 @@ async fn a_batch_over_the_clients_limit_goes_in_as_few_requests_as_fit() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_refused_for_its_length_is_halved_until_it_is_not() {
+async fn a_batch_that_is_refused_as_too_large_is_halved_until_it_fits() {
     for over in BOTH {
         let (server, client) = refusing(over).await;
         let mut batch = Batch::new().idempotency_keys(false);
@@ -98,7 +98,7 @@ async fn a_batch_that_is_refused_for_its_length_is_halved_until_it_is_not() {
 }
 
 #[tokio::test]
-async fn commands_given_as_json_are_divided_too() {
+async fn commands_given_as_json_are_split_too() {
     for over in BOTH {
         let (server, client) = limited(over).await;
         let mut batch = Batch::new().idempotency_keys(false);
@@ -135,7 +135,7 @@ async fn nothing_is_sent_of_a_batch_with_a_command_over_the_clients_limit() {
 }
 
 #[tokio::test]
-async fn a_command_that_is_refused_for_its_length_ends_a_batch_that_runs_in_order() {
+async fn a_command_that_is_refused_as_too_large_ends_a_sequential_batch() {
     let (refused, skipped) = ((ErrorKind::TooLarge, Outcome::Refused), (ErrorKind::Unavailable, Outcome::NotSent));
     for over in BOTH {
         for parallel in [false, true] {
@@ -157,7 +157,7 @@ async fn a_command_that_is_refused_for_its_length_ends_a_batch_that_runs_in_orde
 }
 
 #[tokio::test]
-async fn what_was_answered_of_a_batch_is_kept_when_a_later_part_fails() {
+async fn replies_of_earlier_parts_are_kept_when_a_later_part_fails() {
     let (lost, skipped) = ((ErrorKind::Lost, Outcome::Unknown), (ErrorKind::Unavailable, Outcome::NotSent));
     for over in BOTH {
         for parallel in [false, true] {
@@ -195,7 +195,7 @@ async fn a_batch_fails_with_its_first_part_if_that_fails() {
 }
 
 #[tokio::test]
-async fn each_part_is_repeated_alone_with_the_keys_that_it_has() {
+async fn each_part_is_retried_alone_with_the_same_keys() {
     for over in BOTH {
         let (server, client) = limited(over).await;
         server.fault(Fault::cut_after().after(1).times(2));
@@ -211,7 +211,7 @@ async fn each_part_is_repeated_alone_with_the_keys_that_it_has() {
 }
 
 #[tokio::test]
-async fn a_part_that_only_reads_is_repeated_though_another_may_not_be() {
+async fn a_part_that_only_reads_is_retried_though_another_cannot_be() {
     for over in BOTH {
         let (server, client) = limited(over).await;
         let mut batch = Batch::new().idempotency_keys(false);
@@ -268,7 +268,7 @@ fn too_large() -> Result<Reply, Error> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_more_is_sent_of_a_parallel_batch_when_its_time_is_over() {
+async fn nothing_is_sent_of_a_parallel_batch_after_its_deadline() {
     let replies = Reply::json(r#"{"replies":[{"publish":{"offset":1}},{"publish":{"offset":2}}]}"#);
     // Halved twice; the first quarter is answered, the second never.
     let (client, asked) = Scripted::client([too_large(), too_large(), Ok(replies)]);
@@ -282,7 +282,7 @@ async fn nothing_more_is_sent_of_a_parallel_batch_when_its_time_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_of_which_no_part_is_answered_is_unknown_if_one_is() {
+async fn a_batch_whose_parts_all_failed_is_unknown_if_one_is() {
     let refused = || Err(Error::new(ErrorKind::Unauthenticated, "no"));
     let lost = || Err(Error::new(ErrorKind::Lost, "lost"));
     let (client, _) = Scripted::client([too_large(), refused(), lost()]);
@@ -295,7 +295,7 @@ async fn a_batch_of_which_no_part_is_answered_is_unknown_if_one_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_have_been_carried_out_is_not_sent_in_halves() {
+async fn a_batch_that_may_have_run_is_not_split() {
     let long_reply = Error::new(ErrorKind::TooLarge, "the reply is too large").with_outcome(Outcome::Unknown);
     let (client, asked) = Scripted::client([Err(long_reply)]);
     let mut batch = Batch::new().idempotency_keys(false);
@@ -310,7 +310,7 @@ fn channels() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_broadcast_over_a_limit_is_published_once_in_each_channel_and_answered_in_order() {
+async fn a_split_broadcast_publishes_once_in_each_channel_with_results_in_order() {
     for over in BOTH {
         for (server, client) in [limited(over).await, refusing(over).await] {
             let channels = channels();
@@ -351,7 +351,7 @@ fn offsets(of: &[u64]) -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_part_of_a_broadcast_that_fails_is_told_by_its_channels() {
+async fn a_failed_part_of_a_broadcast_fails_its_channels() {
     let refused = Error::new(ErrorKind::Unauthenticated, "no").with_outcome(Outcome::Refused);
     let lost = Error::new(ErrorKind::Lost, "lost");
     let answers =
@@ -371,7 +371,7 @@ async fn a_part_of_a_broadcast_that_fails_is_told_by_its_channels() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_channels_of_a_part_that_failed_are_tried_again_and_not_for_ever() {
+async fn the_channels_of_a_failed_part_are_retried_a_bounded_number_of_times() {
     let lost = || Err(Error::new(ErrorKind::Lost, "lost"));
     let twice = || [lost(), lost()];
     let answers = [too_large()].into_iter().chain([Ok(offsets(&[1]))]).chain(twice()).chain([lost()]);
@@ -394,7 +394,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_part_is_under_the_limit_and_every_command_goes_once_in_order(
+    fn every_part_is_under_the_limit_and_every_command_is_sent_once_in_order(
         lengths in prop::collection::vec(0_usize..300, 1..60),
         limit in 300_usize..2_000,
         json_form in any::<bool>(),
@@ -461,7 +461,7 @@ async fn a_batch_that_fits_exactly_is_one_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_of_which_a_part_may_have_run_is_counted_as_such_when_all_parts_failed() {
+async fn a_batch_whose_parts_all_failed_counts_as_unknown_if_one_may_have_run() {
     let lost = Err(Error::new(ErrorKind::Lost, "the first half").with_outcome(Outcome::Unknown));
     let unsent = || Err(Error::new(ErrorKind::Unavailable, "the second half").with_outcome(Outcome::NotSent));
     // The second half is tried three times, and the client closed meanwhile.

@@ -25,7 +25,7 @@ fn one_by_one(fake: &Arc<Fake>) -> Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_come_one_by_one_are_sent_as_they_are() {
+async fn sequential_calls_are_not_batched() {
     for in_flight in 1..3 {
         let fake = Fake::new(|sent: Sent| async move { sent.done() });
         let client = fake.client().with_batching(Batching::new().in_flight(in_flight)).unwrap();
@@ -37,7 +37,7 @@ async fn calls_that_come_one_by_one_are_sent_as_they_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_come_together_share_requests() {
+async fn concurrent_calls_share_requests() {
     for in_flight in [1, 2, 5] {
         let (fake, permits) = Fake::held(Sent::done);
         let client = fake.client().with_batching(Batching::new().in_flight(in_flight)).unwrap();
@@ -69,7 +69,7 @@ async fn calls_that_come_together_share_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_nobody_polls_holds_up_no_other() {
+async fn a_call_that_is_not_polled_delays_no_other() {
     for in_flight in 1..4 {
         let fake = Fake::new(|sent: Sent| async move {
             tokio::time::sleep(SECOND).await;
@@ -85,7 +85,7 @@ async fn a_call_that_nobody_polls_holds_up_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deadlines_are_those_of_each_caller() {
+async fn each_call_has_its_own_deadline() {
     let (fake, _permits) = Fake::held(Sent::done);
     let client = one_by_one(&fake);
     let began = Instant::now();
@@ -111,7 +111,7 @@ async fn deadlines_are_those_of_each_caller() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_dropped_while_it_waits_is_not_sent() {
+async fn a_call_that_is_dropped_while_queued_is_not_sent() {
     let (fake, permits) = Fake::held(Sent::done);
     let client = one_by_one(&fake);
     let left = poll_once(client.publish(numbered(0)));
@@ -125,7 +125,7 @@ async fn a_call_that_is_dropped_while_it_waits_is_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_serves_what_waits_and_cuts_off_what_is_left() {
+async fn a_close_sends_queued_calls_and_cancels_the_rest() {
     for linger in [None, Some(10 * SECOND)] {
         let (fake, permits) = Fake::held(Sent::done);
         let batching = Batching::new().in_flight(1);
@@ -196,7 +196,7 @@ async fn calls_with_other_retries_share_requests_and_only_those_with_retries_are
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_an_observer_ends_its_request_and_no_other() {
+async fn a_panic_of_an_observer_ends_the_calls_of_its_request_only() {
     let fake = Fake::new(|sent: Sent| async move {
         tokio::time::sleep(SECOND).await;
         let busy = || Err(centrifugo_api::ApiError::new(111, "busy"));
@@ -226,7 +226,7 @@ async fn a_panic_of_an_observer_ends_its_request_and_no_other() {
 }
 
 #[tokio::test]
-async fn in_a_crowd_calls_share_requests() {
+async fn calls_share_requests_with_those_of_other_callers() {
     let server = Server::start().await.unwrap();
     let batching = Batching::new().in_flight(1);
     let client = Client::new(Config::grpc(server.grpc_url()).batching(batching)).unwrap();
@@ -279,7 +279,7 @@ async fn each_call_has_its_own_result_over_both_transports() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_parts_of_a_call_that_waited_for_its_turn_have_all_the_time_of_an_attempt() {
+async fn parts_of_a_queued_call_have_the_full_attempt_timeout() {
     let fake = Fake::new(|sent: Sent| async move {
         let channels = sent.commands[0].1["channels"].as_array().unwrap().len();
         if channels > 1 {

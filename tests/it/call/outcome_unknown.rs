@@ -15,7 +15,7 @@ fn too_many() -> ApiError {
 }
 
 #[tokio::test]
-async fn a_command_that_is_refused_in_the_repeat_of_a_lost_batch_may_have_been_carried_out() {
+async fn a_command_refused_in_the_retry_of_a_lost_batch_may_have_been_applied() {
     for over in BOTH {
         let server = Server::start().await.unwrap();
         server.fault(Fault::cut_after().method(Method::Batch));
@@ -30,7 +30,7 @@ async fn a_command_that_is_refused_in_the_repeat_of_a_lost_batch_may_have_been_c
 }
 
 #[tokio::test]
-async fn a_command_that_is_refused_at_once_was_not_carried_out() {
+async fn a_command_refused_at_the_first_attempt_was_not_applied() {
     let server = Server::start().await.unwrap();
     server.fault(Fault::api_error(too_many()).method(Method::Batch));
     let mut batch = Batch::new().idempotency_keys(true);
@@ -50,7 +50,7 @@ fn second_refused() -> BroadcastResult {
 }
 
 #[tokio::test]
-async fn a_channel_that_is_refused_in_the_repeat_of_a_lost_broadcast_may_have_been_published_to() {
+async fn a_channel_refused_in_the_retry_of_a_lost_broadcast_may_have_been_published_to() {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     let calls = AtomicU32::new(0);

@@ -18,7 +18,7 @@ fn both(server: &Server) -> [Config; 2] {
 }
 
 #[tokio::test]
-async fn a_bearer_token_is_asked_for_before_every_call_and_something_is_sent() {
+async fn a_bearer_token_is_fetched_for_every_call_and_sent() {
     let server = Server::start().await.unwrap();
     for config in both(&server) {
         let asked = Arc::new(AtomicUsize::new(0));
@@ -38,7 +38,7 @@ async fn a_bearer_token_is_asked_for_before_every_call_and_something_is_sent() {
 }
 
 #[tokio::test]
-async fn headers_and_the_user_agent_arrive() {
+async fn headers_and_the_user_agent_are_sent() {
     let server = Server::start().await.unwrap();
     for config in both(&server) {
         server.clear_calls();
@@ -53,7 +53,7 @@ async fn headers_and_the_user_agent_arrive() {
 }
 
 #[tokio::test]
-async fn a_request_and_its_reply_are_compressed_only_if_asked_for() {
+async fn requests_and_responses_are_compressed_only_with_gzip() {
     let server = Server::start().await.unwrap();
     let text = "hello ".repeat(1000);
     let long = PublishRequest::new("news", Payload::json(&text).unwrap());
@@ -71,7 +71,7 @@ async fn a_request_and_its_reply_are_compressed_only_if_asked_for() {
 }
 
 #[tokio::test]
-async fn replies_over_4_mib_arrive() {
+async fn replies_over_4_mib_are_accepted() {
     let server = Server::start().await.unwrap();
     let [_, http] = both(&server);
     let mebibyte = "x".repeat(1 << 20);
@@ -89,7 +89,7 @@ async fn replies_over_4_mib_arrive() {
 }
 
 #[tokio::test]
-async fn a_broadcast_with_too_few_answers_is_none() {
+async fn a_broadcast_with_too_few_results_is_an_error() {
     let [one, empty] = [&b"\x12\x04\x0a\x02\x12\x00"[..], &b"\x12\x04\x0a\x00\x0a\x00"[..]];
     let [one_json, empty_json] =
         [r#"{"result":{"responses":[{"result":{}}]}}"#, r#"{"result":{"responses":[{},{"result":{}}]}}"#];
@@ -108,7 +108,7 @@ async fn a_broadcast_with_too_few_answers_is_none() {
 }
 
 #[tokio::test]
-async fn what_may_succeed_later_is_transient_and_nothing_else_is() {
+async fn only_errors_that_may_pass_are_transient() {
     let server = Server::start().await.unwrap();
     let mut transient = BTreeSet::new();
     for code in [100, 102, 104, 107, 108, 111, 112, 113] {
@@ -138,7 +138,7 @@ async fn what_may_succeed_later_is_transient_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn a_call_ends_after_10_s_unless_told_otherwise() {
+async fn the_default_deadline_is_10_s() {
     let server = Server::start().await.unwrap();
     for config in both(&server).map(|config| config.retry(None)) {
         // Over HTTP the server itself answers nothing after 10 s.

@@ -49,7 +49,7 @@ fn the_defaults_are_accepted() {
 }
 
 #[test]
-fn an_endpoint_that_is_no_url_is_refused() {
+fn an_endpoint_that_is_not_a_url_is_refused() {
     for url in ["", "localhost", "http://", "http://:8000", "http://localhost:99999", "http://[::1", "//localhost:8000"]
     {
         assert_refused(Config::grpc(url), "endpoint");
@@ -104,7 +104,7 @@ fn a_zero_timeout_is_refused() {
 }
 
 #[test]
-fn an_api_key_that_no_header_can_carry_is_refused_and_not_quoted() {
+fn an_api_key_that_no_header_can_hold_is_refused_and_not_quoted() {
     for config in both() {
         assert_refused(config.clone().api_key(""), "`api_key`");
         for key in ["sesame\n", "sesame\r\nx: y", "ses\0ame", "sesame\u{7f}"] {
@@ -116,7 +116,7 @@ fn an_api_key_that_no_header_can_carry_is_refused_and_not_quoted() {
 }
 
 #[test]
-fn a_header_of_the_transports_own_is_refused() {
+fn a_header_that_the_transport_sets_is_refused() {
     let reserved = [
         "authorization",
         "Authorization",
@@ -159,12 +159,12 @@ fn a_key_and_a_token_together_are_refused_over_grpc_only() {
 }
 
 #[test]
-fn no_connections_are_refused() {
+fn zero_connections_are_refused() {
     assert_refused(Config::grpc(GRPC).connections(0), "`connections`");
 }
 
 #[test]
-fn a_keepalive_that_the_server_takes_for_an_attack_is_refused() {
+fn a_keepalive_interval_under_a_second_is_refused() {
     assert_refused(Config::grpc(GRPC).keepalive(Some(Duration::from_millis(999))), "`keepalive`");
     assert_accepted(Config::grpc(GRPC).keepalive(Some(Duration::from_secs(1))));
     assert_accepted(Config::grpc(GRPC).keepalive(None));
@@ -179,7 +179,7 @@ fn tls_for_a_clear_text_endpoint_is_refused() {
 }
 
 #[test]
-fn certificates_and_keys_that_are_none_are_refused_and_not_quoted() {
+fn invalid_certificates_and_keys_are_refused_and_not_quoted() {
     for config in
         crate::support::both(Config::grpc("https://localhost:10000"), Config::http("https://localhost:8000/api"))
     {
@@ -277,7 +277,7 @@ fn a_call_and_a_reply_show_no_payload() {
 }
 
 #[test]
-fn an_error_shows_no_payload_of_what_could_not_be_read() {
+fn an_error_shows_nothing_of_a_response_that_could_not_be_read() {
     for reply in [
         Reply::json(SECRET),
         Reply::json(format!(r#"{{"{SECRET}":1}}"#)),
@@ -293,7 +293,7 @@ fn an_error_shows_no_payload_of_what_could_not_be_read() {
 }
 
 #[test]
-fn an_error_of_decoding_shows_no_payload() {
+fn a_decoding_error_shows_no_payload() {
     let reply = Reply::json(format!(r#"{{"result":{{"publications":[{{"data":"{SECRET}","offset":1}}]}}}}"#));
     let client = client_replying(reply);
     let history = block_on(client.history(centrifugo_api::HistoryRequest::new("news"))).unwrap();
@@ -303,7 +303,7 @@ fn an_error_of_decoding_shows_no_payload() {
 }
 
 #[test]
-fn a_call_that_finds_nobody_shows_no_key_and_no_payload() {
+fn a_connect_error_shows_no_key_and_no_payload() {
     let nobody = Nobody::new();
     for config in crate::support::both(Config::grpc(nobody.url()), Config::http(format!("{}/api", nobody.url()))) {
         let client = Client::new(config.api_key(SECRET)).unwrap();

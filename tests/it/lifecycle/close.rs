@@ -59,7 +59,7 @@ async fn applied(server: &Server, number: u64) {
 }
 
 #[tokio::test]
-async fn a_client_at_rest_closes_at_once_and_refuses_every_call_after_it() {
+async fn an_idle_client_closes_at_once_and_refuses_later_calls() {
     for over in BOTH {
         let server = start().await;
         let client = over.client(&server);
@@ -85,7 +85,7 @@ async fn a_client_at_rest_closes_at_once_and_refuses_every_call_after_it() {
 }
 
 #[tokio::test]
-async fn a_close_waits_for_the_calls_that_run_and_refuses_others_meanwhile() {
+async fn a_close_waits_for_calls_in_flight_and_refuses_new_ones() {
     for over in BOTH {
         let server = start().await;
         server.fault(Fault::delay(SECOND / 2).times(5));
@@ -170,7 +170,7 @@ async fn a_close_tells_how_all_calls_of_the_client_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closes_at_the_same_time_agree() {
+async fn concurrent_closes_agree() {
     let client = Client::with_transport(Told);
     let _calls = ["50 done", "100 done", "0 never", "20 refused"].map(|channel| tell(&client, channel));
     tokio::task::yield_now().await;
@@ -187,7 +187,7 @@ async fn closes_at_the_same_time_agree() {
 }
 
 #[tokio::test]
-async fn a_close_under_load_counts_what_the_callers_are_told() {
+async fn a_close_under_load_counts_the_outcomes_of_the_callers() {
     for over in BOTH {
         let server = start().await;
         let client = over.client(&server);
@@ -220,7 +220,7 @@ impl Transport for Quick {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_close_in_the_middle_of_calls_that_begin_and_end_counts_none_that_did_not_run() {
+async fn a_close_during_traffic_counts_only_calls_that_ran() {
     for round in 0..2000 {
         let client = Client::with_transport(Quick);
         let stop = Arc::<AtomicBool>::default();
@@ -257,7 +257,7 @@ async fn a_close_in_the_middle_of_calls_that_begin_and_end_counts_none_that_did_
 }
 
 #[tokio::test]
-async fn a_close_does_not_wait_longer_than_told_for_a_server_that_does_not_answer() {
+async fn a_close_waits_no_longer_than_its_timeout_for_a_silent_server() {
     for over in BOTH {
         for timeout in [Duration::ZERO, SECOND / 5] {
             let server = start().await;
@@ -278,7 +278,7 @@ async fn a_close_does_not_wait_longer_than_told_for_a_server_that_does_not_answe
 }
 
 #[tokio::test]
-async fn calls_that_were_not_sent_when_they_are_cut_off_are_known_not_to_be() {
+async fn calls_cancelled_before_they_are_sent_were_not_sent() {
     for over in BOTH {
         let server = start().await;
         let waiting = over.config(&server).bearer_token(std::future::pending);
@@ -293,7 +293,7 @@ async fn calls_that_were_not_sent_when_they_are_cut_off_are_known_not_to_be() {
 }
 
 #[tokio::test]
-async fn a_call_that_waits_for_its_repeat_is_cut_off_with_the_error_it_has() {
+async fn a_close_ends_a_call_in_backoff_with_its_last_error() {
     let minute = Duration::from_secs(60);
     for over in BOTH {
         let nobody = Nobody::new();
@@ -321,7 +321,7 @@ async fn poll_until_applied(call: &mut (impl Future<Output = Result<PublishResul
 }
 
 #[tokio::test]
-async fn calls_that_nobody_polls_do_not_hold_a_close_up() {
+async fn calls_that_are_not_polled_do_not_delay_a_close() {
     for over in BOTH {
         let server = start().await;
         server.fault(Fault::hang_after().always());
@@ -394,21 +394,21 @@ fn leaves_nothing(over: Over, closes: bool) {
 }
 
 #[test]
-fn the_last_handle_that_is_dropped_leaves_no_task_and_no_connection_behind() {
+fn dropping_the_last_clone_leaves_no_task_and_no_connection() {
     for over in BOTH {
         leaves_nothing(over, false);
     }
 }
 
 #[test]
-fn a_close_leaves_no_task_and_no_connection_behind() {
+fn a_close_leaves_no_task_and_no_connection() {
     for over in BOTH {
         leaves_nothing(over, true);
     }
 }
 
 #[test]
-fn a_client_with_a_fallback_leaves_nothing_behind_either() {
+fn a_client_with_a_fallback_leaves_nothing_behind() {
     let (servers, ends) = (elsewhere(), Arc::default());
     let server = servers.block_on(async { counting_ends(Over::Http, &ends) });
     Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -425,7 +425,7 @@ fn a_client_with_a_fallback_leaves_nothing_behind_either() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_dropped_while_it_dials_leaves_nothing_behind() {
+async fn a_client_dropped_while_connecting_leaves_nothing_behind() {
     let silent = h2script::start_bare(|mut connection| async move { connection.ignore().await });
     let tasks = Handle::current().metrics().num_alive_tasks();
     let client = Client::new(Config::grpc(silent.url()).connect_timeout(SECOND / 2)).unwrap();
@@ -441,7 +441,7 @@ async fn a_client_that_is_dropped_while_it_dials_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_runtime_that_ends_in_the_middle_of_calls_leaves_no_call_hanging() {
+fn a_runtime_that_ends_during_calls_leaves_no_call_hanging() {
     for over in BOTH {
         let servers = elsewhere();
         let server = servers.block_on(start());
@@ -463,7 +463,7 @@ fn a_runtime_that_ends_in_the_middle_of_calls_leaves_no_call_hanging() {
 }
 
 #[test]
-fn a_runtime_that_ends_in_the_middle_of_calls_leaves_no_close_hanging() {
+fn a_runtime_that_ends_during_calls_leaves_no_close_hanging() {
     for over in BOTH {
         let servers = elsewhere();
         let server = servers.block_on(start());
@@ -487,7 +487,7 @@ fn a_runtime_that_ends_in_the_middle_of_calls_leaves_no_close_hanging() {
 }
 
 #[tokio::test]
-async fn a_hook_that_panics_ends_its_call_only() {
+async fn a_panic_of_an_observer_ends_its_call_only() {
     let server = start().await;
     for over in BOTH {
         server.fault(Fault::api_error(ApiError::new(ApiError::TOO_MANY_REQUESTS, "too many")));

@@ -94,7 +94,7 @@ fn one_client_works_in_several_runtimes_at_once() {
 }
 
 #[test]
-fn many_calls_at_once_each_get_their_own_answer() {
+fn concurrent_calls_get_their_own_results() {
     let standin = Standin::start();
     for over in BOTH {
         let client = standin.client(over);
@@ -191,7 +191,7 @@ fn a_dropped_call_does_not_disturb_the_others() {
 }
 
 #[test]
-fn a_call_outside_of_any_runtime_is_an_error_and_no_panic() {
+fn a_call_outside_a_runtime_is_an_error() {
     let standin = Standin::start();
     for over in BOTH {
         let client = standin.client(over);

@@ -15,7 +15,7 @@ use crate::support::{BOTH, Over};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary"]
-async fn a_server_that_is_killed_leaves_no_call_in_the_dark_and_is_found_again() {
+async fn a_killed_server_leaves_outcomes_true_and_is_reconnected_to() {
     for over in BOTH {
         for keys in [true, false] {
             let mut server = Process::start().await;
@@ -155,7 +155,7 @@ async fn join_all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary, and takes a minute: see tests/it/soak.rs"]
-async fn a_process_under_random_harm_has_what_was_confirmed() {
+async fn a_process_under_random_faults_has_what_was_confirmed() {
     let server = Process::start().await;
     let place = Place { grpc: server.grpc, http: server.http, key: Some(KEY.into()) };
     soak::run_on(&place).await;

@@ -16,7 +16,7 @@ use crate::support::{Over, servers::Nobody};
 
 #[tokio::test]
 #[ignore = "needs the server's binary"]
-async fn a_url_with_the_port_of_the_other_api_is_told_so() {
+async fn a_url_with_the_port_of_the_other_api_is_explained() {
     let server = Process::start().await;
     let started = Instant::now();
     let client = Client::new(Config::grpc(format!("http://{}", server.http)).api_key(KEY)).unwrap();
@@ -34,7 +34,7 @@ async fn a_url_with_the_port_of_the_other_api_is_told_so() {
 
 #[tokio::test]
 #[ignore = "needs the server's binary"]
-async fn a_fallback_stays_when_there_is_no_grpc_at_the_port() {
+async fn calls_stay_on_the_fallback_when_the_port_does_not_speak_grpc() {
     let server = Process::start().await;
     let wrong = Proxy::to(server.http);
     let config = Config::grpc(wrong.url()).api_key(KEY).fallback(server.http());

@@ -50,7 +50,7 @@ async fn end_one_of_two(over: Over, retry: Retry, latency: Duration) -> Vec<Sent
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary"]
-async fn a_node_that_is_told_to_end_fails_no_call_over_grpc() {
+async fn sigterm_of_a_node_fails_no_call_over_grpc() {
     for latency in [Duration::ZERO, Duration::from_millis(20)] {
         for retry in [Retry::new(), crate::support::once()] {
             assert_eq!(failed(&end_one_of_two(Over::Grpc, retry, latency).await), [""; 0]);
@@ -61,7 +61,7 @@ async fn a_node_that_is_told_to_end_fails_no_call_over_grpc() {
 /// Over HTTP the server closes idle connections without a warning, and a call may be on its way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary"]
-async fn a_node_that_is_told_to_end_fails_no_call_with_a_key_over_http() {
+async fn sigterm_of_a_node_fails_no_call_with_a_key_over_http() {
     for latency in [Duration::ZERO, Duration::from_millis(20)] {
         assert_eq!(failed(&end_one_of_two(Over::Http, Retry::new(), latency).await), [""; 0]);
         for sent in end_one_of_two(Over::Http, Retry::new().idempotency_keys(false), latency).await {
@@ -74,7 +74,7 @@ async fn a_node_that_is_told_to_end_fails_no_call_with_a_key_over_http() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary"]
-async fn the_only_node_may_be_started_anew_while_calls_wait_for_it() {
+async fn the_only_node_may_restart_while_calls_wait_for_it() {
     for signal in ["TERM", "KILL"] {
         let mut server = Process::start().await;
         let repeats = Arc::new(AtomicU64::new(0));
@@ -102,7 +102,7 @@ async fn the_only_node_may_be_started_anew_while_calls_wait_for_it() {
 /// What the server does with a connection and with a call on it, when it is told to end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary"]
-async fn a_call_that_is_half_sent_when_the_server_is_told_to_end_is_answered() {
+async fn a_call_half_sent_at_sigterm_gets_its_response() {
     let mut server = Process::start().await;
     let stream = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
     let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
@@ -161,7 +161,7 @@ async fn a_call_that_is_half_sent_when_the_server_is_told_to_end_is_answered() {
 /// The same over HTTP.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary"]
-async fn a_post_that_is_half_sent_when_the_server_is_told_to_end_is_answered() {
+async fn a_post_half_sent_at_sigterm_gets_its_response() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     let mut server = Process::start().await;

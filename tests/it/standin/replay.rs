@@ -25,7 +25,7 @@ const HEADERS: [&str; 6] =
     ["content-type", "x-content-type-options", "location", "allow", "connection", "www-authenticate"];
 
 #[tokio::test]
-async fn http_exchanges_come_out_as_recorded() {
+async fn http_exchanges_match_the_recording() {
     let mut replay = Replay::new(recorded::HTTP);
     while let Some(exchanges) = replay.next_config().await {
         for exchange in &exchanges.list {
@@ -37,7 +37,7 @@ async fn http_exchanges_come_out_as_recorded() {
 }
 
 #[tokio::test]
-async fn grpc_exchanges_come_out_as_recorded() {
+async fn grpc_exchanges_match_the_recording() {
     let mut replay = Replay::new(recorded::GRPC);
     while let Some(exchanges) = replay.next_config().await {
         let mut client = Grpc::connect(exchanges.server.grpc_addr()).await.unwrap();

@@ -56,7 +56,7 @@ async fn a_server_needs_no_key_and_keeps_history_and_presence() {
 }
 
 #[tokio::test]
-async fn a_delayed_call_is_carried_out_at_once() {
+async fn a_delayed_call_is_applied_at_once() {
     /// Long beside what a call takes on a busy machine.
     const DELAY: Duration = Duration::from_secs(1);
     for transport in [Transport::Http, Transport::Grpc] {
@@ -82,7 +82,7 @@ async fn a_delayed_call_is_carried_out_at_once() {
 }
 
 #[tokio::test]
-async fn an_api_error_stands_in_for_the_call() {
+async fn an_api_error_replaces_the_call() {
     let server = Server::start().await.unwrap();
     let mut error = ApiError::new(ApiError::TOO_MANY_REQUESTS, "slow <down>");
     error.temporary = true;
@@ -130,7 +130,7 @@ async fn a_status_comes_only_over_its_transport() {
 }
 
 #[tokio::test]
-async fn a_cut_connection_says_nothing_of_whether_the_call_was_carried_out() {
+async fn a_cut_connection_does_not_show_whether_the_call_was_applied() {
     for (fault, applied) in [(Fault::cut_before(), 0), (Fault::cut_after(), 1)] {
         let server = Server::start().await.unwrap();
         server.fault(fault.clone());
@@ -169,7 +169,7 @@ async fn a_call_that_hangs_ends_with_the_server() {
 }
 
 #[tokio::test]
-async fn a_raw_reply_takes_the_place_of_the_truth() {
+async fn a_raw_reply_replaces_the_real_one() {
     let server = Server::start().await.unwrap();
     server.fault(Fault::raw_reply(r#"{"result":"#).transport(Transport::Http));
     server.fault(Fault::raw_reply(&b"\xff\xff"[..]).transport(Transport::Grpc));
@@ -226,7 +226,7 @@ async fn calls_are_recorded_without_their_keys() {
 }
 
 #[tokio::test]
-async fn presence_is_what_the_test_says() {
+async fn presence_is_what_the_test_sets() {
     let presence = Namespace::new("p").presence(true);
     let server = Server::builder().namespace(presence).namespace(Namespace::new("q")).start().await.unwrap();
     let info = |user: &str, conn_info: &'static [u8]| {
@@ -303,7 +303,7 @@ async fn a_server_can_be_started_again_where_it_was() {
 }
 
 #[tokio::test]
-async fn broken_frames_are_told_so() {
+async fn malformed_frames_are_a_status() {
     let server = Server::builder().max_grpc_message(100).start().await.unwrap();
     let mut client = Grpc::connect(server.grpc_addr()).await.unwrap();
     let path = format!("{SERVICE}/Publish");
@@ -332,7 +332,7 @@ async fn broken_frames_are_told_so() {
 }
 
 #[tokio::test]
-async fn a_deadline_that_has_passed_or_makes_no_sense_is_told_so() {
+async fn a_deadline_that_has_passed_or_is_malformed_is_a_status() {
     let server = Server::start().await.unwrap();
     let mut client = Grpc::connect(server.grpc_addr()).await.unwrap();
     for (timeout, code) in [("0S", 4), ("10S", 0), ("1", 13), ("123456789S", 13), ("1x", 13), ("-1S", 13)] {
@@ -344,7 +344,7 @@ async fn a_deadline_that_has_passed_or_makes_no_sense_is_told_so() {
 }
 
 #[tokio::test]
-async fn time_can_be_taken_forward() {
+async fn the_clock_can_be_advanced() {
     let server = Server::start().await.unwrap();
     let request = json!({"channel": "a", "data": 1, "idempotency_key": "k"});
     let publish = async || http(&server, "publish", &request).await.unwrap().body;
@@ -358,7 +358,7 @@ async fn time_can_be_taken_forward() {
 }
 
 #[tokio::test]
-async fn a_server_can_do_without_records() {
+async fn a_server_can_be_started_without_records() {
     let server = Server::builder().without_records().start().await.unwrap();
     publish_http(&server).await.unwrap();
     assert_eq!((server.calls(), server.applied("a")), (vec![], 1));
@@ -413,7 +413,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn both_fronts_speak_tls_and_may_want_to_know_who_calls() {
+    async fn both_apis_serve_tls_and_mutual_tls() {
         let authority = Authority::new();
         let Identity { certificate, key } = authority.issue("localhost");
         let server = Server::builder().tls(certificate, key).client_ca(authority.pem()).start().await.unwrap();
@@ -443,7 +443,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn a_key_that_is_none_is_refused_at_the_start() {
+    async fn an_invalid_tls_key_is_refused_at_the_start() {
         let error = Server::builder().tls("x", "y").start().await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     }

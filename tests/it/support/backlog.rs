@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connect_that_hangs_goes_on_when_there_is_room() {
+    async fn a_hanging_connect_succeeds_when_the_backlog_has_a_free_slot() {
         let backlog = Backlog::fill().await;
         let connect = tokio::spawn(TcpStream::connect(backlog.address()));
         // The kernel asks again after a second.

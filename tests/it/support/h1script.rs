@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_script_chooses_each_reply_and_the_tally_knows_what_was_carried_out() {
+    async fn a_script_chooses_each_reply_and_the_tally_counts_what_is_applied() {
         let server = replying(|request| match request.number {
             0 => Reply::json(503, "{}"),
             1 => Reply::with(302, &[("location", "/elsewhere")], b""),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_are_cut_off_by_a_fin_or_a_reset() {
+    async fn responses_are_cut_off_by_a_fin_or_a_reset() {
         for reset in [true, false] {
             for reply in
                 [Reply::raw(b""), Reply::result().without_last(1), Reply::chunked(200, &["{\"result\":{}}"], false)]
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_never_ends_or_never_comes_is_bounded_by_the_client() {
+    async fn a_response_that_never_ends_or_never_comes_is_bounded_by_the_client() {
         let cases = [
             (head(200, &[("transfer-encoding", "chunked")]), "4\r\n    \r\n"),
             (head(200, &[("content-length", "99999999999")]), " "),

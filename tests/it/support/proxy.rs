@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proxy_refuses_accepts_and_leads_elsewhere_while_what_is_there_goes_on() {
+    async fn a_proxy_refuses_accepts_and_is_redirected_while_its_connections_go_on() {
         let (proxy, target) = start().await;
         let (mut near, mut far) = through(&proxy, &target).await;
         says(&mut near, &mut far, "before").await;

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repeats_have_one_effect_if_channel_and_key_are_the_same() {
+    fn retries_have_one_effect_if_channel_and_key_are_the_same() {
         let tally = Tally::default();
         for (channel, key) in [("a", "1"), ("a", "1"), ("a", "2"), ("b", "1"), ("a", ""), ("a", "")] {
             let (channel, idempotency_key) = (channel.into(), key.into());

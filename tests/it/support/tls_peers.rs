@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_word_in_the_clear_is_noticed() {
+    async fn clear_text_is_noticed() {
         let peer = Peer::with(Flaw::None, &Authority::new());
         let mut stream = TcpStream::connect(peer.address()).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();

@@ -50,7 +50,7 @@ async fn next(frames: &mut mpsc::UnboundedReceiver<u8>, wanted: u8) {
 }
 
 #[tokio::test]
-async fn a_sign_of_life_is_asked_for_while_a_call_waits() {
+async fn a_keepalive_ping_is_sent_while_a_call_is_in_flight() {
     let (url, mut frames) = silent_grpc_server().await;
     let client = Client::new(Config::grpc(url).timeout(Duration::from_secs(3600))).unwrap();
     let call = tokio::spawn(async move { client.info(InfoRequest::new()).await });
@@ -62,7 +62,7 @@ async fn a_sign_of_life_is_asked_for_while_a_call_waits() {
 }
 
 #[tokio::test]
-async fn no_sign_of_life_is_asked_for_while_no_call_waits() {
+async fn no_keepalive_ping_is_sent_while_no_call_is_in_flight() {
     let (url, mut frames) = silent_grpc_server().await;
     let client = Client::new(Config::grpc(url).timeout(Duration::from_secs(3600))).unwrap();
     let first = tokio::spawn({
@@ -123,7 +123,7 @@ async fn an_idle_http_connection_is_closed_by_the_client_before_the_server_would
 }
 
 #[tokio::test]
-async fn a_connection_that_is_kept_carries_the_next_call_too() {
+async fn a_kept_connection_is_reused() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(Config::http(format!("http://{}/api", listener.local_addr().unwrap()))).unwrap();
     let server = tokio::spawn(async move {
@@ -138,7 +138,7 @@ async fn a_connection_that_is_kept_carries_the_next_call_too() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_refused_after_the_answer_has_begun_may_have_run() {
+async fn a_stream_refused_after_its_response_headers_may_have_run() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(Config::grpc(format!("http://{}", listener.local_addr().unwrap()))).unwrap();
     tokio::spawn(async move {
@@ -160,7 +160,7 @@ async fn a_call_that_is_refused_after_the_answer_has_begun_may_have_run() {
 }
 
 #[tokio::test]
-async fn a_grpc_client_at_an_http_port_and_the_other_way_round_are_told_so() {
+async fn the_port_of_the_other_api_is_explained() {
     let server = centrifugo_api::testing::Server::start().await.unwrap();
     let grpc_at_http = Config::grpc(format!("http://{}", server.http_addr()));
     let http_at_grpc = Config::http(format!("http://{}/api", server.grpc_addr()));
@@ -181,7 +181,7 @@ async fn a_url_without_the_path_of_the_api_is_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_call_after_a_lost_connection_goes_on_a_new_one() {
+async fn the_call_after_a_lost_connection_uses_a_new_one() {
     use centrifugo_api::testing::{Fault, Server};
 
     let server = Server::start().await.unwrap();

@@ -344,7 +344,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn neither_an_error_nor_its_causes_tell_the_key_the_token_or_the_payload() {
+async fn an_error_and_its_causes_show_no_key_no_token_and_no_payload() {
     let server = Server::builder().api_key("other").start().await.unwrap();
     for over in BOTH {
         let secretive = [
@@ -382,7 +382,7 @@ async fn the_page_of_a_proxy_is_not_taken_for_an_error_of_the_api() {
 }
 
 #[tokio::test]
-async fn the_timeout_of_a_client_handed_in_is_a_timeout() {
+async fn the_timeout_of_a_given_reqwest_client_is_a_timeout() {
     let server = start().await;
     server.fault(Fault::hang_after());
     // With the feature `tls` reqwest wants to be told of a provider, used or not.

@@ -47,14 +47,14 @@ async fn a_certificate_of_the_given_authority_is_trusted() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_authority_is_not() {
+async fn a_certificate_of_another_authority_is_refused() {
     let server = serve(&Authority::new().issue("127.0.0.1")).await;
     refused(publish(&server, Tls::new().ca_certificates(Authority::new().pem())).await, "UnknownIssuer");
     assert_eq!(server.applied("news"), 0);
 }
 
 #[tokio::test]
-async fn the_systems_roots_decide_unless_told_otherwise() {
+async fn the_roots_of_the_system_are_the_default() {
     let server = serve(&Authority::new().issue("127.0.0.1")).await;
     match Client::new(Config::grpc(server.grpc_url())) {
         Ok(_) => refused(publish(&server, Tls::new()).await, "UnknownIssuer"),
@@ -65,21 +65,21 @@ async fn the_systems_roots_decide_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_host_is_not() {
+async fn a_certificate_for_another_host_is_refused() {
     let authority = Authority::new();
     let server = serve(&authority.issue("example.com")).await;
     refused(publish(&server, Tls::new().ca_certificates(authority.pem())).await, "not valid for name");
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_not() {
+async fn an_expired_certificate_is_refused() {
     let authority = Authority::new();
     let server = serve(&authority.issue_with("127.0.0.1", |params| params.not_after = date_time_ymd(2000, 1, 1))).await;
     refused(publish(&server, Tls::new().ca_certificates(authority.pem())).await, "expired");
 }
 
 #[tokio::test]
-async fn any_certificate_is_trusted_by_who_skips_the_check() {
+async fn any_certificate_is_accepted_without_verification() {
     let server = serve(&Authority::new().issue("example.com")).await;
     for outcome in publish(&server, Tls::new().danger_skip_verification()).await {
         outcome.unwrap();
@@ -87,7 +87,7 @@ async fn any_certificate_is_trusted_by_who_skips_the_check() {
 }
 
 #[tokio::test]
-async fn a_server_that_wants_a_certificate_gets_it() {
+async fn a_client_certificate_is_sent_to_a_server_that_requires_one() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let (identity, own) = (authority.issue("127.0.0.1"), clients.issue("backend"));
     let server =
@@ -109,7 +109,7 @@ async fn a_server_that_wants_a_certificate_gets_it() {
 }
 
 #[tokio::test]
-async fn a_grpc_endpoint_that_does_not_offer_http2_is_named_as_such() {
+async fn a_grpc_endpoint_without_http2_is_explained() {
     let authority = Authority::new();
     let server = serve(&authority.issue("127.0.0.1")).await;
     let http_port = format!("https://{}", server.http_addr());
@@ -120,7 +120,7 @@ async fn a_grpc_endpoint_that_does_not_offer_http2_is_named_as_such() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_hangs_is_bounded() {
+async fn a_hanging_handshake_ends_at_the_connect_timeout() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", silent.local_addr().unwrap());
     let (bound, tls) = (Duration::from_millis(50), Tls::new().ca_certificates(Authority::new().pem()));
@@ -133,7 +133,7 @@ async fn a_handshake_that_hangs_is_bounded() {
 }
 
 #[test]
-fn a_certificate_that_is_none_is_refused_by_name() {
+fn an_invalid_certificate_is_refused_by_name() {
     let own = Authority::new().issue("backend");
     for (tls, named) in [
         (Tls::new().ca_certificates("no PEM"), "`ca_certificates`"),

@@ -14,7 +14,7 @@ use crate::support::{BOTH, SECOND, counts, poll_once, settle, until};
 use crate::support::{soon, within};
 
 #[tokio::test(start_paused = true)]
-async fn a_publish_that_is_dropped_is_taken_back_unless_it_has_left() {
+async fn a_dropped_publish_is_cancelled_unless_it_is_in_flight() {
     let (fake, permits) = Fake::held(Sent::done);
     let publisher = Publisher::new(&fake.client(), one_by_one().max_messages(2)).unwrap();
     let left = poll_once(publisher.publish(message("a", "left")));
@@ -49,7 +49,7 @@ fn slow() -> Arc<Fake> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_does_not_wait_for_a_future_that_nobody_polls() {
+async fn a_flush_does_not_wait_for_a_future_that_is_not_polled() {
     let publisher = Publisher::new(&slow().client(), PublisherConfig::new()).unwrap();
     let kept = poll_once(publisher.publish(message("a", 1)));
     assert_eq!(counts(within(60 * SECOND, publisher.flush()).await), [1, 0, 0, 0]);
@@ -57,7 +57,7 @@ async fn a_flush_does_not_wait_for_a_future_that_nobody_polls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_does_not_wait_for_a_future_that_nobody_polls() {
+async fn a_close_does_not_wait_for_a_future_that_is_not_polled() {
     let publisher = Publisher::new(&slow().client(), PublisherConfig::new()).unwrap();
     let kept = poll_once(publisher.publish(message("a", 1)));
     assert_eq!(counts(publisher.close(SECOND).await), [1, 0, 0, 0]);
@@ -141,7 +141,7 @@ async fn mass_cancellation_leaves_no_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dropped_publish_that_has_left_arrives() {
+async fn a_publish_dropped_in_flight_is_applied() {
     for over in BOTH {
         let server = Server::start().await.unwrap();
         server.fault(Fault::delay(SECOND / 5).always());

@@ -12,7 +12,7 @@ use crate::support::fake::{Fake, Sent};
 use crate::support::{Over, SECOND, assert_fails, poll_once, servers::Here, settle};
 
 #[tokio::test(start_paused = true)]
-async fn there_is_room_for_so_many_messages_and_bytes_and_every_end_gives_it_back() {
+async fn capacity_is_bounded_and_freed_whatever_becomes_of_a_message() {
     let small = || message("a", 1);
     for bytes in [false, true] {
         let config = if bytes { one_by_one().max_bytes(500) } else { one_by_one().max_messages(5) };
@@ -86,7 +86,7 @@ async fn capacity_is_granted_in_fifo_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_large_by_itself_is_refused_at_once() {
+async fn a_message_larger_than_a_limit_is_refused_at_once() {
     let fake = Fake::new(|sent: Sent| async move { sent.done() });
     let publisher = Publisher::new(&fake.client(), PublisherConfig::new().max_bytes(1000)).unwrap();
     let large = || message("a", "x".repeat(1000));
@@ -104,7 +104,7 @@ async fn what_is_too_large_by_itself_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn settings_that_hold_nothing_are_refused_and_those_without_a_bound_are_not() {
+async fn zero_limits_are_refused_and_the_largest_ones_are_accepted() {
     let fake = Fake::new(|sent: Sent| async move { sent.done() });
     for config in [
         PublisherConfig::new().max_messages(0),

@@ -39,7 +39,7 @@ async fn a_flush_waits_for_what_was_accepted_before_and_tells_how_all_messages_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_ends_what_is_left_in_time_and_says_how() {
+async fn a_close_ends_in_time_and_counts_every_outcome() {
     for order in ORDERS {
         let (fake, permits) = Fake::held(Sent::done);
         let batching = Batching::new().in_flight(2).max_commands(2);
@@ -144,7 +144,7 @@ async fn the_close_of_the_client_ends_a_busy_publisher() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_an_observer_ends_its_request_and_no_other() {
+async fn a_panic_of_an_observer_ends_the_calls_of_its_request_only() {
     let fake =
         Fake::new(
             |sent: Sent| async move { sent.each(|data| if *data == "bad" { Err(later()) } else { Ok(json!({})) }) },
@@ -171,7 +171,7 @@ fn runtime() -> Runtime {
 }
 
 #[test]
-fn tickets_are_told_of_the_end_of_the_runtime_in_another_one() {
+fn tickets_resolve_in_another_runtime_when_theirs_ends() {
     let (fake, _permits) = Fake::held(Sent::done);
     let (theirs, ours) = (runtime(), runtime());
     let config = PublisherConfig::new().batching(Batching::new().in_flight(2).max_commands(3));
@@ -217,7 +217,7 @@ fn a_publisher_may_be_used_from_several_runtimes() {
 }
 
 #[test]
-fn a_publisher_is_made_in_a_runtime() {
+fn a_publisher_outside_a_runtime_is_refused() {
     let fake = Fake::new(|sent: Sent| async move { sent.done() });
     assert_fails(Publisher::new(&fake.client(), PublisherConfig::new()), ErrorKind::Invalid, Outcome::NotSent);
 }

@@ -81,7 +81,7 @@ async fn server() -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_channel_keeps_the_order_in_which_it_was_given_messages() {
+async fn each_channel_keeps_the_order_of_its_messages() {
     for over in BOTH {
         for order in ORDERS {
             let server = server().await;
@@ -98,7 +98,7 @@ async fn a_channel_keeps_the_order_in_which_it_was_given_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_order_survives_failures_that_are_repeated_and_lost_connections() {
+async fn order_survives_retries_and_lost_connections() {
     for over in BOTH {
         for order in ORDERS {
             let server = server().await;
@@ -119,7 +119,7 @@ async fn the_order_survives_failures_that_are_repeated_and_lost_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_order_survives_the_way_to_the_fallback_and_back() {
+async fn order_survives_the_switch_to_the_fallback_and_back() {
     for order in [Order::PerChannel, Order::Sequential] {
         let server = server().await;
         let grpc = Config::grpc(server.grpc_url()).fallback(Config::http(server.http_url()));
@@ -131,7 +131,7 @@ async fn the_order_survives_the_way_to_the_fallback_and_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broadcast_has_its_turn_in_each_of_its_channels() {
+async fn a_broadcast_keeps_the_order_of_each_of_its_channels() {
     for over in BOTH {
         for order in [Order::PerChannel, Order::Sequential] {
             let server = server().await;

@@ -191,7 +191,7 @@ async fn live(seed: u64) {
 }
 
 #[test]
-fn whatever_happens_each_message_is_told_the_truth_and_nothing_overtakes() {
+fn random_faults_leave_outcomes_true_and_messages_in_order() {
     let given = std::env::var("CENTRIFUGO_PUBLISHER_SEED").ok().map(|seed| seed.parse().unwrap());
     for seed in given.map_or(0..300, |seed| seed..seed + 1) {
         let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();

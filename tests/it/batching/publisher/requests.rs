@@ -16,7 +16,7 @@ use crate::support::soon;
 use crate::support::{BOTH, Over, SECOND, assert_fails, counts, quick_retry, settle};
 
 #[tokio::test(start_paused = true)]
-async fn a_message_by_itself_is_an_ordinary_publish() {
+async fn a_single_message_is_sent_as_a_publish() {
     let fake = Fake::new(|sent: Sent| async move { sent.done() });
     let publisher = Publisher::new(&fake.client(), PublisherConfig::new()).unwrap();
     publisher.publish(message("news", 1)).await.unwrap();
@@ -27,7 +27,7 @@ async fn a_message_by_itself_is_an_ordinary_publish() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_gathers_leaves_together_with_one_command_of_each_channel() {
+async fn queued_messages_share_a_request_with_one_command_per_channel() {
     let (fake, permits) = Fake::held(Sent::done);
     let publisher = Publisher::new(&fake.client(), one_by_one()).unwrap();
     let mut tickets = vec![enqueue(&publisher, "a", 0)];
@@ -46,7 +46,7 @@ async fn what_gathers_leaves_together_with_one_command_of_each_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_messages_of_one_channel_leave_in_order_in_one_request() {
+async fn many_messages_of_one_channel_share_a_request_in_order() {
     for order in [Order::PerChannel, Order::Sequential] {
         let (fake, permits) = Fake::held(Sent::done);
         let publisher = Publisher::new(&fake.client(), one_by_one().order(order)).unwrap();
@@ -62,7 +62,7 @@ async fn many_messages_of_one_channel_leave_in_order_in_one_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_are_as_full_as_they_may_be_and_not_fuller() {
+async fn requests_are_filled_up_to_their_limits() {
     for order in ORDERS {
         let (fake, permits) = Fake::held(Sent::done);
         let batching = Batching::new().in_flight(3).max_commands(7);
@@ -98,7 +98,7 @@ async fn requests_are_as_full_as_they_may_be_and_not_fuller() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_waits_for_more_if_it_is_told_to() {
+async fn a_request_lingers_for_more_messages() {
     let fake = Fake::new(|sent: Sent| async move { sent.done() });
     let batching = Batching::new().linger(SECOND).max_commands(3);
     let publisher = Publisher::new(&fake.client(), PublisherConfig::new().batching(batching)).unwrap();
@@ -132,7 +132,7 @@ async fn a_request_waits_for_more_if_it_is_told_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_too_long_is_halved_until_only_what_is_too_long_by_itself_fails() {
+async fn a_too_large_request_is_halved_until_only_too_large_messages_fail() {
     for order in ORDERS {
         for kind in [ErrorKind::TooLarge, ErrorKind::Invalid] {
             let (fake, permits) = Fake::held(move |sent| {
@@ -169,7 +169,7 @@ async fn a_request_that_is_too_long_is_halved_until_only_what_is_too_long_by_its
 }
 
 #[tokio::test]
-async fn what_a_server_or_a_proxy_finds_too_long_is_sent_in_parts() {
+async fn a_request_that_a_server_or_proxy_refuses_as_too_large_is_split() {
     for over in BOTH {
         let server = Server::builder().max_grpc_message(4000).start().await.unwrap();
         // As a proxy that takes so much and no more.
@@ -249,7 +249,7 @@ async fn halves_of_a_lost_batch_have_all_the_time_of_an_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_whose_replies_are_too_long_together_are_made_apart() {
+async fn reads_whose_replies_are_too_large_together_are_split() {
     let (fake, permits) = Fake::held(|sent| {
         let too_long = || Error::new(ErrorKind::TooLarge, "the reply is too long").with_outcome(Outcome::Unknown);
         if sent.commands.len() > 2 { Err(too_long()) } else { sent.done() }

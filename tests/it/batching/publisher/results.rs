@@ -48,7 +48,7 @@ async fn each_message_has_its_own_result() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_refused_for_now_is_repeated_by_itself() {
+async fn a_transient_refusal_is_retried_alone() {
     for order in ORDERS {
         let (fake, permits) = Fake::held(|sent| {
             let again = sent.number > 1;
@@ -70,7 +70,7 @@ async fn one_that_is_refused_for_now_is_repeated_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_count_the_attempts_and_name_the_message_s_own_method() {
+async fn errors_count_attempts_and_name_the_method_of_the_message() {
     let (fake, permits) = Fake::held(|sent| {
         let number = sent.number;
         Ok(sent.commands.iter().map(|_| Err(if number < 2 { later() } else { ApiError::new(107, "bad") })).collect())
@@ -105,7 +105,7 @@ async fn errors_count_the_attempts_and_name_the_message_s_own_method() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_not_told_of_what_was_sent_again_and_lost() {
+async fn a_message_lost_in_a_retry_is_unknown_and_not_refused() {
     let (fake, permits) = Fake::held(|sent| match sent.number {
         0 => sent.done(),
         1 => Ok(sent.commands.iter().map(|_| Err(later())).collect()),
@@ -170,7 +170,7 @@ async fn what_may_be_carried_out_twice_is_repeated_after_a_loss_and_the_rest_is_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeat_does_not_come_after_what_was_sent_behind_it() {
+async fn a_message_is_not_retried_after_a_later_one_of_its_channel() {
     let (fake, permits) = Fake::held(|sent| match sent.number {
         1 => Err(Error::new(ErrorKind::Lost, "no answer")),
         _ => sent.done(),
@@ -192,7 +192,7 @@ async fn a_repeat_does_not_come_after_what_was_sent_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_failed_is_not_repeated_when_a_later_one_of_its_channel_went_well() {
+async fn a_failed_message_is_not_retried_if_a_later_one_of_its_channel_succeeded() {
     for (later_fails, repeats) in [(false, 0), (true, 1)] {
         let (fake, permits) = Fake::held(move |sent| {
             let first = sent.number == 1;
@@ -216,7 +216,7 @@ async fn one_that_failed_is_not_repeated_when_a_later_one_of_its_channel_went_we
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_is_repeated_holds_up_its_channel_and_no_other() {
+async fn a_retried_message_delays_its_channel_only() {
     let fake = Fake::new(|sent: Sent| async move {
         let first = sent.number == 0;
         sent.each(|data| if first && *data == "a1" { Err(later()) } else { Ok(json!({})) })
@@ -234,7 +234,7 @@ async fn a_message_that_is_repeated_holds_up_its_channel_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_key_that_a_message_was_given_is_told_and_stays() {
+async fn the_idempotency_key_stays_the_same_and_is_in_the_error() {
     let fake = Fake::new(|_: Sent| async { Err(Error::new(ErrorKind::Lost, "no answer")) });
     let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, PublisherConfig::new().idempotency_keys(true)).unwrap();
@@ -251,7 +251,7 @@ async fn the_key_that_a_message_was_given_is_told_and_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn repeats_are_paid_from_the_client_s_budget() {
+async fn retries_are_paid_from_the_budget_of_the_client() {
     let fake = Fake::new(|_: Sent| async { Err(Error::new(ErrorKind::Connect, "nobody is there")) });
     let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, one_by_one().order(Order::None)).unwrap();
@@ -263,7 +263,7 @@ async fn repeats_are_paid_from_the_client_s_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_past_its_deadline_is_not_sent() {
+async fn a_message_queued_past_its_deadline_is_not_sent() {
     let (fake, permits) = Fake::held(Sent::done);
     let client = fake.client().with_timeout(10 * SECOND);
     let publisher = Publisher::new(&client, one_by_one()).unwrap();
@@ -285,7 +285,7 @@ async fn what_waits_past_its_deadline_is_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_shown_of_a_publisher_is_none_of_its_messages() {
+async fn debug_of_a_publisher_shows_no_message() {
     let (fake, _permits) = Fake::held(Sent::done);
     let publisher = Publisher::new(&fake.client(), one_by_one()).unwrap();
     let secret = || message("channel", "hush").idempotency_key("hush");

@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_call_is_repeated_until_it_succeeds_and_every_repeat_is_told() {
+async fn a_call_is_retried_until_it_succeeds_and_each_retry_is_observed() {
     for over in BOTH {
         let server = start().await;
         server.fault(unavailable(over).times(2));
@@ -29,7 +29,7 @@ async fn a_call_is_repeated_until_it_succeeds_and_every_repeat_is_told() {
 }
 
 #[tokio::test]
-async fn a_call_has_as_many_attempts_as_it_was_given() {
+async fn a_call_has_the_configured_number_of_attempts() {
     for over in BOTH {
         for attempts in [1, 2, 5] {
             let server = start().await;
@@ -47,7 +47,7 @@ async fn a_call_has_as_many_attempts_as_it_was_given() {
 }
 
 #[tokio::test]
-async fn errors_that_stay_are_not_repeated() {
+async fn permanent_errors_are_not_retried() {
     for over in BOTH {
         let server = start().await;
         let client = over.client_with(&server, quick_retry());
@@ -86,7 +86,7 @@ async fn all_attempts_share_one_deadline() {
 }
 
 #[tokio::test]
-async fn a_call_ends_early_with_its_last_real_error_when_the_next_wait_would_pass_the_deadline() {
+async fn a_call_ends_with_its_last_error_when_the_backoff_would_pass_the_deadline() {
     for over in BOTH {
         let server = start().await;
         let fault = unavailable(over).header("retry-after", "4").header("grpc-retry-pushback-ms", "4000").always();
@@ -100,7 +100,7 @@ async fn a_call_ends_early_with_its_last_real_error_when_the_next_wait_would_pas
 }
 
 #[tokio::test]
-async fn a_call_that_one_endpoint_does_not_answer_in_time_goes_to_another() {
+async fn an_attempt_that_times_out_is_retried_at_another_endpoint() {
     for over in BOTH {
         for balance in [LoadBalancing::LeastBusy, LoadBalancing::Priority] {
             let (silent, good) = (start().await, start().await);
@@ -117,7 +117,7 @@ async fn a_call_that_one_endpoint_does_not_answer_in_time_goes_to_another() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_must_be_the_last_has_all_the_time_there_is() {
+async fn the_last_attempt_has_all_the_time_that_is_left() {
     for over in BOTH {
         let server = start().await;
         server.fault(Fault::delay(Duration::from_millis(500)).always());
@@ -134,7 +134,7 @@ async fn an_attempt_that_must_be_the_last_has_all_the_time_there_is() {
 }
 
 #[tokio::test]
-async fn a_refusal_after_an_attempt_that_may_have_run_does_not_make_it_undone() {
+async fn a_refusal_after_an_attempt_that_may_have_run_has_an_unknown_outcome() {
     for over in BOTH {
         let server = start().await;
         server.fault(Fault::cut_after());
@@ -158,7 +158,7 @@ async fn a_refusal_after_an_attempt_that_may_have_run_does_not_make_it_undone() 
 }
 
 #[tokio::test]
-async fn an_error_names_the_endpoint_that_did_not_answer() {
+async fn an_error_names_the_endpoint_that_did_not_respond() {
     for over in BOTH {
         let (nobody, silent) = (Nobody::new(), start().await);
         silent.fault(Fault::hang_after().always());

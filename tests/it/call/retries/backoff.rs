@@ -12,7 +12,7 @@ use crate::support::within;
 use crate::support::{Over, SECOND, assert_error, client_answering, publish, quick_retry, request, start};
 
 #[tokio::test(start_paused = true)]
-async fn waits_are_spread_below_a_bound_that_doubles() {
+async fn backoff_is_jittered_below_a_bound_that_doubles() {
     let mut sums = [Duration::ZERO; 6];
     for _ in 0..200 {
         let seen = Seen::default();
@@ -82,7 +82,7 @@ fn retry_info(seconds: i64, nanos: i32) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_wait_that_a_grpc_server_asks_for_is_waited_within_bounds() {
+async fn a_grpc_pushback_sets_the_backoff_within_bounds() {
     let backoff = Duration::from_millis(100);
     let pushback = |text| [("grpc-retry-pushback-ms", text)];
     assert_eq!(after_status(&pushback("1500"), b"").await.unwrap(), Duration::from_millis(1500));
@@ -110,7 +110,7 @@ async fn the_wait_that_a_grpc_server_asks_for_is_waited_within_bounds() {
 }
 
 #[tokio::test]
-async fn a_pushback_is_waited_and_not_only_told() {
+async fn a_pushback_is_waited_for() {
     let server = start().await;
     server.fault(Fault::grpc_status(14, "later").header("grpc-retry-pushback-ms", "300"));
     let started = Instant::now();

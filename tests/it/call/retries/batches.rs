@@ -17,7 +17,7 @@ fn two(keys: bool) -> Batch {
 }
 
 #[tokio::test]
-async fn a_batch_with_keys_is_repeated_as_a_whole_and_one_without_is_not() {
+async fn a_batch_with_keys_is_retried_as_a_whole_and_one_without_is_not() {
     for over in BOTH {
         let server = start().await;
         let client = over.client_with(&server, quick_retry());
@@ -69,7 +69,7 @@ async fn a_batch_with_keys_is_repeated_as_a_whole_and_one_without_is_not() {
 }
 
 #[tokio::test]
-async fn a_call_given_as_json_is_repeated_by_the_same_rules() {
+async fn a_call_given_as_json_is_retried_by_the_same_rules() {
     // The method, its parameters, and whether it is repeated after it may have been carried out.
     let cases = [
         ("info", json!({}), true),
@@ -109,7 +109,7 @@ async fn a_call_given_as_json_is_repeated_by_the_same_rules() {
 }
 
 #[tokio::test]
-async fn a_method_that_the_schema_does_not_know_is_not_repeated_after_it_may_have_run() {
+async fn a_method_outside_the_schema_is_not_retried_after_it_may_have_run() {
     let server = h1script::replying(|_| h1script::Reply::json(503, "").applied());
     let client = Client::new(Config::http(server.api_url()).retry(quick_retry())).unwrap();
     let error = soon(client.call_json::<Value>("new_method", json!({}))).await.unwrap_err();

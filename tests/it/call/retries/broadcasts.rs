@@ -45,7 +45,7 @@ fn joined(result: &centrifugo_api::BroadcastResult) -> Vec<Result<u64, u32>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_channels_that_failed_are_broadcast_to_again_with_the_same_key() {
+async fn only_failed_channels_are_retried_with_the_same_key() {
     let answers = vec![
         Ok(json!([offset(1), failure(111), failure(102), failure(100)])),
         Ok(json!([failure(100), offset(4)])),
@@ -64,7 +64,7 @@ async fn only_the_channels_that_failed_are_broadcast_to_again_with_the_same_key(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_that_fails_to_the_end_keeps_its_error() {
+async fn a_channel_that_keeps_failing_keeps_its_error() {
     let fails = || Ok(json!([failure(111)]));
     let (client, asked) =
         broadcaster(vec![Ok(json!([offset(1), failure(111), offset(3), offset(4)])), fails(), fails()], quick_retry());
@@ -73,7 +73,7 @@ async fn a_channel_that_fails_to_the_end_keeps_its_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_key_only_the_channels_are_broadcast_to_again_that_certainly_got_nothing() {
+async fn without_a_key_only_channels_that_were_not_published_to_are_retried() {
     let answers = vec![Ok(json!([failure(100), failure(111), offset(3), failure(100)])), Ok(json!([offset(2)]))];
     let (client, asked) = broadcaster(answers, quick_retry().idempotency_keys(false));
     assert_eq!(joined(&client.broadcast(abcd()).await.unwrap()), [Err(100), Ok(2), Ok(3), Err(100)]);
@@ -88,7 +88,7 @@ async fn without_a_key_only_the_channels_are_broadcast_to_again_that_certainly_g
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeat_of_unknown_outcome_is_told_for_its_channels_only() {
+async fn a_retry_of_unknown_outcome_affects_its_channels_only() {
     // Without a key, so that it is not repeated again.
     let lost = || Err(Error::new(ErrorKind::Lost, "no answer"));
     let first = || Ok(json!([offset(1), failure(111), failure(102), failure(111)]));
@@ -113,7 +113,7 @@ async fn a_repeat_of_unknown_outcome_is_told_for_its_channels_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeat_with_too_few_answers_shifts_none() {
+async fn a_retry_with_too_few_results_shifts_none() {
     let answers = vec![Ok(json!([offset(1), failure(111), offset(3), failure(111)])), Ok(json!([offset(2)]))];
     let (client, _) = broadcaster(answers, quick_retry());
     assert_eq!(joined(&client.broadcast(abcd()).await.unwrap()), [Ok(1), Err(100), Ok(3), Err(100)]);

@@ -27,7 +27,7 @@ fn failing(retry: Retry) -> (Client, Arc<AtomicUsize>, Arc<Mutex<Option<ErrorKin
 }
 
 #[tokio::test(start_paused = true)]
-async fn repeats_are_few_when_everything_fails() {
+async fn the_budget_bounds_retries_when_every_call_fails() {
     const CALLS: usize = 1000;
     let (client, asked, fails) = failing(Retry::new().attempts(10));
     let mut without_budget = 0;
@@ -61,7 +61,7 @@ async fn repeats_are_few_when_everything_fails() {
 }
 
 #[tokio::test]
-async fn a_server_that_always_fails_is_asked_hardly_more_often_than_it_is_called() {
+async fn the_budget_bounds_requests_to_a_server_that_always_fails() {
     for over in BOTH {
         let server = start().await;
         server.fault(unavailable(over).always());
@@ -87,7 +87,7 @@ async fn a_server_that_always_fails_is_asked_hardly_more_often_than_it_is_called
 }
 
 #[tokio::test]
-async fn a_call_that_waits_for_the_server_ends_well_when_it_is_there() {
+async fn a_call_that_waits_for_ready_succeeds_when_the_server_is_up() {
     for over in BOTH {
         let server = start().await;
         let (target, path) = match over {
@@ -121,7 +121,7 @@ async fn a_call_that_waits_for_the_server_ends_well_when_it_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_attempts_of_a_call_that_waits_are_numbered_and_their_waits_grow() {
+async fn attempts_of_a_call_that_waits_for_ready_are_numbered_and_back_off() {
     let seen = Seen::default();
     let retry = crate::support::once().wait_for_ready(true).backoff(Duration::from_millis(100), SECOND);
     let (client, asked, fails) = failing(seen.by(retry));

@@ -51,7 +51,7 @@ async fn every_attempt_on_every_endpoint_and_transport_has_the_same_key() {
 }
 
 #[tokio::test]
-async fn a_key_of_the_callers_own_is_kept() {
+async fn a_key_of_the_caller_is_kept() {
     for over in BOTH {
         let server = start().await;
         server.fault(Fault::cut_after().times(2));
@@ -75,7 +75,7 @@ fn keyless() -> [(Retry, u32); 2] {
 }
 
 #[tokio::test]
-async fn without_keys_a_publish_that_may_have_run_is_not_repeated() {
+async fn without_keys_a_publish_that_may_have_run_is_not_retried() {
     for over in BOTH {
         for (retry, _) in keyless() {
             for fault in [Fault::cut_after(), unavailable(over), Fault::api_error(ApiError::new(100, "broker"))] {
@@ -91,7 +91,7 @@ async fn without_keys_a_publish_that_may_have_run_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn without_keys_a_publish_that_was_not_carried_out_is_repeated() {
+async fn without_keys_a_publish_that_was_not_applied_is_retried() {
     for over in BOTH {
         for (retry, attempts) in keyless() {
             // Refused for overload, by the API.
@@ -116,7 +116,7 @@ async fn without_keys_a_publish_that_was_not_carried_out_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_read_is_repeated() {
+async fn a_read_is_retried() {
     for over in BOTH {
         let server = start().await;
         for (retry, attempts) in keyless() {
@@ -130,7 +130,7 @@ async fn a_read_is_repeated() {
 }
 
 #[tokio::test]
-async fn what_must_not_happen_twice_is_not_repeated_after_it_may_have_run() {
+async fn a_method_that_is_not_idempotent_is_not_retried_after_it_may_have_run() {
     for over in BOTH {
         let server = start().await;
         let client = over.client_with(&server, quick_retry());
@@ -159,7 +159,7 @@ async fn what_must_not_happen_twice_is_not_repeated_after_it_may_have_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_repeated_when_the_server_may_have_forgotten_the_key() {
+async fn nothing_is_retried_when_the_server_may_have_forgotten_the_key() {
     let minute = Duration::from_secs(60);
     let started = Instant::now();
     let last = Arc::new(Mutex::new(Duration::ZERO));
@@ -216,7 +216,7 @@ async fn the_key_of_a_publish_that_may_have_run_is_in_its_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_repeat_ends_before_the_server_has_forgotten_the_key() {
+async fn the_last_retry_ends_before_the_server_has_forgotten_the_key() {
     let started = Instant::now();
     let retry = Retry::new().attempts(2).attempt_timeout(None);
     let client = Client::with_transport(Stuck::default()).with_retry(retry).with_timeout(Duration::from_secs(3600));
@@ -226,7 +226,7 @@ async fn the_last_repeat_ends_before_the_server_has_forgotten_the_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_certainly_did_not_run_is_repeated_however_late() {
+async fn a_call_that_was_not_sent_is_retried_however_late() {
     let minute = Duration::from_secs(60);
     let started = Instant::now();
     let client = client_answering(move |_| match started.elapsed() {

@@ -18,7 +18,7 @@ async fn publish(client: &Client) -> Result<u64, Error> {
 }
 
 #[tokio::test]
-async fn a_script_chooses_each_reply_and_the_tally_knows_what_was_carried_out() {
+async fn a_script_chooses_each_reply_and_the_tally_counts_what_is_applied() {
     let server = replying(|request| match request.number {
         0 => Reply::status(14, "busy"),
         1 => Reply::status(0, "").applied(),
@@ -137,7 +137,7 @@ async fn one_stream_at_a_time_and_a_window_that_opens_late_are_the_scripts_choic
 }
 
 #[tokio::test]
-async fn nothing_is_answered_by_one_that_says_nothing_or_reads_nothing() {
+async fn a_silent_server_responds_to_nothing() {
     let silent = start_bare(|mut connection| async move { connection.ignore().await });
     let deaf = start_bare(|mut connection| async move { connection.stall().await });
     for server in [silent, deaf] {

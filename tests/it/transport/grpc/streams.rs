@@ -56,7 +56,7 @@ async fn answer(listener: TcpListener, data: Bytes) -> Bytes {
 }
 
 #[tokio::test]
-async fn requests_and_answers_that_are_longer_than_every_window_arrive_whole() {
+async fn requests_and_responses_larger_than_every_window_arrive_whole() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = client(format!("http://{}", listener.local_addr().unwrap()));
     let (up, down) = (vec![b'u'; 3 << 20], Bytes::from(vec![b'd'; 8 << 20]));
@@ -82,7 +82,7 @@ fn without_room(opened: Arc<Notify>) -> crate::support::tally::Server {
 }
 
 #[tokio::test]
-async fn a_long_call_that_there_is_no_room_for_was_not_sent() {
+async fn a_long_request_blocked_by_flow_control_was_not_sent() {
     let opened = Arc::new(Notify::new());
     let server = without_room(Arc::clone(&opened));
     let impatient = client(server.url()).with_timeout(Duration::from_millis(300));
@@ -92,7 +92,7 @@ async fn a_long_call_that_there_is_no_room_for_was_not_sent() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_before_there_is_room_for_the_request_is_one() {
+async fn a_response_that_comes_before_the_request_is_read_is_returned() {
     for length in [1, 20_000] {
         let server = h2script::start_bare(|mut connection| async move {
             connection.settings(&[(INITIAL_WINDOW_SIZE, 0)]).await?;
@@ -109,7 +109,7 @@ async fn an_answer_that_comes_before_there_is_room_for_the_request_is_one() {
 }
 
 #[tokio::test]
-async fn calls_that_wait_for_a_stream_go_on_the_next_connection_when_theirs_ends() {
+async fn calls_that_wait_for_a_stream_move_to_the_next_connection_when_theirs_ends() {
     for resets in [false, true] {
         let (begun, wait) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let server = h2script::start_bare({
@@ -172,7 +172,7 @@ async fn another_connection_is_made_when_the_first_is_busy() {
 }
 
 #[tokio::test]
-async fn answers_to_thousands_of_calls_may_come_at_once() {
+async fn thousands_of_responses_may_arrive_at_once() {
     const CALLS: usize = 16_000;
     /// `:status: 200`, and the two headers that the first answer puts into the table of HPACK.
     const HEAD: &[u8] = &[0x88, 0xbf];

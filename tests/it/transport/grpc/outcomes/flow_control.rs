@@ -12,7 +12,7 @@ use crate::support::tally::Server;
 use crate::support::{AT_ONCE, applied, assert_error, publish_number, soon, spawn_publish, within};
 
 #[tokio::test]
-async fn a_call_that_waits_for_its_turn_on_a_full_connection_is_not_sent_when_its_time_is_over() {
+async fn a_call_that_waits_for_a_stream_until_its_deadline_is_not_sent() {
     let (turn, over) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let server = h2script::start_bare({
         let (turn, over) = (Arc::clone(&turn), Arc::clone(&over));
@@ -48,7 +48,7 @@ async fn a_call_that_waits_for_its_turn_on_a_full_connection_is_not_sent_when_it
 }
 
 #[tokio::test]
-async fn a_call_to_a_server_with_room_for_no_stream_is_not_sent_when_its_time_is_over() {
+async fn a_call_to_a_server_that_allows_no_stream_is_not_sent() {
     let server = h2script::start_bare(|mut connection| async move {
         connection.settings(&[(MAX_CONCURRENT_STREAMS, 0)]).await?;
         let stream = connection.opened().await?;
@@ -79,7 +79,7 @@ fn with_a_closed_window(open: Arc<Notify>) -> Server {
 }
 
 #[tokio::test]
-async fn a_slow_reader_gets_the_call_when_it_makes_room() {
+async fn a_call_blocked_by_flow_control_is_sent_when_the_window_opens() {
     let open = Arc::new(Notify::new());
     let server = with_a_closed_window(Arc::clone(&open));
     let client = client(server.url(), crate::support::once());
@@ -90,7 +90,7 @@ async fn a_slow_reader_gets_the_call_when_it_makes_room() {
 }
 
 #[tokio::test]
-async fn a_call_that_a_slow_reader_makes_no_room_for_ends_in_time_and_goes_nowhere_later() {
+async fn a_call_blocked_by_flow_control_ends_at_its_deadline_and_is_not_sent_later() {
     let open = Arc::new(Notify::new());
     let server = with_a_closed_window(Arc::clone(&open));
     let client = client(server.url(), crate::support::once());

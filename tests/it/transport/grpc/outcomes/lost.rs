@@ -29,7 +29,7 @@ fn breaking_the_rules() -> Server {
 }
 
 #[tokio::test]
-async fn a_call_whose_connection_is_given_up_by_this_side_may_have_run() {
+async fn a_call_whose_connection_the_client_gives_up_may_have_run() {
     let server = breaking_the_rules();
     let error = within(AT_ONCE, publish_number(&client(server.url(), without_keys()), 0)).await.unwrap_err();
     assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
@@ -41,7 +41,7 @@ async fn a_call_whose_connection_is_given_up_by_this_side_may_have_run() {
 }
 
 #[tokio::test]
-async fn a_server_that_gives_no_sign_of_life_is_given_up_and_the_call_may_have_run() {
+async fn a_connection_without_ping_acks_is_given_up_and_its_call_may_have_run() {
     let server = h2script::start(|mut connection| async move {
         connection.request().await?;
         connection.stall().await
@@ -74,7 +74,7 @@ async fn through_a_proxy(retry: Retry) -> (Server, Arc<Proxy>, Client, Arc<Atomi
 }
 
 #[tokio::test]
-async fn wherever_a_request_is_cut_off_it_is_carried_out_once_at_most_and_the_error_is_true() {
+async fn a_request_cut_off_at_any_byte_is_applied_at_most_once_and_its_error_is_true() {
     let mut unknown = 0;
     for bytes in (1..).step_by(5) {
         let (server, proxy, client, repeats) = through_a_proxy(without_keys()).await;
@@ -97,7 +97,7 @@ async fn wherever_a_request_is_cut_off_it_is_carried_out_once_at_most_and_the_er
 }
 
 #[tokio::test]
-async fn wherever_a_request_with_a_key_is_cut_off_it_has_one_effect() {
+async fn a_request_with_a_key_cut_off_at_any_byte_has_one_effect() {
     let mut repeated = 0;
     for bytes in (1..).step_by(11) {
         let (server, proxy, client, repeats) = through_a_proxy(Retry::new()).await;
@@ -116,7 +116,7 @@ async fn wherever_a_request_with_a_key_is_cut_off_it_has_one_effect() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_carried_out_and_loses_its_answer_is_unknown_and_repeated_only_with_a_key() {
+async fn a_call_whose_response_is_lost_is_unknown_and_retried_only_with_a_key() {
     for (end, keyed) in [End::Rst, End::Fin].into_iter().flat_map(|end| [(end, false), (end, true)]) {
         let retry = Retry::new().idempotency_keys(keyed);
         let (server, proxy, client, repeats) = through_a_proxy(retry).await;
@@ -137,7 +137,7 @@ async fn a_call_that_is_carried_out_and_loses_its_answer_is_unknown_and_repeated
 }
 
 #[tokio::test]
-async fn a_read_that_loses_its_answer_is_repeated_without_a_key() {
+async fn a_read_whose_response_is_lost_is_retried_without_a_key() {
     let server = h2script::replying(|request| match request.number {
         0 => Reply::cut(CANCEL),
         _ => Reply::message(&[0x12, 0]),
@@ -148,7 +148,7 @@ async fn a_read_that_loses_its_answer_is_repeated_without_a_key() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_cut_off_is_unknown_and_harms_no_other_call_on_the_connection() {
+async fn a_truncated_response_is_unknown_and_affects_no_other_call_on_the_connection() {
     let result = [0x12, 0];
     let cuts = [
         Reply::cut(NO_ERROR),
@@ -193,7 +193,7 @@ async fn an_answer_that_is_cut_off_is_unknown_and_harms_no_other_call_on_the_con
 }
 
 #[tokio::test]
-async fn an_answer_without_a_status_is_asked_for_again_with_a_key() {
+async fn a_response_without_a_status_is_retried_with_a_key() {
     for reason in [NO_ERROR, CANCEL, INTERNAL_ERROR] {
         let server = h2script::replying(move |request| match request.number {
             0 => Reply::cut(reason),
@@ -208,7 +208,7 @@ async fn an_answer_without_a_status_is_asked_for_again_with_a_key() {
 }
 
 #[tokio::test]
-async fn what_an_answer_has_begun_for_may_have_run_whatever_is_said_next() {
+async fn a_call_whose_response_has_begun_may_have_run() {
     let refusing = h2script::replying(|_| Reply::head().then_reset(REFUSED_STREAM).applied());
     let leaving = h2script::start(|mut connection| async move {
         let request = connection.request().await?;

@@ -33,14 +33,14 @@ fn refusing_the_first() -> Server {
 }
 
 #[tokio::test]
-async fn a_call_whose_stream_is_refused_is_repeated_and_carried_out_once() {
+async fn a_refused_stream_is_retried_and_applied_once() {
     let server = refusing_the_first();
     within(AT_ONCE, publish_number(&client(server.url(), without_keys()), 0)).await.unwrap();
     assert_eq!((applied(&[&server.tally]), server.dials()), ((1, 1), 1));
 }
 
 #[tokio::test]
-async fn a_call_whose_stream_is_refused_was_not_sent() {
+async fn a_call_on_a_refused_stream_was_not_sent() {
     let server = refusing_the_first();
     let client = client(server.url(), crate::support::once());
     let error = within(AT_ONCE, publish_number(&client, 0)).await.unwrap_err();
@@ -52,7 +52,7 @@ async fn a_call_whose_stream_is_refused_was_not_sent() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_refused_when_it_has_arrived_is_repeated_and_carried_out_once() {
+async fn a_stream_refused_after_its_request_is_retried_and_applied_once() {
     let server = h2script::replying(|request| match request.number {
         0 => Reply::reset(REFUSED_STREAM),
         _ => Reply::result(),
@@ -62,7 +62,7 @@ async fn a_call_that_is_refused_when_it_has_arrived_is_repeated_and_carried_out_
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_every_stream_is_asked_once_for_each_attempt() {
+async fn a_server_that_refuses_every_stream_gets_one_request_per_attempt() {
     let streams = Arc::new(AtomicUsize::new(0));
     let counting = Arc::clone(&streams);
     let server = h2script::start(move |mut connection| {
@@ -85,7 +85,7 @@ async fn a_server_that_refuses_every_stream_is_asked_once_for_each_attempt() {
 }
 
 #[tokio::test]
-async fn calls_beyond_the_last_stream_of_a_goaway_are_sent_anew_and_all_are_carried_out_once() {
+async fn streams_beyond_a_goaway_are_sent_again_and_applied_once() {
     for retry in [crate::support::once(), without_keys()] {
         let server = h2script::start(|mut connection| async move {
             if connection.number > 0 {
@@ -185,7 +185,7 @@ async fn connections_that_are_drained_under_load_lose_no_call_of_several_threads
 }
 
 #[tokio::test]
-async fn calls_up_to_the_last_stream_of_a_goaway_may_have_run_when_the_connection_is_cut() {
+async fn streams_up_to_a_goaway_may_have_run_when_the_connection_is_cut() {
     for reset in [false, true] {
         let server = h2script::start(move |mut connection| async move {
             if connection.number > 0 {

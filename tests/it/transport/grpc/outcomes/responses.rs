@@ -12,7 +12,7 @@ use crate::support::tls_peers::{Flaw, Peer};
 use crate::support::{AT_ONCE, applied, assert_error, h1script, publish_number, within};
 
 #[tokio::test]
-async fn a_status_that_makes_no_sense_is_an_error_and_the_connection_goes_on() {
+async fn a_malformed_status_is_an_error_and_the_connection_is_kept() {
     let head: [(&[u8], &[u8]); 2] = [(b":status", b"200"), (b"content-type", b"application/grpc")];
     let odd = |more: &[(&[u8], &[u8])]| Reply::default().headers(&[&head[..], more].concat(), END_STREAM);
     let odd_trailers = |more: &[(&[u8], &[u8])]| Reply::head().data(&[0x12, 0]).headers(more, END_STREAM).applied();
@@ -44,7 +44,7 @@ async fn a_status_that_makes_no_sense_is_an_error_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn headers_that_are_huge_are_an_error_of_the_call_within_its_time() {
+async fn huge_headers_fail_their_call_only() {
     let huge = vec![b'x'; 1 << 20];
     let many: Vec<(&[u8], &[u8])> = vec![(b"x-one", b"of many"); 5000];
     for more in [&[(&b"x-huge"[..], &huge[..])][..], &many] {
@@ -73,7 +73,7 @@ async fn headers_that_are_huge_are_an_error_of_the_call_within_its_time() {
 }
 
 #[tokio::test]
-async fn headers_without_an_end_are_read_to_a_bound_only() {
+async fn endless_headers_are_read_up_to_a_limit() {
     let sent = Arc::new(AtomicUsize::new(0));
     let counting = Arc::clone(&sent);
     let server = h2script::start(move |mut connection| {
@@ -102,7 +102,7 @@ async fn headers_without_an_end_are_read_to_a_bound_only() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_trusted_is_asked_once_and_nothing_goes_another_way_or_in_the_clear() {
+async fn an_untrusted_server_gets_no_request_and_leads_to_no_fallback_or_clear_text() {
     for flaw in Flaw::FATAL {
         let (authority, http) = (Authority::new(), h1script::replying(|_| h1script::Reply::result()));
         let peer = Peer::with(flaw, &authority);
@@ -130,7 +130,7 @@ async fn a_server_that_is_not_trusted_is_asked_once_and_nothing_goes_another_way
 }
 
 #[tokio::test]
-async fn a_server_without_http2_over_tls_is_told_so_and_is_the_one_that_http_over_tls_serves_in_its_place() {
+async fn a_server_without_http2_over_tls_is_explained_and_leads_to_the_fallback() {
     let authority = Authority::new();
     let identity = authority.issue("127.0.0.1");
     let http =

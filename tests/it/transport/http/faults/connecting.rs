@@ -14,7 +14,7 @@ use crate::support::within;
 use crate::support::{SECOND, assert_error, publish, quick_retry, request, servers::Nobody};
 
 #[tokio::test]
-async fn a_refused_connection_costs_no_time_and_the_call_goes_to_the_next_endpoint() {
+async fn after_a_refused_connection_the_next_endpoint_is_tried_at_once() {
     let (nobody, server) = (Nobody::new(), Server::start().await.unwrap());
     let config = || Config::http(format!("{}/api", nobody.url())).load_balancing(LoadBalancing::Priority).retry(None);
     let alone = Client::new(config()).unwrap();
@@ -45,7 +45,7 @@ async fn a_call_that_one_endpoint_refused_and_that_never_reached_the_next_was_no
 }
 
 #[tokio::test]
-async fn a_connect_that_hangs_ends_in_its_own_time_and_the_call_goes_to_the_next_endpoint() {
+async fn a_hanging_connect_ends_at_its_timeout_and_the_next_endpoint_is_tried() {
     let (backlog, server) = (Backlog::fill().await, Server::start().await.unwrap());
     let config = || {
         let first = Config::http(format!("{}/api", backlog.url())).load_balancing(LoadBalancing::Priority).retry(None);
@@ -60,7 +60,7 @@ async fn a_connect_that_hangs_ends_in_its_own_time_and_the_call_goes_to_the_next
 }
 
 #[tokio::test]
-async fn a_handshake_that_hangs_ends_in_its_own_time_and_the_call_goes_to_the_next_endpoint() {
+async fn a_hanging_handshake_ends_at_its_timeout_and_the_next_endpoint_is_tried() {
     let authority = Authority::new();
     let (silent, identity) = (Peer::with(Flaw::Silent, &authority), authority.issue("127.0.0.1"));
     let server = Server::builder().tls(identity.certificate, identity.key).start().await.unwrap();
@@ -91,7 +91,7 @@ async fn one_dead_endpoint_of_three_fails_no_call() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_api_names_the_endpoint_that_answered() {
+async fn an_error_of_the_api_names_the_endpoint_that_responded() {
     let (nobody, server) = (Nobody::new(), Server::start().await.unwrap());
     let config = Config::http(format!("{}/api", nobody.url())).endpoint(server.http_url());
     let client = Client::new(config).unwrap();
@@ -102,7 +102,7 @@ async fn an_error_of_the_api_names_the_endpoint_that_answered() {
 }
 
 #[tokio::test]
-async fn mistrust_is_named_and_final_and_nothing_is_said_in_the_clear() {
+async fn an_untrusted_certificate_is_named_and_permanent_and_no_clear_text_is_sent() {
     for flaw in Flaw::FATAL {
         let authority = Authority::new();
         let peer = Peer::with(flaw, &authority);

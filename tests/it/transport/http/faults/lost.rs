@@ -20,7 +20,7 @@ fn healing(proxy: &Arc<Proxy>, retry: Retry) -> Client {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_asked_for_again_only_with_a_key() {
+async fn a_lost_response_is_retried_only_with_a_key() {
     for (bytes, end) in [(1, End::Rst), (1, End::Fin), (40, End::Rst), (40, End::Fin)] {
         let server = Server::start().await.unwrap();
         let proxy = Arc::new(Proxy::to(server.http_addr()));
@@ -35,7 +35,7 @@ async fn a_lost_answer_is_asked_for_again_only_with_a_key() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_cut_is_not_carried_out_and_sent_again_with_a_key() {
+async fn a_truncated_request_is_not_applied_and_retried_with_a_key() {
     for (bytes, end) in [(10, End::Rst), (150, End::Rst), (150, End::Fin)] {
         let server = Server::start().await.unwrap();
         let proxy = Arc::new(Proxy::to(server.http_addr()));
@@ -61,7 +61,7 @@ fn ending_on_reuse(reset: bool) -> crate::support::tally::Server {
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_exactly_when_it_is_used_again_publishes_nothing_twice() {
+async fn a_connection_closed_on_reuse_publishes_nothing_twice() {
     for reset in [true, false] {
         let server = ending_on_reuse(reset);
         let client = Client::new(Config::http(server.api_url()).retry(None)).unwrap();
@@ -92,7 +92,7 @@ async fn a_connection_that_ends_exactly_when_it_is_used_again_publishes_nothing_
 }
 
 #[tokio::test]
-async fn a_thousand_connections_that_end_while_they_are_idle_lose_and_double_nothing() {
+async fn connections_closed_while_idle_lose_and_double_nothing() {
     let server = h1script::start(|mut connection| async move {
         let request = connection.request().await?;
         connection.reply(&request, &Reply::result()).await?;
@@ -108,7 +108,7 @@ async fn a_thousand_connections_that_end_while_they_are_idle_lose_and_double_not
 }
 
 #[tokio::test]
-async fn a_handler_that_takes_11_seconds_is_waited_for_9_and_not_asked_again_without_a_key() {
+async fn a_response_later_than_9_s_is_a_timeout_and_not_retried_without_a_key() {
     let server = h1script::replying(|_| Reply::result().after(11 * SECOND));
     // Without a deadline that would end it earlier.
     let config = Config::http(server.api_url()).timeout(100 * SECOND).retry(without_keys());
@@ -126,7 +126,7 @@ async fn a_handler_that_takes_11_seconds_is_waited_for_9_and_not_asked_again_wit
 }
 
 #[tokio::test]
-async fn a_handler_that_takes_too_long_has_one_effect_with_a_key() {
+async fn late_responses_have_one_effect_with_a_key() {
     let server = h1script::replying(|_| Reply::result().after(11 * SECOND));
     let client = Client::new(Config::http(server.api_url()).retry(quick_retry())).unwrap();
     let started = Instant::now();

@@ -12,7 +12,7 @@ use crate::support::within;
 use crate::support::{SECOND, assert_error, publish, quick_retry, request};
 
 #[tokio::test]
-async fn every_status_is_told_and_repeated_only_where_that_is_safe_and_can_help() {
+async fn each_status_has_its_error_and_is_retried_only_where_safe_and_useful() {
     use ErrorKind as Kind;
     use Outcome::{Refused, Unknown};
 
@@ -59,7 +59,7 @@ async fn every_status_is_told_and_repeated_only_where_that_is_safe_and_can_help(
 }
 
 #[tokio::test]
-async fn answers_that_are_no_answers_are_unknown_and_not_asked_for_again() {
+async fn malformed_responses_are_unknown_and_not_retried() {
     let replies = [
         Reply::with(200, &[("content-type", "text/html")], b"<html>"),
         Reply::json(200, r#"{"result":{"offset":1,"epo"#),
@@ -82,7 +82,7 @@ async fn answers_that_are_no_answers_are_unknown_and_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn the_wait_that_429_asks_for_is_waited() {
+async fn retry_after_of_a_429_is_waited_for() {
     let server = h1script::replying(|request| match request.number {
         0 => Reply::with(429, &[("retry-after", "1")], b""),
         _ => Reply::result(),
@@ -110,7 +110,7 @@ async fn wait_after(headers: &'static [(&'static str, &'static str)]) -> Duratio
 }
 
 #[tokio::test]
-async fn a_wait_that_is_asked_for_is_bounded_on_both_sides() {
+async fn retry_after_is_bounded_on_both_sides() {
     let backoff = Duration::from_millis(100);
     let hour = wait_after(&[("retry-after", "3600")]).await;
     assert!((5 * SECOND..=5 * SECOND + backoff).contains(&hour), "{hour:?}");
@@ -158,7 +158,7 @@ fn endless(head: Vec<u8>, endless: Endless, written: &Arc<AtomicUsize>) -> crate
 }
 
 #[tokio::test]
-async fn an_answer_without_an_end_ends_within_the_deadline_and_in_bounded_memory() {
+async fn an_endless_response_ends_within_the_deadline_and_in_bounded_memory() {
     use Endless::{Fast, Nothing, Slow};
     use ErrorKind::{Protocol, Timeout, TooLarge, Unavailable};
 

@@ -13,7 +13,7 @@ use crate::support::tally::{Server, Tally};
 use crate::support::{AT_ONCE, advance, applied, h1script, publish_number, spawn_publish, until, within};
 
 #[tokio::test]
-async fn a_call_that_one_endpoint_refuses_goes_to_another_at_no_cost() {
+async fn a_stream_refused_by_one_endpoint_goes_to_another_at_no_cost() {
     let refusing = h2script::replying(|_| Reply::reset(REFUSED_STREAM));
     let leaving = h2script::start(|mut connection| async move {
         connection.request().await?;
@@ -50,7 +50,7 @@ async fn calls_go_to_the_less_busy_of_two_endpoints() {
 }
 
 #[tokio::test]
-async fn the_first_endpoint_that_can_be_reached_has_priority_and_has_it_again_when_it_is_back() {
+async fn priority_returns_to_the_first_endpoint_when_it_is_reachable_again() {
     let (first, second) = (good(), good());
     let proxy = Proxy::to(first.address());
     // With retries: the first call may be on its way when the connection is cut.
@@ -146,17 +146,17 @@ async fn is_left_out_after(failures: usize, cuts: bool, kind: ErrorKind) {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_loses_three_calls_in_a_row_is_left_out_until_one_call_succeeds_there() {
+async fn three_lost_calls_in_a_row_make_an_endpoint_unavailable_until_one_succeeds() {
     is_left_out_after(3, true, ErrorKind::Lost).await;
 }
 
 #[tokio::test]
-async fn an_endpoint_where_five_calls_in_a_row_are_not_answered_in_time_is_left_out_until_one_call_succeeds_there() {
+async fn five_timeouts_in_a_row_make_an_endpoint_unavailable_until_a_call_succeeds() {
     is_left_out_after(5, false, ErrorKind::Timeout).await;
 }
 
 #[tokio::test]
-async fn an_only_endpoint_that_loses_calls_is_tried_all_the_same() {
+async fn the_only_endpoint_is_tried_even_when_unavailable() {
     let bad = Arc::new(Mutex::new(true));
     let server = bad_at_first(&bad, true);
     let client = client(&[server.url()], LoadBalancing::LeastBusy);
@@ -171,7 +171,7 @@ async fn an_only_endpoint_that_loses_calls_is_tried_all_the_same() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_only_refuses_calls_is_not_left_out() {
+async fn an_endpoint_that_refuses_calls_stays_available() {
     let (first, second) = (h2script::replying(|_| Reply::status(3, "no")), good());
     let client = client(&[first.url(), second.url()], LoadBalancing::Priority);
     for n in 0..20 {
@@ -182,7 +182,7 @@ async fn an_endpoint_that_only_refuses_calls_is_not_left_out() {
 }
 
 #[tokio::test]
-async fn calls_that_are_lost_with_one_connection_are_one_loss() {
+async fn calls_lost_with_one_connection_count_as_one_loss() {
     let server = h2script::start(|mut connection| async move {
         if connection.number == 0 {
             let requests = connection.requests(20).await?;

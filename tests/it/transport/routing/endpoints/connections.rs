@@ -12,7 +12,7 @@ use crate::support::h2script::{self, ENHANCE_YOUR_CALM, Event, NO_ERROR, Reply};
 use crate::support::{AT_ONCE, advance, applied, publish_number, soon, spawn_publish, within};
 
 #[tokio::test]
-async fn a_name_that_moves_takes_its_calls_along_and_the_old_connection_is_drained() {
+async fn a_changed_address_moves_calls_and_drains_the_old_connection() {
     let gone = Arc::new(Notify::new());
     let (ended, held) = (Arc::clone(&gone), Arc::new(Notify::new()));
     let answer = Arc::clone(&held);
@@ -76,7 +76,7 @@ async fn a_name_that_moves_takes_its_calls_along_and_the_old_connection_is_drain
 }
 
 #[tokio::test]
-async fn a_server_that_finds_the_signs_of_life_too_many_is_asked_for_half_as_many_on_the_next_connection() {
+async fn enhance_your_calm_doubles_the_keepalive_interval() {
     let (checked, proceed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let server = h2script::start({
         let (checked, proceed) = (Arc::clone(&checked), Arc::clone(&proceed));
@@ -156,7 +156,7 @@ async fn connections_that_are_all_ended_at_once_lose_no_call() {
 }
 
 #[tokio::test]
-async fn thousands_of_calls_that_are_dropped_harm_no_other_call_on_their_connection() {
+async fn thousands_of_dropped_calls_affect_no_other_call_on_their_connection() {
     const AT_ONCE_DROPPED: usize = 100;
     const ROUNDS: usize = 30;
     let server = h2script::start(|mut connection| async move {
@@ -186,7 +186,7 @@ async fn thousands_of_calls_that_are_dropped_harm_no_other_call_on_their_connect
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_while_it_is_dialled_for_leaves_the_connection_to_the_others() {
+async fn a_call_dropped_while_connecting_leaves_the_connection_to_the_others() {
     let (greet, greeted) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let server = h2script::start_bare({
         let (greet, greeted) = (Arc::clone(&greet), Arc::clone(&greeted));

@@ -36,19 +36,19 @@ async fn is_passed_over(url: String, time: Duration) {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_refuses_connections_is_passed_over_at_once() {
+async fn an_endpoint_that_refuses_connections_is_skipped_at_once() {
     let nobody = Nobody::new();
     is_passed_over(nobody.url(), Duration::from_secs(1)).await;
 }
 
 #[tokio::test]
-async fn an_endpoint_where_connecting_hangs_is_passed_over_when_the_time_to_connect_is_over() {
+async fn an_endpoint_where_connecting_hangs_is_skipped_after_the_connect_timeout() {
     let backlog = Backlog::fill().await;
     is_passed_over(backlog.url(), CONNECT + Duration::from_secs(1)).await;
 }
 
 #[tokio::test]
-async fn an_endpoint_that_accepts_and_says_nothing_is_passed_over_when_the_time_to_connect_is_over() {
+async fn a_silent_endpoint_is_skipped_after_the_connect_timeout() {
     let deaf = h2script::start_bare(|mut connection| async move { connection.stall().await });
     is_passed_over(deaf.url(), CONNECT + Duration::from_secs(1)).await;
     let silent = h2script::start_bare(|mut connection| async move { connection.ignore().await });
@@ -57,7 +57,7 @@ async fn an_endpoint_that_accepts_and_says_nothing_is_passed_over_when_the_time_
 }
 
 #[tokio::test]
-async fn an_endpoint_that_closes_connections_without_a_word_is_passed_over() {
+async fn an_endpoint_that_closes_its_connections_is_skipped() {
     for reset in [true, false] {
         let curt = h2script::start_bare(move |connection| async move {
             if reset { connection.reset() } else { connection.finish().await }
@@ -67,7 +67,7 @@ async fn an_endpoint_that_closes_connections_without_a_word_is_passed_over() {
 }
 
 #[tokio::test]
-async fn an_endpoint_whose_tls_handshake_hangs_is_passed_over_when_the_time_to_connect_is_over() {
+async fn an_endpoint_whose_tls_handshake_hangs_is_skipped_after_the_connect_timeout() {
     let authority = Authority::new();
     let (silent, identity) = (Peer::with(Flaw::Silent, &authority), authority.issue("127.0.0.1"));
     let tls = centrifugo_api::testing::Server::builder().tls(identity.certificate, identity.key);
@@ -85,7 +85,7 @@ async fn an_endpoint_whose_tls_handshake_hangs_is_passed_over_when_the_time_to_c
 }
 
 #[tokio::test]
-async fn an_endpoint_whose_name_has_no_address_is_passed_over() {
+async fn an_endpoint_whose_name_does_not_resolve_is_skipped() {
     let server = good();
     let port = server.address().port();
     let urls = [format!("http://nowhere.test:{port}"), format!("http://here.test:{port}")];
@@ -110,7 +110,7 @@ async fn an_endpoint_whose_name_has_no_address_is_passed_over() {
 }
 
 #[tokio::test]
-async fn one_of_three_endpoints_that_is_dead_from_the_start_costs_no_call() {
+async fn one_dead_endpoint_of_three_fails_no_call() {
     const CALLERS: usize = 50;
     const CALLS: usize = 200;
     let (nobody, one, other) = (Nobody::new(), good(), good());
@@ -143,7 +143,7 @@ fn named(port: u16, dials: &Arc<AtomicUsize>) -> Config<Grpc> {
 }
 
 #[tokio::test]
-async fn while_nobody_is_there_dials_and_repeats_are_few_and_calls_fail_fast_and_then_recover() {
+async fn in_an_outage_dials_and_retries_are_few_and_calls_fail_fast_and_recover() {
     let server = good();
     server.refuse().await;
     let dials = Arc::new(AtomicUsize::new(0));
@@ -187,7 +187,7 @@ async fn while_nobody_is_there_dials_and_repeats_are_few_and_calls_fail_fast_and
 }
 
 #[tokio::test]
-async fn calls_that_find_nobody_at_the_same_time_dial_once() {
+async fn concurrent_calls_to_an_unreachable_endpoint_dial_once() {
     let server = good();
     server.refuse().await;
     let dials = Arc::new(AtomicUsize::new(0));
@@ -209,7 +209,7 @@ async fn calls_that_find_nobody_at_the_same_time_dial_once() {
 }
 
 #[tokio::test]
-async fn what_is_not_http2_at_an_endpoint_is_passed_over_for_one_that_is() {
+async fn an_endpoint_that_does_not_speak_http2_is_skipped() {
     let web = Port::open(|mut stream, _| async move {
         use tokio::io::AsyncWriteExt as _;
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await?;

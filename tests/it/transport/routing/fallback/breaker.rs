@@ -10,7 +10,7 @@ use super::{absent, becomes, calls, client, state, watched};
 use crate::support::{SECOND, advance, publish, request, soon, start, within};
 
 #[tokio::test]
-async fn calls_go_over_http_at_once_while_there_is_no_grpc_and_over_grpc_when_there_is() {
+async fn calls_use_http_while_grpc_is_down_and_grpc_when_it_is_back() {
     let server = start().await;
     let proxy = absent(&server).await;
     let client = client(proxy.url(), &server);
@@ -37,7 +37,7 @@ async fn calls_go_over_http_at_once_while_there_is_no_grpc_and_over_grpc_when_th
 }
 
 #[tokio::test]
-async fn one_that_looks_on_is_told_every_change_once() {
+async fn a_watcher_sees_every_state_of_the_breaker_once() {
     let server = start().await;
     let proxy = absent(&server).await;
     let client = client(proxy.url(), &server);
@@ -70,7 +70,7 @@ async fn one_that_looks_on_is_told_every_change_once() {
 }
 
 #[tokio::test]
-async fn every_change_is_logged_once() {
+async fn every_state_of_the_breaker_is_logged_once() {
     let server = start().await;
     let proxy = absent(&server).await;
     let log = Arc::<Log>::default();
@@ -143,7 +143,7 @@ impl tracing::Subscriber for Log {
 }
 
 #[tokio::test]
-async fn calls_that_nobody_answers_are_an_outage() {
+async fn timeouts_open_the_breaker() {
     let server = start().await;
     server.fault(Fault::hang_before().transport(Front::Grpc).always());
     let client = client(server.grpc_url(), &server).with_timeout(SECOND);
@@ -156,7 +156,7 @@ async fn calls_that_nobody_answers_are_an_outage() {
 }
 
 #[tokio::test]
-async fn how_short_a_deadline_is_is_the_callers_affair() {
+async fn short_deadlines_of_callers_keep_the_breaker_closed() {
     let server = start().await;
     server.fault(Fault::hang_before().transport(Front::Grpc).always());
     let client = client(server.grpc_url(), &server).with_timeout(SECOND / 50);
@@ -168,7 +168,7 @@ async fn how_short_a_deadline_is_is_the_callers_affair() {
 }
 
 #[tokio::test]
-async fn failures_between_successes_are_no_outage() {
+async fn failures_between_successes_keep_the_breaker_closed() {
     let server = start().await;
     let client = client(server.grpc_url(), &server);
     for _ in 0..5 {

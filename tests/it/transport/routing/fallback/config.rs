@@ -32,7 +32,7 @@ async fn a_fallback_in_clear_text_beyond_this_machine_must_be_allowed() {
 }
 
 #[test]
-fn what_a_fallback_must_not_have_is_refused_by_name() {
+fn settings_that_a_fallback_must_not_have_are_refused_by_name() {
     let http = || Config::http("http://localhost/api");
     let grpc = || Config::grpc("http://localhost:10000");
     let fallbacks = [

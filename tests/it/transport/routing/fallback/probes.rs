@@ -55,7 +55,7 @@ async fn opened(script: &Script, server: &Server) -> Client {
 }
 
 #[tokio::test]
-async fn one_probe_at_a_time_tries_grpc_while_calls_go_on_over_http() {
+async fn one_probe_at_a_time_runs_while_calls_use_http() {
     let server = start().await;
     let (how, _) = watch::channel(Probed::Never);
     let (probes, healthy) = (Arc::<AtomicUsize>::default(), Arc::default());
@@ -130,7 +130,7 @@ async fn the_cool_down_doubles_up_to_a_minute() {
 }
 
 #[tokio::test]
-async fn two_answers_in_a_row_close_the_breaker_and_one_does_not() {
+async fn two_successful_probes_close_the_breaker_and_one_does_not() {
     let server = start().await;
     let probes = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&probes);
@@ -155,7 +155,7 @@ async fn two_answers_in_a_row_close_the_breaker_and_one_does_not() {
 }
 
 #[tokio::test]
-async fn an_endpoint_where_connecting_hangs_does_not_keep_a_probe_from_the_next() {
+async fn a_hanging_endpoint_does_not_keep_a_probe_from_the_next_endpoint() {
     let server = start().await;
     let (silent, proxy) = (Backlog::fill().await, absent(&server).await);
     let config = Config::grpc(silent.url()).endpoint(proxy.url()).fallback(Config::http(server.http_url()));
@@ -173,7 +173,7 @@ async fn an_endpoint_where_connecting_hangs_does_not_keep_a_probe_from_the_next(
 }
 
 #[tokio::test]
-async fn a_probe_that_is_refused_for_its_key_does_not_bring_calls_back() {
+async fn an_unauthenticated_probe_keeps_the_breaker_open() {
     let server = start().await;
     let script = h2script::replying(|request| match &request.path {
         path if path.ends_with("/Publish") => Reply::status(14, "no"),
@@ -190,7 +190,7 @@ async fn a_probe_that_is_refused_for_its_key_does_not_bring_calls_back() {
 }
 
 #[test]
-fn a_runtime_that_ends_in_the_middle_of_a_probe_leaves_no_probe_for_ever() {
+fn a_runtime_that_ends_during_a_probe_does_not_block_later_probes() {
     let servers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (how, _) = watch::channel(Probed::Never);
     let (probes, healthy) = (Arc::<AtomicUsize>::default(), Arc::default());

@@ -34,7 +34,7 @@ async fn a_wrong_key_over_grpc_does_not_lead_to_http() {
 }
 
 #[tokio::test]
-async fn answers_of_a_server_do_not_lead_to_http() {
+async fn errors_that_a_server_returns_do_not_lead_to_http() {
     use ErrorKind::{Api, Invalid, Protocol, TooLarge, Unauthenticated, Unavailable};
 
     let api = |code| (Fault::api_error(ApiError::new(code, "no")).transport(Front::Grpc), Api);
@@ -77,7 +77,7 @@ async fn a_method_that_the_server_does_not_have_does_not_lead_to_http() {
 }
 
 #[tokio::test]
-async fn sizes_and_wrong_requests_do_not_lead_to_http() {
+async fn too_large_and_invalid_requests_do_not_lead_to_http() {
     let server = start().await;
     let http = || Config::http(server.http_url());
     let small = Client::new(Config::grpc(server.grpc_url()).max_request_size(10).fallback(http())).unwrap();
@@ -90,7 +90,7 @@ async fn sizes_and_wrong_requests_do_not_lead_to_http() {
 }
 
 #[tokio::test]
-async fn mistrust_does_not_lead_to_http_and_nothing_is_said_in_the_clear() {
+async fn an_untrusted_certificate_does_not_lead_to_http_or_clear_text() {
     for flaw in Flaw::FATAL {
         let server = start().await;
         let authority = Authority::new();
@@ -105,7 +105,7 @@ async fn mistrust_does_not_lead_to_http_and_nothing_is_said_in_the_clear() {
 }
 
 #[tokio::test]
-async fn a_deadline_of_the_callers_does_not_lead_to_http() {
+async fn a_deadline_of_the_caller_does_not_lead_to_http() {
     let server = start().await;
     server.fault(Fault::hang_before().transport(Front::Grpc).always());
     let client = client(server.grpc_url(), &server).with_timeout(SECOND / 10);

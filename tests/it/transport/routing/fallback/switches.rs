@@ -42,7 +42,7 @@ async fn publishing_while(client: &Client, happens: impl Future<Output = ()>) ->
 }
 
 #[tokio::test]
-async fn no_call_is_lost_or_doubled_when_grpc_goes_and_comes_back() {
+async fn no_call_is_lost_or_doubled_in_a_fallback_and_return() {
     let server = start().await;
     let proxy = Proxy::to(server.grpc_addr());
     let config = Config::grpc(proxy.url()).fallback(Config::http(server.http_url())).retry(quick_retry());
@@ -66,7 +66,7 @@ async fn no_call_is_lost_or_doubled_when_grpc_goes_and_comes_back() {
 }
 
 #[tokio::test]
-async fn calls_fail_fast_when_neither_is_there() {
+async fn calls_fail_fast_when_both_transports_are_down() {
     let (grpc, http) = (Nobody::new(), Nobody::new());
     let config = Config::grpc(grpc.url()).fallback(Config::http(format!("{}/api", http.url()))).retry(None);
     let client = Client::new(config).unwrap();
@@ -77,7 +77,7 @@ async fn calls_fail_fast_when_neither_is_there() {
 }
 
 #[tokio::test]
-async fn calls_stay_on_grpc_while_http_is_known_to_be_gone() {
+async fn calls_stay_on_grpc_while_the_fallback_is_known_to_be_down() {
     let script = h2script::replying(|request| match request.number {
         0 => Reply::reset(h2script::REFUSED_STREAM),
         _ => Reply::status(14, "later"),
@@ -98,7 +98,7 @@ async fn calls_stay_on_grpc_while_http_is_known_to_be_gone() {
 }
 
 #[tokio::test]
-async fn grpc_at_the_http_port_is_told_and_with_a_fallback_left_for_long() {
+async fn grpc_at_the_http_port_is_explained_and_opens_the_breaker_for_a_minute() {
     let server = start().await;
     // As the server's own port of HTTP answers it.
     let port = h1script::start(|mut connection| async move {
@@ -132,7 +132,7 @@ async fn grpc_at_the_http_port_is_told_and_with_a_fallback_left_for_long() {
 }
 
 #[tokio::test]
-async fn grpc_that_is_not_there_in_other_words_is_left_too() {
+async fn responses_that_mean_there_is_no_grpc_lead_to_http() {
     let words: [(&str, Reply); 4] = [
         ("an unknown service", Reply::status(12, "unknown service centrifugal.centrifugo.api.CentrifugoApi")),
         ("404", Reply::default().headers(&[(b":status", b"404")], h2script::END_STREAM)),
@@ -157,7 +157,7 @@ async fn grpc_that_is_not_there_in_other_words_is_left_too() {
 }
 
 #[tokio::test]
-async fn http_at_the_grpc_port_is_told() {
+async fn http_at_the_grpc_port_is_explained() {
     let server = start().await;
     let client = Client::new(Config::http(format!("http://{}/api", server.grpc_addr())).retry(None)).unwrap();
     let error = within(SECOND, client.publish(request())).await.unwrap_err();
@@ -195,7 +195,7 @@ async fn a_call_that_may_have_run_goes_over_http_only_with_a_key_and_has_one_eff
 }
 
 #[tokio::test]
-async fn a_call_that_certainly_did_not_run_goes_over_http_without_a_key_and_a_repeat() {
+async fn a_call_that_was_not_sent_goes_over_http_without_a_key_or_a_retry() {
     let server = start().await;
     // Every connection is made, and ends when the first stream is opened.
     let script = h2script::start(|mut connection| async move {
@@ -212,7 +212,7 @@ async fn a_call_that_certainly_did_not_run_goes_over_http_without_a_key_and_a_re
 }
 
 #[tokio::test]
-async fn both_ways_are_paid_from_one_budget_and_end_at_one_deadline() {
+async fn both_transports_share_one_budget_and_one_deadline() {
     let server = start().await;
     server.fault(Fault::grpc_status(14, "later").always());
     server.fault(Fault::http_status(503).always());
@@ -238,7 +238,7 @@ async fn both_ways_are_paid_from_one_budget_and_end_at_one_deadline() {
 }
 
 #[tokio::test]
-async fn calls_return_to_grpc_also_from_a_fallback_that_is_gone() {
+async fn calls_return_to_grpc_when_the_fallback_goes_down() {
     let server = start().await;
     let (grpc, http) = (absent(&server).await, Proxy::to(server.http_addr()));
     let config = Config::grpc(grpc.url()).fallback(Config::http(format!("{}/api", http.url()))).retry(None);
