@@ -3,6 +3,7 @@
 use std::env::consts::{ARCH, OS};
 use std::fmt::Write as _;
 use std::fs;
+use std::iter;
 use std::num::NonZero;
 use std::thread;
 use std::time::Duration;
@@ -199,7 +200,7 @@ impl Report {
 
     /// A table of at most 80 columns.
     pub(super) fn table(&self) -> String {
-        let head = ["way", "over", "messages/s", "from..to", "p50", "p99", "CPU/msg"];
+        let head = ["way", "over", "msgs/s", "from..to", "p50", "p99", "CPU/msg"];
         let mut lines = vec![head.map(String::from)];
         for row in &self.ways {
             let Spread { median, min, max } = row.messages_per_second;
@@ -231,7 +232,9 @@ impl Report {
         for line in lines {
             for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
                 // Words on the left, numbers on the right. Writing to a string does not fail.
-                let _ = if column < 2 { write!(text, "{cell:<width$}  ") } else { write!(text, "{cell:>width$}  ") };
+                let gap = if self.compares_runtimes() { 1 } else { 2 };
+                let _ = if column < 2 { write!(text, "{cell:<width$}") } else { write!(text, "{cell:>width$}") };
+                text.extend(iter::repeat_n(' ', gap));
             }
             text.truncate(text.trim_end().len());
             text.push('\n');
