@@ -1,7 +1,7 @@
 //! When the time of queued commands is over, the earliest first.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 use tokio::time::Instant;
 
@@ -11,41 +11,60 @@ use crate::batching::command::CommandId;
 const FEW_STALE: usize = 1024;
 
 /// The deadlines of commands. Those of commands that are over go as they come to the front, or when they are most of all.
+///
+/// Mostly each deadline is later than those before it, and a list does; a heap has the others.
 #[derive(Debug, Default)]
-pub(super) struct Deadlines(BinaryHeap<Reverse<(Instant, CommandId)>>);
+pub(super) struct Deadlines {
+    in_order: VecDeque<(Instant, CommandId)>,
+    others: BinaryHeap<Reverse<(Instant, CommandId)>>,
+}
 
 impl Deadlines {
     /// Adds one. Whether it is earlier than all others.
     pub(super) fn push(&mut self, deadline: Instant, id: CommandId) -> bool {
         let is_first = self.next().is_none_or(|first| deadline < first);
-        self.0.push(Reverse((deadline, id)));
+        if self.in_order.back().is_none_or(|(last, _)| *last <= deadline) {
+            self.in_order.push_back((deadline, id));
+        } else {
+            self.others.push(Reverse((deadline, id)));
+        }
         is_first
     }
 
     /// The earliest.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.0.peek().map(|Reverse((deadline, _))| *deadline)
+        let others = self.others.peek().map(|Reverse((deadline, _))| *deadline);
+        self.in_order.front().map(|(deadline, _)| *deadline).into_iter().chain(others).min()
     }
 
     /// The next command whose time is over.
     pub(super) fn pop(&mut self, now: Instant) -> Option<CommandId> {
-        self.next().filter(|deadline| *deadline <= now)?;
-        self.0.pop().map(|Reverse((_, id))| id)
+        let next = self.next().filter(|deadline| *deadline <= now)?;
+        if self.in_order.front().is_some_and(|(deadline, _)| *deadline == next) {
+            return self.in_order.pop_front().map(|(_, id)| id);
+        }
+        self.others.pop().map(|Reverse((_, id))| id)
     }
 
     /// Forgets commands that are over, of which so many are not.
     pub(super) fn clean(&mut self, live: usize, is_live: impl Fn(CommandId) -> bool) {
-        while self.0.peek().is_some_and(|Reverse((_, id))| !is_live(*id)) {
-            self.0.pop();
+        while self.in_order.front().is_some_and(|(_, id)| !is_live(*id)) {
+            self.in_order.pop_front();
         }
-        if self.0.len() > FEW_STALE && self.0.len() > 2 * live {
-            self.0.retain(|Reverse((_, id))| is_live(*id));
+        while self.others.peek().is_some_and(|Reverse((_, id))| !is_live(*id)) {
+            self.others.pop();
+        }
+        if self.in_order.len() > FEW_STALE && self.in_order.len() > 2 * live {
+            self.in_order.retain(|(_, id)| is_live(*id));
+        }
+        if self.others.len() > FEW_STALE && self.others.len() > 2 * live {
+            self.others.retain(|Reverse((_, id))| is_live(*id));
         }
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.0.len()
+        self.in_order.len() + self.others.len()
     }
 }
 
@@ -66,7 +85,7 @@ mod tests {
         assert!(deadlines.push(after(2), id(0)));
         assert!(deadlines.push(after(1), id(1)));
         assert!(!deadlines.push(after(3), id(2)));
-        assert_eq!(deadlines.pop(now), None);
+        assert_eq!((deadlines.pop(now), deadlines.len()), (None, 3));
         assert_eq!(deadlines.pop(after(2)), Some(id(1)));
         assert_eq!(deadlines.pop(after(2)), Some(id(0)));
         assert_eq!((deadlines.pop(after(2)), deadlines.next()), (None, Some(after(3))));

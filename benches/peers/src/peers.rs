@@ -50,6 +50,7 @@ pub async fn all(options: &Options, channels: &Arc<[String]>) -> Result<Vec<Subj
         Subject::new("http", "cent", cent::Cent::new(options)?, channels),
         Subject::new("http", "cent AutoBatch", cent::Cent::auto_batch(options)?, channels).that_shares(),
         Subject::new("http", "this", this::This::http(options)?, channels),
+        Subject::new("http", "this hyper", this::This::hyper(options)?, channels),
     ];
     all.extend(publisher::all(options, channels)?);
     all.sort_by_key(|subject| subject.transport);

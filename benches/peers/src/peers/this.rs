@@ -2,11 +2,19 @@
 
 use centrifugo_api::{Batch, BroadcastRequest, Client, Config, PublishRequest, Retry};
 
+use self::hyper_transport::HyperTransport;
 use super::{Failure, Peer, check};
 use crate::Options;
 
+#[allow(dead_code, reason = "its `main` is an example")]
+#[path = "../../../../examples/hyper_transport.rs"]
+mod hyper_transport;
+
 #[derive(Clone)]
-pub struct This(Client);
+pub struct This {
+    client: Client,
+    keys: bool,
+}
 
 /// Retries, as by default; the others send no idempotency keys, so they are sent only when asked for.
 fn retry(options: &Options) -> Retry {
@@ -29,24 +37,31 @@ pub fn request(channel: &str, payload: &str) -> PublishRequest {
 
 impl This {
     pub fn grpc(options: &Options, connections: usize) -> Result<Self, Failure> {
-        grpc(options, connections).map(Self)
+        grpc(options, connections).map(|client| Self { client, keys: options.keys })
     }
 
     pub fn http(options: &Options) -> Result<Self, Failure> {
-        http(options).map(Self)
+        http(options).map(|client| Self { client, keys: options.keys })
+    }
+
+    /// Over the example's transport in the place of reqwest.
+    pub fn hyper(options: &Options) -> Result<Self, Failure> {
+        let config = Config::http(&options.http).retry(retry(options));
+        let client = Client::with_transport(HyperTransport::new(&options.http, &options.api_key)?).with_config(&config)?;
+        Ok(Self { client, keys: options.keys })
     }
 }
 
 impl Peer for This {
     async fn publish(&mut self, channel: &str, payload: &str) -> Result<(), Failure> {
-        self.0.publish(request(channel, payload)).await?;
+        self.client.publish(request(channel, payload)).await?;
         Ok(())
     }
 
     async fn batch(&mut self, channels: &[String], payload: &str) -> Result<(), Failure> {
-        let mut batch = Batch::new();
+        let mut batch = Batch::new().idempotency_keys(self.keys);
         let handles: Vec<_> = channels.iter().map(|channel| batch.push(request(channel, payload))).collect();
-        let replies = self.0.batch(&batch).await?;
+        let replies = self.client.batch(&batch).await?;
         for handle in handles {
             replies.get(handle)?;
         }
@@ -55,7 +70,7 @@ impl Peer for This {
 
     async fn broadcast(&mut self, channels: &[String], payload: &str) -> Result<(), Failure> {
         let channels_ = channels.iter().map(String::as_str);
-        let result = self.0.broadcast(BroadcastRequest::new(channels_, payload.as_bytes().to_vec())).await?;
+        let result = self.client.broadcast(BroadcastRequest::new(channels_, payload.as_bytes().to_vec())).await?;
         check(result.responses.len() == channels.len())?;
         check(result.responses.iter().all(|response| response.error.is_none() && response.result.is_some()))
     }
