@@ -17,7 +17,7 @@ use crate::batching::batcher::Batcher;
 use crate::batching::publisher::Publisher;
 use crate::call::Core;
 use crate::call::close::CloseSummary;
-use crate::call::typed::TypedCall;
+use crate::call::typed::{self, TypedCall};
 use crate::config::Config;
 use crate::config::batching::Batching;
 use crate::config::publisher::PublisherConfig;
@@ -160,7 +160,7 @@ impl Client {
         client
     }
 
-    /// The transport that carries the calls: over all endpoints, and with the fallback if there is one.
+    /// The transport that sends the calls: over all endpoints, and with the fallback if there is one.
     #[must_use]
     pub fn transport(&self) -> &dyn Transport {
         self.core.transport()
@@ -200,8 +200,8 @@ impl Client {
         self.transport().watch_breaker()
     }
 
-    /// Ends this client and all its clones: refuses new calls at once, waits for those that run, and cuts off what is left
-    /// after `timeout`. Says how the calls ended.
+    /// Closes this client and all its clones: refuses new calls at once, waits for those in flight, and cancels what is left
+    /// after `timeout`. Returns how all calls of the client ended, since it was made.
     ///
     /// It may be called more than once and from several places; each waits as long as it was told to, and all see the same
     /// calls. Nothing needs to be closed: a client that is dropped leaves no task and no connection behind.
@@ -239,7 +239,7 @@ impl Client {
         let mut call = TypedCall::begin(&self.core, request.as_request())?;
         let sent = match &self.batcher {
             Some(batcher) => batcher.send(&self.core, &mut call).await,
-            None => call.send().await,
+            None => typed::send(&mut call.attempts, call.request, call.key).await,
         };
         call.finish(sent).await
     }

@@ -8,7 +8,7 @@ use crate::call::attempts::Attempts;
 use crate::error::{Error, Outcome};
 use crate::wire::body::{Body, sealed::Sealed as _};
 
-/// A call that has begun. It is [sent](Self::send), alone or by a batcher, and [finished](Self::finish).
+/// A call that has begun. It is sent, [alone](send) or by a batcher, and [finished](Self::finish).
 pub(crate) struct TypedCall<'a, R> {
     pub(crate) request: &'a R,
     pub(crate) key: Option<Key>,
@@ -25,11 +25,6 @@ impl<'a, R: Request> TypedCall<'a, R> {
         let repeatable = key.is_some() || request.is_repeatable();
         let attempts = Attempts::new(core, method.name(), Some(method), repeatable)?;
         Ok(Self { request, key, attempts, repeatable })
-    }
-
-    /// Sends the request in one piece.
-    pub(crate) async fn send(&mut self) -> Result<R::Reply, Error> {
-        send(&mut self.attempts, self.request, self.key).await
     }
 
     /// Ends the call with its result: a request that was too large is sent in parts, and the parts that failed are sent again.
@@ -65,8 +60,12 @@ impl<'a, R: Request> TypedCall<'a, R> {
     }
 }
 
-/// Sends a request, attempt after attempt.
-async fn send<R: Request>(attempts: &mut Attempts<'_>, request: &R, key: Option<Key>) -> Result<R::Reply, Error> {
+/// Sends a request in one piece, attempt after attempt.
+pub(crate) async fn send<R: Request>(
+    attempts: &mut Attempts<'_>,
+    request: &R,
+    key: Option<Key>,
+) -> Result<R::Reply, Error> {
     let keyed = key.map(|key| Keyed { request, key });
     let body: &dyn Body = match &keyed {
         Some(keyed) => keyed,

@@ -41,7 +41,7 @@ impl Batching {
         self
     }
 
-    /// The most commands that share a request. 1,000 unless set; the server carries out up to 1,024 at the same time.
+    /// The most commands that share a request. 1,000 unless set; the server executes up to 1,024 at the same time.
     pub fn max_commands(mut self, commands: usize) -> Self {
         self.max_commands = commands;
         self

@@ -93,7 +93,7 @@ static ROOTS: LazyLock<Vec<Root>> = LazyLock::new(|| {
         add("never left".into(), Arc::new(never_left().await), false);
         // Whatever ends an answer that has begun, the server has seen the call.
         let refused = from_server(h2::Reason::REFUSED_STREAM, true).await;
-        add("cut off".into(), Arc::new(CutOff(Some(refused))), false);
+        add("truncated".into(), Arc::new(Truncated(Some(refused))), false);
     });
     for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof] {
         add(kind.to_string(), Arc::new(io::Error::from(kind)), false);
