@@ -18,20 +18,20 @@ pub(crate) const GRACE: Duration = Duration::from_millis(20);
 /// # use centrifugo_api::CloseSummary;
 /// # fn f(closed: CloseSummary) {
 /// if closed.unknown > 0 {
-///     eprintln!("{} calls may or may not have been carried out", closed.unknown);
+///     eprintln!("{} calls may or may not have taken effect", closed.unknown);
 /// }
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseSummary {
-    /// Those that were carried out.
+    /// Those that took effect.
     pub done: u64,
-    /// Those that were answered and not carried out.
+    /// Those that the server refused.
     pub refused: u64,
     /// Those that never reached the server.
     pub not_sent: u64,
-    /// Those that may or may not have been carried out: cancelled after they were sent, or dropped by their callers.
+    /// Those whose outcome is unknown: cancelled after they were sent, or dropped by their callers.
     pub unknown: u64,
 }
 

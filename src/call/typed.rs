@@ -38,9 +38,9 @@ impl<'a, R: Request> TypedCall<'a, R> {
             if self.attempts.again(part.error.into()).await.is_err() {
                 break;
             }
-            let answer = send(&mut self.attempts, &part.request, self.key).await;
-            let failed = answer.is_err();
-            R::merge_retry(&mut reply, &part.indices, answer);
+            let result = send(&mut self.attempts, &part.request, self.key).await;
+            let failed = result.is_err();
+            R::merge_retry(&mut reply, &part.indices, result);
             if failed {
                 break;
             }
@@ -87,7 +87,7 @@ async fn send_parts<R: Request>(
             Ok(()) => send(attempts, &part, key).await,
             Err(error) => Err(error),
         };
-        let answer = match sent {
+        let result = match sent {
             Ok(reply) => Ok(reply),
             Err(error) => match part.split(error) {
                 Ok(parts) => {
@@ -99,8 +99,8 @@ async fn send_parts<R: Request>(
         };
         match &mut whole {
             // The call fails as its first part does.
-            None => whole = Some(answer?),
-            Some(whole) => R::append_part(whole, &part, answer),
+            None => whole = Some(result?),
+            Some(whole) => R::append_part(whole, &part, result),
         }
     }
     Ok(whole.unwrap_or_default())

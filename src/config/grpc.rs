@@ -52,7 +52,7 @@ impl Config<Grpc> {
     /// Sends a keepalive ping when nothing has arrived for this long while calls are in flight. 30 s unless set; `None`
     /// sends none.
     ///
-    /// The server ends a connection at the fourth ping without an answer to a call in between.
+    /// The server ends a connection at the fourth ping without a response to a call in between.
     pub fn keepalive(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.transport.keepalive = interval.into().map(|interval| interval.min(FOREVER));
         self

@@ -60,9 +60,9 @@ impl std::fmt::Debug for Token {
 impl Grpc {
     pub(crate) fn new(config: &Common, settings: &config::Grpc, url: &Url) -> Result<Self, Error> {
         if url.path() != "/" {
-            return Err(Error::invalid(
-                "the endpoint of gRPC has a path; give the host and the port only, like `http://localhost:10000`",
-            ));
+            return Err(Error::invalid(format!(
+                "the endpoint `{url}` of gRPC has a path; give the host and the port only, like `http://localhost:10000`",
+            )));
         }
         if settings.connections == 0 {
             return Err(Error::invalid("`connections` is 0, so that no call could be sent"));
@@ -70,8 +70,10 @@ impl Grpc {
         if settings.keepalive.is_some_and(|interval| interval < Duration::from_secs(1)) {
             return Err(Error::invalid("`keepalive` is under a second, which the server would take for an attack"));
         }
-        let origin: Uri =
-            url.as_str().parse().map_err(|_| Error::invalid("the endpoint is no URI that HTTP/2 allows"))?;
+        let origin: Uri = url
+            .as_str()
+            .parse()
+            .map_err(|_| Error::invalid(format!("the endpoint `{url}` is no URI that HTTP/2 allows")))?;
         Ok(Self {
             endpoint: url.as_str().trim_end_matches('/').into(),
             connections: Connections::new(&origin, Names::new(url, config.resolver.clone()), config, settings)?,

@@ -157,7 +157,7 @@ fn is_not_grpc<T>(response: &Response<T>) -> bool {
     !is_grpc && !headers.contains_key(&STATUS)
 }
 
-/// Something answered in plain HTTP where gRPC was expected.
+/// A response in plain HTTP where gRPC was expected.
 #[derive(thiserror::Error)]
 #[error("the response is not gRPC: HTTP status {status}")]
 pub(crate) struct NotGrpc {

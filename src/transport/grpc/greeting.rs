@@ -136,15 +136,15 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_of_settings_is_no_greeting() {
-        for answer in [
+        for bytes in [
             &b"HTTP/1.1 400 Bad Request\r\n"[..],
             b"SSH-2.0-",
             &[0, 0, 8, 6, 0],
             &[0, 0, 0, 4, 1],
             &[0, 0, 0, 4, 0, 0, 0, 0, 3],
         ] {
-            assert_eq!(greet(&[answer]), Some(Err(NoHttp2::NotSpoken)), "{answer:?}");
-            assert_eq!(greet(&answer.chunks(1).collect::<Vec<_>>()), Some(Err(NoHttp2::NotSpoken)), "{answer:?}");
+            assert_eq!(greet(&[bytes]), Some(Err(NoHttp2::NotSpoken)), "{bytes:?}");
+            assert_eq!(greet(&bytes.chunks(1).collect::<Vec<_>>()), Some(Err(NoHttp2::NotSpoken)), "{bytes:?}");
         }
     }
 }

@@ -16,8 +16,9 @@ pub(crate) fn headers(config: &Common) -> Result<HeaderMap, Error> {
     };
     let mut headers = HeaderMap::new();
     for (name, value) in &config.headers {
-        let name: HeaderName =
-            name.parse().map_err(|_| Error::invalid("the name of a `header` is not one that HTTP allows"))?;
+        let name: HeaderName = name
+            .parse()
+            .map_err(|_| Error::invalid(format!("the name of `header` {name:?} is not one that HTTP allows")))?;
         let ours = [
             "authorization",
             "x-api-key",
