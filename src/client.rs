@@ -17,7 +17,7 @@ use crate::batching::batcher::Batcher;
 use crate::batching::publisher::Publisher;
 use crate::call::Core;
 use crate::call::close::CloseSummary;
-use crate::call::typed::TypedCall;
+use crate::call::typed::{self, TypedCall};
 use crate::config::Config;
 use crate::config::batching::Batching;
 use crate::config::publisher::PublisherConfig;
@@ -38,15 +38,22 @@ use crate::transport::routing::breaker::BreakerState;
 /// A clone shares the connections and costs next to nothing. A client is used in a tokio runtime, or in several, one after
 /// another or at once.
 ///
-/// ```no_run
+/// ```
 /// use centrifugo_api::{Client, Config, PublishRequest};
 /// use serde_json::json;
 ///
-/// # async fn f() -> Result<(), centrifugo_api::Error> {
-/// let client = Client::new(Config::grpc("http://localhost:10000").api_key("my key"))?;
+/// # #[cfg(all(feature = "testing", feature = "grpc"))]
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = centrifugo_api::testing::Server::start().await?;
+/// # let config = Config::grpc(server.grpc_url());
+/// # if false {
+/// let config = Config::grpc("http://localhost:10000").api_key("my key");
+/// # }
+/// let client = Client::new(config)?;
 /// let position = client.publish(PublishRequest::new("news", json!({"text": "hello"}))).await?;
 /// println!("offset {} of epoch {}", position.offset, position.epoch);
 /// # Ok(()) }
+/// # #[cfg(not(all(feature = "testing", feature = "grpc")))] fn main() {}
 /// ```
 ///
 /// Dropping the future of a call is safe: other calls on the same connection go on. Whether the dropped one was carried
@@ -92,12 +99,16 @@ impl Client {
 
     /// The same client with another deadline for each of its calls.
     ///
-    /// ```no_run
+    /// ```
     /// # use std::time::Duration;
-    /// # use centrifugo_api::{Client, InfoRequest};
-    /// # async fn f(client: &Client) -> Result<(), centrifugo_api::Error> {
+    /// # use centrifugo_api::{Client, Config, InfoRequest};
+    /// # #[cfg(all(feature = "testing", feature = "grpc"))]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = centrifugo_api::testing::Server::start().await?;
+    /// # let client = Client::new(Config::grpc(server.grpc_url()))?;
     /// let info = client.with_timeout(Duration::from_millis(200)).info(InfoRequest::new()).await?;
     /// # Ok(()) }
+    /// # #[cfg(not(all(feature = "testing", feature = "grpc")))] fn main() {}
     /// ```
     #[must_use]
     pub fn with_timeout(&self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -126,18 +137,21 @@ impl Client {
 
     /// The same client, whose calls share requests when there are many: see [`Batching`].
     ///
-    /// Every method takes part; a [`batch`](Self::batch) and [`call_json`](Self::call_json) travel as they are. Each call has its
-    /// own result, deadline and retries, as without. Calls that share a request are carried out at the same time, in no order,
-    /// and the calls of clones share requests, too; those of a client that [`with_retry`](Self::with_retry) made do so among
-    /// themselves.
+    /// Every method takes part; a [`batch`](Self::batch) and [`call_json`](Self::call_json) are sent as they are. Each call has its
+    /// own result, deadline and retries, as without. Calls that share a request are executed at the same time, in no order.
+    /// The calls of clones share requests too, with other deadlines and retries as well.
     ///
-    /// ```no_run
-    /// # use centrifugo_api::{Batching, Client, PublishRequest};
-    /// # async fn f(client: &Client) -> Result<(), centrifugo_api::Error> {
+    /// ```
+    /// # use centrifugo_api::{Batching, Client, Config, PublishRequest};
+    /// # #[cfg(all(feature = "testing", feature = "grpc"))]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = centrifugo_api::testing::Server::start().await?;
+    /// # let client = Client::new(Config::grpc(server.grpc_url()))?;
     /// let client = client.with_batching(Batching::new())?;
     /// // In many tasks:
     /// client.publish(PublishRequest::new("news", serde_json::json!({"text": "hello"}))).await?;
     /// # Ok(()) }
+    /// # #[cfg(not(all(feature = "testing", feature = "grpc")))] fn main() {}
     /// ```
     ///
     /// # Errors
@@ -160,7 +174,7 @@ impl Client {
         client
     }
 
-    /// The transport that carries the calls: over all endpoints, and with the fallback if there is one.
+    /// The transport that sends the calls: over all endpoints, and with the fallback if there is one.
     #[must_use]
     pub fn transport(&self) -> &dyn Transport {
         self.core.transport()
@@ -200,18 +214,24 @@ impl Client {
         self.transport().watch_breaker()
     }
 
-    /// Ends this client and all its clones: refuses new calls at once, waits for those that run, and cuts off what is left
-    /// after `timeout`. Says how the calls ended.
+    /// Closes this client and all its clones: refuses new calls at once, waits for those in flight, and cancels what is left
+    /// after `timeout`. Returns how all calls of the client ended, since it was made.
     ///
     /// It may be called more than once and from several places; each waits as long as it was told to, and all see the same
     /// calls. Nothing needs to be closed: a client that is dropped leaves no task and no connection behind.
     ///
-    /// ```no_run
+    /// ```
     /// # use std::time::Duration;
-    /// # async fn f(client: centrifugo_api::Client) {
+    /// # use centrifugo_api::{Client, Config, PublishRequest};
+    /// # #[cfg(all(feature = "testing", feature = "grpc"))]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = centrifugo_api::testing::Server::start().await?;
+    /// # let client = Client::new(Config::grpc(server.grpc_url()))?;
+    /// client.publish(PublishRequest::new("news", serde_json::json!({"text": "hello"}))).await?;
     /// let closed = client.close(Duration::from_secs(5)).await;
-    /// println!("{} calls done, {} of unknown outcome", closed.done, closed.unknown);
-    /// # }
+    /// assert_eq!((closed.done, closed.unknown), (1, 0));
+    /// # Ok(()) }
+    /// # #[cfg(not(all(feature = "testing", feature = "grpc")))] fn main() {}
     /// ```
     pub async fn close(&self, timeout: Duration) -> CloseSummary {
         let closed = self.core.gate().close(timeout).await;
@@ -239,7 +259,7 @@ impl Client {
         let mut call = TypedCall::begin(&self.core, request.as_request())?;
         let sent = match &self.batcher {
             Some(batcher) => batcher.send(&self.core, &mut call).await,
-            None => call.send().await,
+            None => typed::send(&mut call.attempts, call.request, call.key).await,
         };
         call.finish(sent).await
     }
@@ -254,7 +274,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Fails when no request was answered: then no reply is known. What became of a single command is in its reply. If one of
+    /// Fails when no request got a response: then no reply is known. What became of a single command is in its reply. If one of
     /// several requests fails, that is the error of each of its commands, and those behind it are not sent, unless the batch
     /// is [parallel](Batch::parallel): theirs is [`ErrorKind::Unavailable`], with [`Outcome::NotSent`].
     pub async fn batch(&self, batch: &Batch) -> Result<BatchReplies, Error> {
@@ -267,13 +287,17 @@ impl Client {
     /// and an error before anything is sent for others. `params` and the result may be of any type that serde
     /// understands: [`serde_json::Value`], [`Box<RawValue>`](serde_json::value::RawValue), or one of your own.
     ///
-    /// ```no_run
-    /// # use centrifugo_api::Client;
+    /// ```
+    /// # use centrifugo_api::{Client, Config};
     /// # use serde_json::{Value, json};
-    /// # async fn f(client: &Client) -> Result<(), centrifugo_api::Error> {
+    /// # #[cfg(all(feature = "testing", feature = "grpc"))]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = centrifugo_api::testing::Server::start().await?;
+    /// # let client = Client::new(Config::grpc(server.grpc_url()))?;
     /// let info: Value = client.call_json("info", json!({})).await?;
-    /// println!("{} nodes", info["nodes"].as_array().map_or(0, Vec::len));
+    /// assert_eq!(info["nodes"].as_array().map(Vec::len), Some(1));
     /// # Ok(()) }
+    /// # #[cfg(not(all(feature = "testing", feature = "grpc")))] fn main() {}
     /// ```
     ///
     /// # Errors

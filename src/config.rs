@@ -34,7 +34,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The server limits no reply. Enough for long histories, and a bound on memory.
 const MAX_REPLY_SIZE: usize = 64 * 1024 * 1024;
-/// As good as never, and small enough for every clock: 30 years, which is what tokio takes for far in the future.
+/// What longer durations become, so that none overflows a clock: 30 years, which is what tokio takes for far in the future.
 const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Where the server is and how to talk to it.
@@ -201,7 +201,7 @@ impl<T> Config<T> {
     /// answer, is left out for a time; a call that certainly did not reach it goes to another.
     ///
     /// The nodes must share a broker (Redis, NATS, `PostgreSQL`): nodes with the memory engine are islands, and what is
-    /// published on one reaches nobody on the others.
+    /// published on one reaches no subscriber on the others.
     ///
     /// ```
     /// use centrifugo_api::{LoadBalancing, Client, Config};
@@ -215,13 +215,13 @@ impl<T> Config<T> {
         self
     }
 
-    /// Which of several endpoints gets a call. The less busy of two unless set.
+    /// Sets which of several endpoints gets a call. The less busy of two unless set.
     pub fn load_balancing(mut self, load_balancing: LoadBalancing) -> Self {
         self.common.load_balancing = load_balancing;
         self
     }
 
-    /// When and how often failed calls are repeated: see [`Retry`]. At most 3 attempts unless set.
+    /// Sets when and how often failed calls are repeated: see [`Retry`]. At most 3 attempts unless set.
     pub fn retry(mut self, retry: impl Into<Option<Retry>>) -> Self {
         self.common.retry = Setting::Set(retry.into());
         self
@@ -245,13 +245,13 @@ impl<T> Config<T> {
         self
     }
 
-    /// The API key: `http_api.key` or `grpc_api.key` of the server.
+    /// Sets the API key: `http_api.key` or `grpc_api.key` of the server.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.common.api_key = Some(key.into());
         self
     }
 
-    /// Where to get a bearer token for each call, for a server or a proxy that takes JWTs.
+    /// Gets a bearer token for each call, for a server or a proxy that takes JWTs.
     ///
     /// It is asked before every call and within the call's deadline, so it should remember a token for as long as that
     /// is good. An error of it is the call's [`ErrorKind::Unauthenticated`](crate::ErrorKind::Unauthenticated).
@@ -275,7 +275,7 @@ impl<T> Config<T> {
         self
     }
 
-    /// What to call oneself. `centrifugo-api/` and the version unless set.
+    /// Sets the `User-Agent`. `centrifugo-api/` and the version unless set.
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
         self.common.user_agent = user_agent.into();
         self
@@ -284,9 +284,9 @@ impl<T> Config<T> {
     /// Bounds every call, connecting and all repeats included. 10 s unless set; [`Client::with_timeout`](crate::Client::with_timeout)
     /// sets it for some calls.
     ///
-    /// A call whose deadline passes after it was sent has an unknown fate: the server may still carry it out.
+    /// The outcome of a call whose deadline passes after it was sent is unknown: it may still take effect.
     ///
-    /// Over HTTP an attempt ends after 9 s at the latest, as the server answers nothing after 10 s. Over either transport one
+    /// Over HTTP an attempt ends after 9 s at the latest, as the server sends no response after 10 s. Over either transport one
     /// that may be followed by another ends after 3 s: see [`Retry::attempt_timeout`].
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.common.timeout = Setting::Set(timeout.into());
@@ -311,7 +311,7 @@ impl<T> Config<T> {
 
     /// Gives up on a reply with a longer body, in bytes. 64 MiB unless set; the server has no limit.
     ///
-    /// The call may have been carried out by then: the outcome of the error is `Unknown`.
+    /// The call may have taken effect by then: the outcome of the error is `Unknown`.
     pub fn max_reply_size(mut self, bytes: usize) -> Self {
         self.common.max_reply_size = bytes;
         self
@@ -324,7 +324,7 @@ impl<T> Config<T> {
         self
     }
 
-    /// Says that the server is Centrifugo PRO.
+    /// States that the server is Centrifugo PRO.
     ///
     /// Until then requests with `label_filter` or `all_users` are refused before they are sent: the open-source server
     /// ignores both, so that a filtered `disconnect` would close every connection of the user.
@@ -333,7 +333,7 @@ impl<T> Config<T> {
         self
     }
 
-    /// How to check the server's certificate, and which one to show it.
+    /// Sets how to check the server's certificate, and which one to show it.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.common.tls = tls;

@@ -29,7 +29,7 @@ pub(crate) struct Attempts<'a> {
     /// Whether an attempt was made, of any part.
     begun: bool,
     deadline: Option<Instant>,
-    /// The attempts that failed, and those of them that found a server.
+    /// The attempts that failed, and those of them that count.
     failed: u32,
     counted: u32,
     /// Whether one of them may have been carried out.
@@ -122,7 +122,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Ends when the call is to be cancelled.
+    /// Waits until the call is to be cancelled.
     async fn cancelled(&self) {
         let client = self.core.gate().cancelled();
         match self.stop {
@@ -133,7 +133,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// The number of the endpoint that the latest attempt went to.
+    /// The index of the endpoint that the latest attempt went to.
     pub(crate) fn endpoint(&self) -> usize {
         self.endpoint
     }
@@ -163,7 +163,7 @@ impl<'a> Attempts<'a> {
         (self.failed, self.counted)
     }
 
-    /// Goes on as after so many attempts at least, with what remains of a call whose parts had attempts of their own.
+    /// Counts at least so many attempts, for what remains of a call whose parts had attempts of their own.
     pub(crate) fn have_tried(&mut self, (failed, counted): (u32, u32)) {
         (self.failed, self.counted) = (self.failed.max(failed), self.counted.max(counted));
     }
@@ -234,15 +234,15 @@ impl<'a> Attempts<'a> {
             Ok(Some(Ok(reply))) => return Ok(reply),
             Ok(Some(Err(error))) => return Err(error),
             Ok(None) => {
-                let cut = Error::new(ErrorKind::Closed, "it was closed before an answer came");
-                cut.with_outcome(Outcome::Unknown)
+                let cancelled = Error::new(ErrorKind::Closed, "the client was closed before a response came");
+                cancelled.with_outcome(Outcome::Unknown)
             }
-            Err(waited) => Error::new(ErrorKind::Timeout, format!("no answer within {waited:?}")),
+            Err(waited) => Error::new(ErrorKind::Timeout, format!("no response within {waited:?}")),
         };
         Err(call.handover().judge(error))
     }
 
-    /// Waits until it is time for another attempt, or says how the call ends.
+    /// Waits until it is time for another attempt, or returns the error that the call ends with.
     pub(crate) async fn again(&mut self, error: Error) -> Result<(), Error> {
         let (core, retry) = (self.core, self.retry);
         let error = core.with_endpoint(error, self.method, self.endpoint);
@@ -281,7 +281,7 @@ impl<'a> Attempts<'a> {
         Err(log(self.method, error.after_attempts(self.failed)))
     }
 
-    /// Says how the call as a whole has ended, if not as its last attempt.
+    /// Sets how the call as a whole has ended, if not as its last attempt.
     pub(crate) fn end(&mut self, outcome: Outcome) {
         if let Some(running) = &mut self.running {
             running.end(outcome);

@@ -29,9 +29,9 @@ impl Core {
                 Err(error) => Err(error),
             };
             let error = match sent {
-                Ok(answers) => {
-                    let answers = answers.from(self.origin(attempts.endpoint())).after(attempts.may_have_run());
-                    replies.add(&part, Ok(answers));
+                Ok(results) => {
+                    let results = results.from(self.origin(attempts.endpoint())).after(attempts.may_have_run());
+                    replies.add(&part, Ok(results));
                     continue;
                 }
                 Err(error) => error,

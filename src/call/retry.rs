@@ -15,7 +15,7 @@ use crate::wire::body::BodySize;
 const KEYS_LAST: Duration = Duration::from_secs(240);
 /// How long one that has begun by then may take.
 pub(crate) const LAST_REPEAT: Duration = Duration::from_secs(290);
-/// The slowest way to the server that an attempt waits for: 2 Mbit/s.
+/// The slowest connection that an attempt waits for: 2 Mbit/s.
 const BYTES_A_SECOND: usize = 256 << 10;
 /// What a channel of a broadcast, or a command of a batch, may take the server: one with 300,000 takes 4.1 s, 14 µs each, on two
 /// cores that the client shares.
@@ -82,7 +82,7 @@ impl Retry {
     }
 }
 
-/// What a large request may take beyond a small one, so that no attempt is given up while it is only slow.
+/// How much longer than a small request a large one may take, so that no attempt is given up while it is only slow.
 fn time_for(BodySize { bytes, channels }: BodySize) -> Duration {
     let seconds = bytes / BYTES_A_SECOND;
     let channels = u32::try_from(channels).unwrap_or(u32::MAX);
@@ -111,11 +111,11 @@ pub(crate) enum Next {
     /// Another attempt, when this time has passed.
     After(Duration),
     Stop,
-    /// It would be repeated, but too much was lately.
+    /// The retry budget is exhausted.
     NoBudget,
 }
 
-/// What all repeats of a client are paid from, so that they stay few beside first attempts when everything fails.
+/// The retry budget of a client: bounds repeats in proportion to calls that succeed, when everything fails.
 #[derive(Debug)]
 pub(crate) struct Budget(AtomicU32);
 
@@ -129,7 +129,7 @@ impl Budget {
         Self(AtomicU32::new(Self::FULL))
     }
 
-    /// Takes note of a call that succeeded at once.
+    /// Counts a call that succeeded at its first attempt.
     pub(crate) fn earn(&self) {
         // Usually it is full, and nothing is written.
         if self.0.load(Ordering::Relaxed) < Self::FULL {
@@ -138,7 +138,7 @@ impl Budget {
         }
     }
 
-    /// Pays for a repeat. Whether there was enough.
+    /// Pays for a repeat, if there is enough.
     pub(crate) fn spend(&self, error: &Error) -> bool {
         let price = if error.is_overload() { Self::REPEAT_REFUSED } else { Self::REPEAT };
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(price)).is_ok()

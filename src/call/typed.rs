@@ -8,7 +8,7 @@ use crate::call::attempts::Attempts;
 use crate::error::{Error, Outcome};
 use crate::wire::body::{Body, sealed::Sealed as _};
 
-/// A call that has begun. It is [sent](Self::send), alone or by a batcher, and [finished](Self::finish).
+/// A call that has begun. It is sent, [alone](send) or by a batcher, and [finished](Self::finish).
 pub(crate) struct TypedCall<'a, R> {
     pub(crate) request: &'a R,
     pub(crate) key: Option<Key>,
@@ -27,11 +27,6 @@ impl<'a, R: Request> TypedCall<'a, R> {
         Ok(Self { request, key, attempts, repeatable })
     }
 
-    /// Sends the request in one piece.
-    pub(crate) async fn send(&mut self) -> Result<R::Reply, Error> {
-        send(&mut self.attempts, self.request, self.key).await
-    }
-
     /// Ends the call with its result: a request that was too large is sent in parts, and the parts that failed are sent again.
     pub(crate) async fn finish(mut self, sent: Result<R::Reply, Error>) -> Result<R::Reply, Error> {
         let sent = match sent {
@@ -43,9 +38,9 @@ impl<'a, R: Request> TypedCall<'a, R> {
             if self.attempts.again(part.error.into()).await.is_err() {
                 break;
             }
-            let answer = send(&mut self.attempts, &part.request, self.key).await;
-            let failed = answer.is_err();
-            R::merge_retry(&mut reply, &part.indices, answer);
+            let result = send(&mut self.attempts, &part.request, self.key).await;
+            let failed = result.is_err();
+            R::merge_retry(&mut reply, &part.indices, result);
             if failed {
                 break;
             }
@@ -65,8 +60,12 @@ impl<'a, R: Request> TypedCall<'a, R> {
     }
 }
 
-/// Sends a request, attempt after attempt.
-async fn send<R: Request>(attempts: &mut Attempts<'_>, request: &R, key: Option<Key>) -> Result<R::Reply, Error> {
+/// Sends a request in one piece, attempt after attempt.
+pub(crate) async fn send<R: Request>(
+    attempts: &mut Attempts<'_>,
+    request: &R,
+    key: Option<Key>,
+) -> Result<R::Reply, Error> {
     let keyed = key.map(|key| Keyed { request, key });
     let body: &dyn Body = match &keyed {
         Some(keyed) => keyed,
@@ -88,7 +87,7 @@ async fn send_parts<R: Request>(
             Ok(()) => send(attempts, &part, key).await,
             Err(error) => Err(error),
         };
-        let answer = match sent {
+        let result = match sent {
             Ok(reply) => Ok(reply),
             Err(error) => match part.split(error) {
                 Ok(parts) => {
@@ -100,8 +99,8 @@ async fn send_parts<R: Request>(
         };
         match &mut whole {
             // The call fails as its first part does.
-            None => whole = Some(answer?),
-            Some(whole) => R::append_part(whole, &part, answer),
+            None => whole = Some(result?),
+            Some(whole) => R::append_part(whole, &part, result),
         }
     }
     Ok(whole.unwrap_or_default())

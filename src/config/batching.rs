@@ -41,7 +41,7 @@ impl Batching {
         self
     }
 
-    /// The most commands that share a request. 1,000 unless set; the server carries out up to 1,024 at the same time.
+    /// The most commands that share a request. 1,000 unless set; the server executes up to 1,024 at the same time.
     pub fn max_commands(mut self, commands: usize) -> Self {
         self.max_commands = commands;
         self
@@ -85,7 +85,7 @@ impl Default for Batching {
 ///
 /// Ordered commands are carried out by the server one after the other, in the order in which they were given to the publisher:
 /// a command is sent only when all those before it in its channel are over, or behind them in the same request. A repeat keeps
-/// its turn. One that ended without an answer is over, too: a server that is only slow may carry it out after the next.
+/// its turn. One that ended without a response is over, too: a server that is only slow may execute it after the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Order {

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use crate::config::Common;
+use crate::config::{Common, redact_user};
 use crate::error::Error;
 
 impl Common {
@@ -19,8 +19,8 @@ impl Common {
         }
         let urls =
             self.endpoints.iter().map(|endpoint| self.check_endpoint(endpoint)).collect::<Result<Vec<_>, _>>()?;
-        if let Some((index, _)) = urls.iter().enumerate().find(|(index, url)| urls[..*index].contains(url)) {
-            return Err(Error::invalid(format!("endpoint {} is given twice", index + 1)));
+        if let Some((_, url)) = urls.iter().enumerate().find(|(index, url)| urls[..*index].contains(url)) {
+            return Err(Error::invalid(format!("the endpoint `{url}` is given twice")));
         }
         if urls.iter().any(|url| url.scheme() != urls[0].scheme()) {
             return Err(Error::invalid(
@@ -31,12 +31,12 @@ impl Common {
     }
 
     fn check_endpoint(&self, endpoint: &str) -> Result<Url, Error> {
-        let example = self.protocol.example();
+        let (example, shown) = (self.protocol.example(), redact_user(endpoint));
         let url = Url::parse(endpoint)
-            .map_err(|error| Error::invalid(format!("the endpoint is no URL like `{example}`: {error}")))?;
+            .map_err(|error| Error::invalid(format!("the endpoint `{shown}` is no URL like `{example}`: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
             return Err(Error::invalid(format!(
-                "the endpoint must begin with http:// or https:// and name a host, like `{example}`"
+                "the endpoint `{shown}` must begin with http:// or https:// and name a host, like `{example}`"
             )));
         }
         if !url.username().is_empty() || url.password().is_some() {
@@ -46,7 +46,9 @@ impl Common {
             return Err(Error::invalid("the endpoint has a `?` or a `#`; give the key with `api_key`"));
         }
         if url.scheme() == "https" && !cfg!(feature = "tls") {
-            return Err(Error::invalid("the endpoint is https://, and the crate was built without its feature `tls`"));
+            return Err(Error::invalid(format!(
+                "the endpoint `{shown}` is https://, and the crate was built without its feature `tls`"
+            )));
         }
         Ok(url)
     }

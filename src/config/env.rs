@@ -23,7 +23,7 @@ impl Config {
     ///
     /// Without an address it is that of a server on this machine with the default ports.
     ///
-    /// ```no_run
+    /// ```
     /// use centrifugo_api::{Client, Config};
     ///
     /// let client = Client::new(Config::from_env()?)?;
@@ -50,8 +50,8 @@ impl Config {
         let mut config = Self::of_addresses(variable(GRPC)?, variable(HTTP)?)?;
         let key = match (variable(API_KEY_FILE)?, variable(API_KEY)?) {
             (Some(path), _) => {
-                let text = fs::read_to_string(path).map_err(|error| {
-                    Error::invalid(format!("the file that {API_KEY_FILE} names cannot be read")).with_source(error)
+                let text = fs::read_to_string(&path).map_err(|error| {
+                    Error::invalid(format!("the file `{path}` of {API_KEY_FILE} cannot be read")).with_source(error)
                 })?;
                 Some(text.trim_end_matches(['\r', '\n']).to_owned())
             }

@@ -37,7 +37,7 @@ impl Config<Grpc> {
     /// Sets how many connections to keep to each endpoint at most. 1 unless set. Another is used when those before it have
     /// 16 calls in flight each.
     ///
-    /// One connection carries tens of thousands of calls a second. More help when hundreds of tasks publish at once.
+    /// One connection is enough for tens of thousands of calls a second. More help when hundreds of tasks publish at once.
     pub fn connections(mut self, connections: usize) -> Self {
         self.transport.connections = connections;
         self
@@ -52,7 +52,7 @@ impl Config<Grpc> {
     /// Sends a keepalive ping when nothing has arrived for this long while calls are in flight. 30 s unless set; `None`
     /// sends none.
     ///
-    /// The server ends a connection at the fourth ping without an answer to a call in between.
+    /// The server ends a connection at the fourth ping without a response to a call in between.
     pub fn keepalive(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.transport.keepalive = interval.into().map(|interval| interval.min(FOREVER));
         self
@@ -61,7 +61,7 @@ impl Config<Grpc> {
     /// Makes calls over HTTP while gRPC is not there or does not answer, and over gRPC again as soon as it does.
     ///
     /// The fallback has endpoints, a key, TLS and sizes of its own. Timeouts of calls and retries are those of this
-    /// configuration. [`Client::watch_breaker`](crate::Client::watch_breaker) tells which of the two carries the calls.
+    /// configuration. [`Client::watch_breaker`](crate::Client::watch_breaker) tells which of the two is used.
     ///
     /// No error of the API, of the key, of a certificate, of a size or of overload leads to HTTP.
     ///
@@ -78,8 +78,8 @@ impl Config<Grpc> {
         self
     }
 
-    /// Allows a fallback in clear text, beyond this machine, for gRPC over TLS. Off unless set: nobody should be able to have
-    /// calls sent in the clear by keeping gRPC from working.
+    /// Allows a fallback in clear text, beyond this machine, for gRPC over TLS. Off unless set: otherwise whoever keeps gRPC
+    /// from working could read the calls.
     #[cfg(feature = "http")]
     pub fn allow_clear_text_fallback(mut self, allow: bool) -> Self {
         self.common.allow_clear_text_fallback = allow;

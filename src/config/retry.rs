@@ -9,10 +9,10 @@ use crate::error::Error;
 /// When and how often a failed call is repeated: a setting of `Config`, or of
 /// [some calls](crate::Client::with_retry).
 ///
-/// A call is repeated if that can help and cannot harm: after passing trouble, and only if it certainly was not carried out
-/// or if it [may be carried out twice](crate::Request::is_repeatable). All attempts share the call's deadline, and all calls
+/// A call is repeated if that can help and cannot harm: after a transient failure, and only if it certainly took no effect or
+/// [may take effect twice](crate::Request::is_repeatable). All attempts share the call's deadline, and all calls
 /// of a client a budget: about 35 repeats at once, and then one for every 14 calls that succeed at their first attempt. So
-/// repeats cannot bury a server that is in trouble. After a refusal for overload a repeat costs about a third of that.
+/// repeats cannot overload a server that fails. After a refusal for overload a repeat costs about a third of that.
 ///
 /// A `publish` or `broadcast` without an idempotency key is given one, the same for every attempt, so that it may be repeated
 /// too. The server keeps each key for 5 minutes; [`idempotency_keys`](Self::idempotency_keys) turns them off.
@@ -42,7 +42,7 @@ pub struct Retry {
 
 type Observer = Arc<dyn Fn(&RetryEvent<'_>) + Send + Sync>;
 
-/// A repeat that is about to happen, as [`Retry::observe`] tells it.
+/// A repeat that is about to happen, as [`Retry::observe`] gets it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct RetryEvent<'a> {
@@ -75,21 +75,21 @@ impl Retry {
         Self { attempts: 1, attempt_timeout: None, keys: false, ..Self::new() }
     }
 
-    /// How many attempts a call has, the first included. 3 unless set; 0 counts as 1.
+    /// Sets how many attempts a call has, the first included. 3 unless set; 0 counts as 1.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
     }
 
-    /// The bounds of the waits: each is anything up to a bound that begins with `first`, 50 ms unless set, and doubles up to
+    /// Sets the bounds of the waits: each is anything up to a bound that begins with `first`, 50 ms unless set, and doubles up to
     /// `longest`, 2 s unless set. A server's own hint makes it up to 5 s longer.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         (self.first, self.longest) = (first, longest);
         self
     }
 
-    /// How long to wait for an answer to one attempt, if another can follow and a repeat is harmless. 3 s unless set; `None`
-    /// waits until the call's deadline. The last attempt always does. After an attempt without an answer, the next goes to
+    /// Sets how long to wait for the response to one attempt, if another can follow and a repeat is harmless. 3 s unless set; `None`
+    /// waits until the call's deadline. The last attempt always does. After an attempt without a response, the next goes to
     /// another endpoint if there is one.
     ///
     /// It is the time for a small request: a second more for every 256 KiB, and for every 20,000 channels of a broadcast or
@@ -99,10 +99,10 @@ impl Retry {
         self
     }
 
-    /// Whether a `publish` or `broadcast` without an idempotency key is given one. On unless set. Calls given as JSON stay as
+    /// Sets whether a `publish` or `broadcast` without an idempotency key is given one. On unless set. Calls given as JSON stay as
     /// they are, and so do batches, which have [a setting of their own](crate::Batch::idempotency_keys).
     ///
-    /// Without, it is repeated only if it certainly was not carried out. The server keeps every key for 5 minutes, which at
+    /// Without, it is repeated only if it certainly took no effect. The server keeps every key for 5 minutes, which at
     /// 50,000 publications a second is 15 million of them; consider to turn them off there. Brokers that know no keys
     /// (NATS) publish a repeat twice: turn them off as well. A broadcast that names a channel twice is given none, because
     /// with a key it would be published there once.
@@ -111,7 +111,7 @@ impl Retry {
         self
     }
 
-    /// Whether a call waits for a server that cannot be reached, up to its deadline, instead of failing after the last
+    /// Sets whether a call waits for a server that cannot be reached, up to its deadline, instead of failing after the last
     /// attempt. Off unless set. Such attempts cost nothing of the budget, and are not limited in number.
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = wait;

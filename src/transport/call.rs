@@ -1,4 +1,4 @@
-//! A request on its way to the server.
+//! One attempt of a call, as a transport gets it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,8 @@ use crate::error::Error;
 use crate::transport::handover::Handover;
 use crate::wire::body::Body;
 
-/// A request on its way: which method, and its body in whichever form the transport wants.
+/// One attempt of a call, as a [`Transport`](crate::Transport) gets it: its method, and its body in whichever form the
+/// transport wants.
 pub struct Call<'a> {
     method: &'a str,
     known: Option<Method>,
@@ -26,7 +27,7 @@ pub struct Call<'a> {
     avoided: usize,
 }
 
-/// The number of the endpoint of a call that was given to none. The endpoints of a client are counted from 1.
+/// The endpoint index of a call that was given to no endpoint. Those of a client are counted from 1.
 pub(crate) const NO_ENDPOINT: usize = 0;
 
 impl<'a> Call<'a> {
@@ -71,7 +72,7 @@ impl<'a> Call<'a> {
         Self { avoided: endpoint, ..self }
     }
 
-    /// The number of the endpoint that it was given to last.
+    /// The index of the endpoint that it was given to last.
     pub(crate) fn endpoint(&self) -> usize {
         self.endpoint.load(Ordering::Relaxed)
     }
@@ -125,15 +126,15 @@ impl<'a> Call<'a> {
         self.avoided
     }
 
-    /// Whether it is dropped at its deadline, and that says something about the other side: an attempt's time was over, or a
-    /// long one of the caller. How short a deadline is, is the caller's affair.
+    /// Whether it is dropped at its deadline, and that says something about the server: the deadline is the attempt's, or the
+    /// caller's and at least a second. A shorter one is the caller's choice.
     pub(crate) fn has_timed_out(&self) -> bool {
         const LONG: std::time::Duration = std::time::Duration::from_secs(1);
         let says_something = |deadline| self.ends_attempt || deadline - self.began >= LONG;
         self.deadline.is_some_and(|deadline| says_something(deadline) && deadline <= Instant::now())
     }
 
-    /// How far the request has come, as the crate's own transports record it.
+    /// The record that proves whether the request was sent, as the crate's own transports keep it.
     pub(crate) fn handover(&self) -> &Handover {
         &self.handover
     }

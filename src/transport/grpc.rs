@@ -1,7 +1,7 @@
 //! Calls over gRPC: tonic's client over connections of our own.
 //!
 //! tonic's `Channel` is left out on purpose: it belongs to the runtime it was made in, puts a queue and a task in front
-//! of every connection, and keeps a dead connection in the round. What stands in its place is `connection.rs`, on h2.
+//! of every connection, and keeps giving calls to a dead one. `connection.rs` replaces it, on h2.
 
 mod call;
 mod connection;
@@ -27,7 +27,7 @@ use crate::config::{self, Common, TokenSource};
 use crate::error::{ApiError, Error, ErrorKind, Form, Outcome, RetryAfter, causes};
 use crate::sync::BoxFuture;
 use crate::transport::call::Call;
-use crate::transport::grpc::call::{CutOff, NotGrpc, OpenCall, is_from_server};
+use crate::transport::grpc::call::{NotGrpc, OpenCall, Truncated, is_from_server};
 use crate::transport::grpc::connection::{Connection, Connections};
 use crate::transport::handover::Handover;
 use crate::transport::net::headers;
@@ -60,9 +60,9 @@ impl std::fmt::Debug for Token {
 impl Grpc {
     pub(crate) fn new(config: &Common, settings: &config::Grpc, url: &Url) -> Result<Self, Error> {
         if url.path() != "/" {
-            return Err(Error::invalid(
-                "the endpoint of gRPC has a path; give the host and the port only, like `http://localhost:10000`",
-            ));
+            return Err(Error::invalid(format!(
+                "the endpoint `{url}` of gRPC has a path; give the host and the port only, like `http://localhost:10000`",
+            )));
         }
         if settings.connections == 0 {
             return Err(Error::invalid("`connections` is 0, so that no call could be sent"));
@@ -70,8 +70,10 @@ impl Grpc {
         if settings.keepalive.is_some_and(|interval| interval < Duration::from_secs(1)) {
             return Err(Error::invalid("`keepalive` is under a second, which the server would take for an attack"));
         }
-        let origin: Uri =
-            url.as_str().parse().map_err(|_| Error::invalid("the endpoint is no URI that HTTP/2 can carry"))?;
+        let origin: Uri = url
+            .as_str()
+            .parse()
+            .map_err(|_| Error::invalid(format!("the endpoint `{url}` is no URI that HTTP/2 allows")))?;
         Ok(Self {
             endpoint: url.as_str().trim_end_matches('/').into(),
             connections: Connections::new(&origin, Names::new(url, config.resolver.clone()), config, settings)?,
@@ -84,46 +86,7 @@ impl Grpc {
         })
     }
 
-    async fn call(&self, call: &Call<'_>) -> Result<Reply, Error> {
-        // From here on a deadline that passes finds out whether the body has left.
-        let mut handover = call.handover().track();
-        let Some(method) = call.known_method() else {
-            return Err(Error::invalid(format!(
-                "the schema of this version has no method `{}`, and gRPC carries no other; over HTTP it can be called",
-                call.method()
-            )));
-        };
-        let body = call.to_protobuf()?;
-        check_len(Form::Protobuf, body.len(), self.max_request_size)?;
-        let token = match &self.token {
-            Some(Token(source)) => Some(headers::bearer(source).await?),
-            None => None,
-        };
-        // As many as can have ended together, and a new one.
-        let mut connections = self.connections.number() + 1;
-        loop {
-            let connection = self.connections.get().await?;
-            let sent = self.send_on(&connection, handover.clone(), method, token.as_ref(), &body).await;
-            let status = match sent {
-                Ok(reply) => return Ok(reply),
-                Err(status) => status,
-            };
-            if is_unprocessed(&status) {
-                handover.give_back();
-            }
-            if connection_ended(&status) {
-                connection.retire();
-                connections -= 1;
-                // A connection that ended before the body was taken or processed: the call goes on the next one.
-                if let (Some(next), true) = (handover.anew(), connections > 0) {
-                    handover = next;
-                    continue;
-                }
-            }
-            return Err(handover.judge(error_of(status, body.len())));
-        }
-    }
-
+    /// Sends a request on a connection, once.
     async fn send_on(
         &self,
         connection: &Connection,
@@ -163,7 +126,45 @@ impl Transport for Grpc {
     }
 
     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
-        Box::pin(self.call(call))
+        Box::pin(async move {
+            // From here on the handover proves whether the body was sent.
+            let mut handover = call.handover().track();
+            let Some(method) = call.known_method() else {
+                return Err(Error::invalid(format!(
+                    "the schema of this version has no method `{}`, and over gRPC no other can be called; over HTTP it can",
+                    call.method()
+                )));
+            };
+            let body = call.to_protobuf()?;
+            check_len(Form::Protobuf, body.len(), self.max_request_size)?;
+            let token = match &self.token {
+                Some(Token(source)) => Some(headers::bearer(source).await?),
+                None => None,
+            };
+            // As many as can have ended together, and a new one.
+            let mut connections = self.connections.number() + 1;
+            loop {
+                let connection = self.connections.get().await?;
+                let sent = self.send_on(&connection, handover.clone(), method, token.as_ref(), &body).await;
+                let status = match sent {
+                    Ok(reply) => return Ok(reply),
+                    Err(status) => status,
+                };
+                if is_unprocessed(&status) {
+                    handover.give_back();
+                }
+                if connection_ended(&status) {
+                    connection.retire();
+                    connections -= 1;
+                    // A connection that ended before the body was taken or processed: the call goes on the next one.
+                    if let (Some(next), true) = (handover.anew(), connections > 0) {
+                        handover = next;
+                        continue;
+                    }
+                }
+                return Err(handover.judge(error_of(status, body.len())));
+            }
+        })
     }
 
     fn disconnect(&self) {
@@ -188,7 +189,7 @@ struct BytesDecoder;
 const FRAME_HEADER: usize = 5;
 /// A message this long is sent without waiting for more, as every message is that stands alone.
 const YIELD_THRESHOLD: usize = 32 * 1024;
-/// Room for the answer to a publish with some to spare; it grows for longer ones.
+/// Enough for the response to a publish; it grows for longer ones.
 const REPLY_BUFFER: usize = 256;
 
 impl Codec for BytesCodec {
@@ -241,30 +242,30 @@ impl Decoder for BytesDecoder {
 ///
 /// `sent` is the length of the request.
 fn error_of(status: Status, sent: usize) -> Error {
-    // Not gRPC at all: something answered in HTTP only.
-    let not_grpc = causes(&status).find_map(|cause| cause.downcast_ref::<NotGrpc>()).map(|answer| {
-        let error = match answer.status {
-            StatusCode::OK => Error::protocol("the answer is HTTP and not gRPC"),
-            http => http_status::of_http_status(http, &answer.headers, b""),
+    // Not gRPC at all: the response is plain HTTP.
+    let not_grpc = causes(&status).find_map(|cause| cause.downcast_ref::<NotGrpc>()).map(|response| {
+        let error = match response.status {
+            StatusCode::OK => Error::protocol("the response is HTTP and not gRPC"),
+            http => http_status::of_http_status(http, &response.headers, b""),
         };
-        // What servers of HTTP answer where there is no such path, method or content type.
-        if matches!(answer.status.as_u16(), 404 | 405 | 415) { error.no_grpc() } else { error }
+        // How HTTP servers respond where there is no such path, method or content type.
+        if matches!(response.status.as_u16(), 404 | 405 | 415) { error.no_grpc() } else { error }
     });
     if let Some(error) = not_grpc {
         return error.with_source(status);
     }
     // Made on this side: the connection failed. (Timeouts are the client's own.)
     if StdError::source(&status).is_some() {
-        let error = Error::new(ErrorKind::Lost, "the connection ended without an answer");
+        let error = Error::new(ErrorKind::Lost, "the connection ended without a response");
         return if is_unprocessed(&status) { error.with_outcome(Outcome::NotSent) } else { error }.with_source(status);
     }
-    // Made by tonic, of an answer that it cannot read: the server has carried the call out by then.
+    // Made by tonic, of a response that it cannot read: the call has taken effect by then.
     if !is_from_server(&status) {
         return if is_too_large(&status) {
             let what = format!("the reply is over `max_reply_size`: {}", status.message());
             Error::new(ErrorKind::TooLarge, what).with_outcome(Outcome::Unknown)
         } else {
-            Error::protocol(format!("the answer cannot be read: {}", status.message()))
+            Error::protocol(format!("the response cannot be read: {}", status.message()))
         };
     }
     // Sent by the server, perhaps with the API's own error in its details.
@@ -275,13 +276,13 @@ fn error_of(status: Status, sent: usize) -> Error {
     error.with_hint(hint)
 }
 
-/// Whether tonic gave an answer up for its size. It has no code of its own for that.
+/// Whether tonic gave a response up for its size. It has no code of its own for that.
 fn is_too_large(status: &Status) -> bool {
     status.message().contains("decoded message length too large") || status.message().contains("size limit")
 }
 
 /// Whether the server says that the request of this length was too long for it, in the words of grpc-go: `grpc: received
-/// message larger than max (N vs. LIMIT)`. A proxy may say the same of the answer, which then has another length.
+/// message larger than max (N vs. LIMIT)`. A proxy may say the same of the response, which then has another length.
 fn refuses_length(message: &str, sent: usize) -> bool {
     let received = message.strip_prefix("grpc: received message larger than max (");
     let length = received.and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
@@ -289,7 +290,7 @@ fn refuses_length(message: &str, sent: usize) -> bool {
     length.is_some_and(|length| length <= sent)
 }
 
-/// What a status from the other side means when it carries no error of the API.
+/// What a status from the server means without an error of the API.
 fn of_status(status: &Status, sent: usize) -> Error {
     let said = format!("the server answered {:?} ({})", status.code(), status.message());
     match status.code() {
@@ -372,16 +373,16 @@ impl Details {
     }
 }
 
-/// Whether the failure proves that the server did not process the call. One that it has begun to answer, it has.
+/// Whether the failure proves that the server did not process the call. One that it has begun to respond to, it has.
 fn is_unprocessed(status: &Status) -> bool {
-    !causes(status).any(<dyn StdError>::is::<CutOff>) && causes(status).any(http_status::never_processed)
+    !causes(status).any(<dyn StdError>::is::<Truncated>) && causes(status).any(http_status::never_processed)
 }
 
 /// Whether the whole connection ended, and not only this call on it.
 fn connection_ended(status: &Status) -> bool {
     let of_call = |cause: &(dyn StdError + 'static)| {
         cause.is::<NotGrpc>()
-            || cause.downcast_ref::<CutOff>().is_some_and(|cut_off| cut_off.0.is_none())
+            || cause.downcast_ref::<Truncated>().is_some_and(|truncated| truncated.0.is_none())
             || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset)
     };
     StdError::source(status).is_some() && !causes(status).any(of_call)

@@ -55,11 +55,11 @@ impl Handover {
         taken.is_ok() || taken.is_err_and(|now| mine(now) && now & STATE == TAKEN)
     }
 
-    /// Takes note that the server did not process the body: it is as if it had never been handed over.
+    /// Records that the server did not process the body: it is as if it had never been handed over.
     pub(crate) fn give_back(&self) {
         let given = |now: u32| now >> NUMBER == self.body && now & STATE == TAKEN;
         let back = |now: u32| given(now).then_some(now & !STATE | PENDING);
-        // If it was not handed over, or another one is in hand, there is nothing to take note of.
+        // If it was not handed over, or another one is in hand, there is nothing to record.
         let _ = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, back);
     }
 

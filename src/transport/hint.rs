@@ -1,4 +1,4 @@
-//! What the other side says about when to try again.
+//! What the server says about when to try again.
 
 use std::time::{Duration, SystemTime};
 

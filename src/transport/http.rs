@@ -26,20 +26,20 @@ use crate::transport::net::names::Names;
 use crate::transport::{Transport, check_len, http_status};
 use crate::wire::reply::Reply;
 
-/// The connections kept idle, which is what a burst of calls can use again. Fewer than there are callers, and connections
-/// are closed and made anew all the time.
+/// The most idle connections kept, for the next burst of calls. With fewer than there are callers, connections are closed and
+/// made anew all the time.
 const MAX_IDLE: usize = 1024;
-/// The kernel's own signs of life.
+/// TCP keepalive.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// Over TLS all calls share one connection by HTTP/2, and one that is dead and silent would fail them until the kernel
-/// gives it up. So the server is asked for a sign of life when calls are open and nothing arrives for this long, and
-/// gets as long to answer. It sets no limit to that over HTTP.
+/// gives it up. So a keepalive ping is sent when calls are in flight and nothing arrives for this long, and the server has as
+/// long to answer it. It does not limit pings over HTTP.
 const HTTP2_KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long the kernel waits for sent data to be acknowledged.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// The server closes a connection 10 s after it has read a request's head, answered or not, whatever the caller's deadline.
-const ANSWER_LIMIT: Duration = Duration::from_secs(9);
+/// The server closes a connection 10 s after it has read a request's head, whatever the caller's deadline.
+const RESPONSE_LIMIT: Duration = Duration::from_secs(9);
 /// How long the rest of an error page is waited for.
 const ERROR_PAGE: Duration = Duration::from_secs(1);
 /// The longest error page that is read; the server's are a line, and its errors in transport mode little more.
@@ -105,7 +105,7 @@ impl Http {
     }
 
     async fn call(&self, call: &Call<'_>) -> Result<Reply, Error> {
-        // From here on a deadline that passes finds out whether the body has left.
+        // From here on the handover proves whether the body was sent.
         let handover = call.handover().track();
         let body = call.to_json()?;
         check_len(Form::Json, body.len(), self.max_request_size)?;
@@ -132,18 +132,18 @@ impl Http {
         }
         let limit = self.max_reply_size;
         let announced = response.content_length().is_some_and(|length| length > limit as u64);
-        // Whatever ends the answer, the server has looked at the call.
-        let cut_off = |error| cut_off(error, call.handover());
-        let body = if announced { None } else { read(response, limit).await.map_err(cut_off)? };
+        // Whatever ends the response, the server has received the call.
+        let truncated = |error| truncated(error, call.handover());
+        let body = if announced { None } else { read(response, limit).await.map_err(truncated)? };
         body.map(Reply::json).ok_or_else(|| {
             let what = format!("the reply is over `max_reply_size`, {limit} bytes");
             Error::new(ErrorKind::TooLarge, what).with_outcome(Outcome::Unknown)
         })
     }
 
-    /// The call, for as long as the server can answer.
+    /// Makes the call, for as long as the server can respond.
     async fn call_in_time(&self, call: &Call<'_>) -> Result<Reply, Error> {
-        let limit = Instant::now() + ANSWER_LIMIT;
+        let limit = Instant::now() + RESPONSE_LIMIT;
         let ends_earlier = call.deadline().is_some_and(|deadline| deadline <= limit);
         let over = async {
             if ends_earlier {
@@ -152,8 +152,7 @@ impl Http {
             tokio::time::sleep_until(limit).await;
         };
         unless(self.call(call), over).await.unwrap_or_else(|| {
-            let what =
-                format!("no answer within {ANSWER_LIMIT:?}, and over HTTP the server answers nothing after 10 s");
+            let what = format!("no response within {RESPONSE_LIMIT:?}, and over HTTP the server sends none after 10 s");
             Err(call.handover().judge(Error::new(ErrorKind::Timeout, what)))
         })
     }
@@ -293,9 +292,9 @@ impl http_body::Body for Latched {
 #[error("the call ended before it was sent")]
 struct Revoked;
 
-/// What an answer means that ends early.
-fn cut_off(error: reqwest::Error, handover: &Handover) -> Error {
-    let lost = Error::new(ErrorKind::Lost, "the connection ended before the end of the answer");
+/// What a response means that ends early.
+fn truncated(error: reqwest::Error, handover: &Handover) -> Error {
+    let lost = Error::new(ErrorKind::Lost, "the connection ended before the end of the response");
     handover.judge(if error.is_timeout() { error_of(error, handover) } else { lost.with_source(error.without_url()) })
 }
 
@@ -318,11 +317,11 @@ fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
         Error::new(ErrorKind::Lost, what).with_outcome(Outcome::NotSent)
     } else if causes(&error).any(http_status::never_processed) {
         handover.give_back();
-        Error::new(ErrorKind::Lost, "the connection ended without an answer").with_outcome(Outcome::NotSent)
+        Error::new(ErrorKind::Lost, "the connection ended without a response").with_outcome(Outcome::NotSent)
     } else if parse {
-        Error::protocol("the answer is not HTTP; is this the port of the server's HTTP API?")
+        Error::protocol("the response is not HTTP; is this the port of the server's HTTP API?")
     } else {
-        Error::new(ErrorKind::Lost, "the connection ended without an answer")
+        Error::new(ErrorKind::Lost, "the connection ended without a response")
     };
     failed.with_source(error)
 }

@@ -1,4 +1,4 @@
-//! What the other side's HTTP statuses and the causes of a failed exchange mean, over either transport.
+//! What HTTP statuses and the causes of a failed request mean, over either transport.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -68,7 +68,7 @@ pub(crate) fn never_processed(error: &(dyn std::error::Error + 'static)) -> bool
     })
 }
 
-/// `connect`, with what its cause says of the two sides' trust in each other.
+/// `connect`, marked as untrusted if its cause is a failure of TLS.
 pub(crate) fn judge_trust(connect: Error, cause: &(dyn std::error::Error + 'static)) -> Error {
     #[cfg(feature = "tls")]
     if let Some(tls) = std::iter::once(cause)

@@ -94,13 +94,13 @@ async fn live(steps: Vec<Step>) {
     let mut model = Model::default();
     let mut running = Vec::new();
     let mut closing: Vec<Closing> = Vec::new();
-    let cuts = Arc::new(AtomicU32::new(0));
+    let cancelled = Arc::new(AtomicU32::new(0));
     for waiting in 0..3 {
-        let cuts = Arc::clone(&cuts);
+        let cancelled = Arc::clone(&cancelled);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(waiting * 40)).await;
             gate.cancelled().await;
-            cuts.fetch_add(1, Ordering::SeqCst);
+            cancelled.fetch_add(1, Ordering::SeqCst);
         });
     }
     let close = |timeout| {
@@ -153,9 +153,9 @@ async fn live(steps: Vec<Step>) {
     }
     assert!(closing.is_empty());
     assert_eq!(
-        cuts.load(Ordering::SeqCst),
+        cancelled.load(Ordering::SeqCst),
         if model.cancelled { 3 } else { 0 },
-        "calls are cut off then, and only then"
+        "calls are cancelled then, and only then"
     );
     closing.push(Closing { begun: Instant::now(), timeout: Duration::ZERO, found: close(Duration::ZERO) });
     model.check(&mut closing, running.len() as u64).await;

@@ -50,7 +50,7 @@ prop_compose! {
         let error = judged(error, verdict);
         match hint {
             Some(RetryAfter::Wait(wait)) => error.with_retry_after(wait),
-            hint => with_hint(error, hint),
+            hint => error.with_hint(hint),
         }
     }
 }
@@ -68,16 +68,6 @@ fn judged(error: Error, verdict: u8) -> Error {
 
 #[cfg(not(all(feature = "grpc", feature = "tls")))]
 fn judged(error: Error, _: u8) -> Error {
-    error
-}
-
-#[cfg(any(feature = "grpc", feature = "http"))]
-fn with_hint(error: Error, hint: Option<RetryAfter>) -> Error {
-    error.with_hint(hint)
-}
-
-#[cfg(not(any(feature = "grpc", feature = "http")))]
-fn with_hint(error: Error, _: Option<RetryAfter>) -> Error {
     error
 }
 
@@ -158,7 +148,7 @@ proptest! {
             Next::After(wait) => wait,
             Next::Stop | Next::NoBudget => {
                 prop_assert_eq!(next == Next::NoBudget, poor && next != Next::Stop);
-                prop_assert_eq!((paid, *told.lock().unwrap()), (0, None), "it costs nothing and nobody hears of it");
+                prop_assert_eq!((paid, *told.lock().unwrap()), (0, None), "it costs nothing and is not observed");
                 return Ok(());
             }
         };

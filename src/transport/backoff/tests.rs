@@ -47,7 +47,6 @@ proptest! {
         prop_assert!(wait.as_secs_f64() <= bound * 1.000_001, "{:?} is over {}", wait, bound);
     }
 
-    #[cfg(any(feature = "grpc", feature = "http"))]
     #[test]
     fn a_dial_is_within_its_bounds(failed in attempts(), seed: u64) {
         fastrand::seed(seed);
@@ -85,7 +84,6 @@ fn the_waits_of_many_clients_disperse() {
     }
 }
 
-#[cfg(any(feature = "grpc", feature = "http"))]
 #[test]
 fn the_dials_of_many_clients_disperse() {
     fastrand::seed(7);

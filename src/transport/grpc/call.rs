@@ -1,4 +1,4 @@
-//! One call on a connection. What it sends and what it reads goes through the caller's own task.
+//! One call on a connection, sent and read by the caller's own task.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,17 +20,17 @@ use tower_service::Service;
 use crate::error::BoxError;
 use crate::transport::grpc::connection::Connection;
 
-/// A body that is longer always waits for room: beside its way, what that costs does not count.
+/// A body that is longer always waits for capacity: beside the time it takes to send, that costs nothing.
 const LONG: usize = 16 << 10;
 
 /// A call that is open on a connection: the service that tonic's client calls, once.
 #[derive(Debug)]
 pub(super) struct OpenCall<'a> {
     connection: &'a Connection,
-    /// Whether its body is handed over only when there is room to send some of it.
+    /// Whether its body is handed over only when the stream has capacity for some of it.
     ///
     /// A stream that has just been opened has none before the connection's task has looked at it. To wait for that costs
-    /// two wake-ups and a write, so a short body goes along with its head if the connection has streams for all open calls.
+    /// two wake-ups and a write, so a short body goes along with its head if the connection has streams for all its calls.
     waits: bool,
     ended: AtomicBool,
 }
@@ -42,7 +42,7 @@ impl<'a> OpenCall<'a> {
         Self { connection, waits, ended: AtomicBool::new(false) }
     }
 
-    /// Takes note that the call was not dropped.
+    /// Records that the call was not dropped.
     pub(super) fn ended(&self) {
         self.ended.store(true, Ordering::Relaxed);
     }
@@ -70,29 +70,29 @@ impl Service<Request<Body>> for &OpenCall<'_> {
         let (head, body) = request.into_parts();
         // A clone, because each keeps at most one stream waiting.
         let sent = self.connection.sender().clone().send_request(Request::from_parts(head, ()), false);
-        Calling(sent.map(|(answer, mut stream)| {
+        Calling(sent.map(|(response, mut stream)| {
             if self.waits {
                 stream.reserve_capacity(1);
             }
-            (answer, Some(Sending { stream, body, waits: self.waits, part: None }))
+            (response, Some(Sending { stream, body, waits: self.waits, part: None }))
         }))
     }
 }
 
-/// A call that waits for its answer to begin.
+/// A call that waits for its response to begin.
 pub(super) struct Calling(Result<(ResponseFuture, Option<Sending>), h2::Error>);
 
 impl Future for Calling {
     type Output = Result<Response<Checked>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (answer, sending) = match &mut self.0 {
+        let (response, sending) = match &mut self.0 {
             Ok(calling) => calling,
-            // Told once; what is left in its place nobody sees.
+            // Told once; what is left in its place is never seen.
             Err(error) => return Poll::Ready(Err(mem::replace(error, Reason::CANCEL.into()).into())),
         };
         go_on(sending, cx);
-        let mut response = ready!(Pin::new(answer).poll(cx))?;
+        let mut response = ready!(Pin::new(response).poll(cx))?;
         if is_not_grpc(&response) {
             let (head, _) = response.into_parts();
             return Poll::Ready(Err(NotGrpc { status: head.status, headers: head.headers }.into()));
@@ -112,7 +112,7 @@ struct Sending {
     part: Option<Bytes>,
 }
 
-/// Sends what can be sent now. If that fails it is over, and the answer says why.
+/// Sends what can be sent now. If that fails it is over, and the response says why.
 fn go_on(sending: &mut Option<Sending>, cx: &mut Context<'_>) {
     if sending.as_mut().is_some_and(|sending| sending.poll(cx).is_ready()) {
         *sending = None;
@@ -125,7 +125,7 @@ impl Sending {
             let Some(Ok(_)) = ready!(self.stream.poll_capacity(cx)) else { return Poll::Ready(()) };
             self.waits = false;
         }
-        // h2 keeps what there is no room for yet.
+        // h2 keeps what there is no capacity for yet.
         loop {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
@@ -149,7 +149,7 @@ impl Sending {
     }
 }
 
-/// Whether the answer has neither the status nor the content type of gRPC.
+/// Whether the response has neither the status nor the content type of gRPC.
 fn is_not_grpc<T>(response: &Response<T>) -> bool {
     let headers = response.headers();
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], header::HeaderValue::as_bytes);
@@ -157,9 +157,9 @@ fn is_not_grpc<T>(response: &Response<T>) -> bool {
     !is_grpc && !headers.contains_key(&STATUS)
 }
 
-/// Something answered in plain HTTP where gRPC was expected.
+/// A response in plain HTTP where gRPC was expected.
 #[derive(thiserror::Error)]
-#[error("the answer is not gRPC: HTTP status {status}")]
+#[error("the response is not gRPC: HTTP status {status}")]
 pub(crate) struct NotGrpc {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -172,17 +172,17 @@ impl fmt::Debug for NotGrpc {
     }
 }
 
-/// The answer ended after it had begun, and before its status: whatever the reason given, if there is one, the server has
-/// looked at the call.
+/// The response ended after it had begun, and before its status: whatever the reason given, if there is one, the server has
+/// received the call.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer ended early")]
-pub(crate) struct CutOff(#[source] pub(super) Option<h2::Error>);
+#[error("the response ended early")]
+pub(crate) struct Truncated(#[source] pub(super) Option<h2::Error>);
 
 /// The names of gRPC's headers and trailers.
 static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
-/// Set on what the server itself said, so that it can be told from what tonic says of an answer it cannot read.
+/// Set on what the server itself said, so that it can be told from what tonic says of a response that it cannot read.
 static FROM_SERVER: HeaderName = HeaderName::from_static("x-from-server");
 
 /// Whether the status was sent by the server, and not made on this side.
@@ -211,9 +211,9 @@ fn vet(headers: &mut HeaderMap) -> bool {
     has_status
 }
 
-/// A reply's body whose trailers are safe for tonic, and which has not ended well before it has a status.
+/// A response's body whose trailers are safe for tonic, and which is an error without a status.
 pub(super) struct Checked {
-    /// What a server that answers early has not read.
+    /// What is still to be sent, if the server responds before it has read all.
     sending: Option<Sending>,
     body: RecvStream,
     has_status: bool,
@@ -221,14 +221,14 @@ pub(super) struct Checked {
 
 impl http_body::Body for Checked {
     type Data = Bytes;
-    type Error = CutOff;
+    type Error = Truncated;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
         let this = &mut *self;
         go_on(&mut this.sending, cx);
         if let Some(data) = ready!(this.body.poll_data(cx)) {
-            return Poll::Ready(Some(data.map_err(Some).map_err(CutOff).map(|data| {
-                // Room for as much again. It fails if the stream has ended, which needs none.
+            return Poll::Ready(Some(data.map_err(Some).map_err(Truncated).map(|data| {
+                // Capacity for as much again. It fails if the stream has ended, which needs none.
                 let _ = this.body.flow_control().release_capacity(data.len());
                 Frame::data(data)
             })));
@@ -238,12 +238,12 @@ impl http_body::Body for Checked {
                 this.has_status |= vet(&mut trailers);
                 Some(Ok(Frame::trailers(trailers)))
             }
-            Err(error) => Some(Err(CutOff(Some(error)))),
+            Err(error) => Some(Err(Truncated(Some(error)))),
             Ok(None) if this.has_status => None,
             Ok(None) => {
                 // Told once.
                 this.has_status = true;
-                Some(Err(CutOff(None)))
+                Some(Err(Truncated(None)))
             }
         })
     }

@@ -1,7 +1,7 @@
 //! Connections to one endpoint: made when first needed, shared by all calls, replaced when they end.
 //!
-//! A connection counts as made when the other side has sent its first frame. So a server that accepts and stays silent, or
-//! that does not speak HTTP/2, is found out before a call is given to it.
+//! A connection counts as made when the server has sent its first frame. So a server that accepts and stays silent, or that
+//! does not speak HTTP/2, fails the dial and not a call.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -26,15 +26,15 @@ use crate::transport::grpc::greeting::{self, Greeted, NoGreeting, NoHttp2};
 use crate::transport::net::names::Names;
 use crate::transport::{backoff, http_status};
 
-/// The kernel's own signs of life, for what lies between: the first after this, then every third of it.
+/// TCP keepalive, for what lies between: the first probe after this, then every third of it.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long the kernel waits for sent data to be acknowledged.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// How many open calls a connection has before another one helps: fewer are faster together, since they share its task's
+/// How many calls a connection has in flight before another one helps: fewer are faster together, since they share its task's
 /// wake-ups and writes. No server allows fewer at once unless it is told to.
 const BUSY: usize = 16;
-/// The longest time between signs of life, however often a server asks for fewer.
+/// The longest keepalive interval, however often a server asks for fewer pings.
 const MAX_KEEPALIVE: Duration = Duration::from_secs(600);
 
 /// The connections that calls are made on: each is used, and made, when those before it are busy.
@@ -45,10 +45,10 @@ pub(crate) struct Connections {
     of_runtimes: PerRuntime<Slots>,
 }
 
-/// Room for the connections of one runtime.
+/// The slots for the connections of one runtime.
 type Slots = Arc<[Slot]>;
 
-/// Room for one connection.
+/// A slot for one connection.
 #[derive(Debug, Default)]
 struct Slot(Mutex<State>);
 
@@ -56,7 +56,7 @@ struct Slot(Mutex<State>);
 enum State {
     #[default]
     Idle,
-    /// One task dials for all that wait. It is bounded in time, and ends with the runtime it runs in.
+    /// One task dials for all calls that wait. It is bounded in time, and ends with its runtime.
     Dialing(Waiting),
     Ready(Connection),
     /// So many dials in a row have failed; while other slots have connections, this one waits before the next.
@@ -68,7 +68,7 @@ enum State {
 
 type Dialed = Result<Connection, DialError>;
 
-/// A dial, the so many-th in a row, and its outcome when it is there.
+/// A dial, how many in a row it is, and its outcome once it has ended.
 #[derive(Debug)]
 struct Dialing {
     dials: u32,
@@ -83,7 +83,7 @@ impl Connections {
         Ok(Self { dialer, slots: settings.connections, of_runtimes: PerRuntime::new() })
     }
 
-    /// How many calls in a row may find that their connection has ended, when all of them end together.
+    /// How many connections may end together, each under a call that goes on to the next.
     pub(crate) fn number(&self) -> usize {
         self.slots
     }
@@ -130,14 +130,14 @@ impl Connections {
         }
     }
 
-    /// Gives the connections that there are no more calls.
+    /// Retires all connections: calls in flight go on, later ones use new connections.
     pub(crate) fn disconnect(&self) {
         self.dialer.names.next_generation();
         self.of_runtimes.clear();
     }
 }
 
-/// What stands in a slot.
+/// What a slot holds.
 enum Look {
     Ready(Connection),
     Dialing(Waiting),
@@ -150,7 +150,7 @@ impl Slot {
         self.0.lock()
     }
 
-    /// The connection that stands here, if there is one.
+    /// The connection of this slot, if there is one.
     fn ready(&self, generation: u64) -> Option<Connection> {
         match &*self.state() {
             State::Ready(connection) if connection.is_open(generation) => Some(connection.clone()),
@@ -162,7 +162,7 @@ impl Slot {
         }
     }
 
-    /// The connection that stands here, or the dial that will bring it, begun now unless the last one has just failed.
+    /// The connection of this slot, or the dial that will make it, begun now unless the last one has just failed.
     fn look(&self, dialer: &Arc<Dialer>, generation: u64) -> Look {
         let mut state = self.state();
         state.settle();
@@ -174,7 +174,7 @@ impl Slot {
         }
     }
 
-    /// Dials, unless somebody does.
+    /// Dials, or joins the dial that is under way.
     fn dial(&self, dialer: &Arc<Dialer>, generation: u64) -> Waiting {
         let mut state = self.state();
         match &*state {
@@ -185,7 +185,7 @@ impl Slot {
 }
 
 impl State {
-    /// Takes note of the end of a dial.
+    /// Records the outcome of a dial that has ended.
     fn settle(&mut self) {
         let Self::Dialing(waiting) = self else { return };
         let gone = waiting.has_changed().is_err();
@@ -214,7 +214,7 @@ impl State {
     }
 }
 
-/// How to make a connection.
+/// Makes connections.
 struct Dialer {
     origin: Uri,
     names: Names,
@@ -222,7 +222,7 @@ struct Dialer {
     tcp: HttpConnector<Names>,
     #[cfg(feature = "tls")]
     tls: Option<(tokio_rustls::TlsConnector, rustls::pki_types::ServerName<'static>)>,
-    /// How often to ask for a sign of life. Doubled when the server finds it too often.
+    /// The keepalive interval, doubled when the server sends `ENHANCE_YOUR_CALM`.
     keepalive: Mutex<Option<Duration>>,
 }
 
@@ -304,16 +304,16 @@ impl Dialer {
         self.keepalive.lock()
     }
 
-    /// Asks the server for signs of life half as often as the connection did that it ended for that.
+    /// Doubles the keepalive interval of a connection that the server ended for too many pings.
     fn calm_down(&self, had: Option<Duration>) {
         let calmer = had.map(|interval| interval.saturating_mul(2).min(MAX_KEEPALIVE).max(interval));
         let mut keepalive = self.keepalive();
         *keepalive = (*keepalive).max(calmer);
-        tracing::warn!(endpoint = %self.origin, keepalive = ?*keepalive, "the server finds the signs of life that it is asked for too many; there will be fewer");
+        tracing::warn!(endpoint = %self.origin, keepalive = ?*keepalive, "server sent ENHANCE_YOUR_CALM; keepalive interval doubled");
     }
 }
 
-/// A server that has a port for HTTP/1.1 only says so in an alert, and that is no question of trust.
+/// Turns the alert of a server without HTTP/2 into an error that is not about trust.
 #[cfg(feature = "tls")]
 fn of_handshake(error: std::io::Error) -> BoxError {
     let alert = rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol);
@@ -342,7 +342,7 @@ fn tls(
     Ok(Some((tokio_rustls::TlsConnector::from(Arc::new(rules)), name)))
 }
 
-/// Why no connection could be made, for every call that waited for it.
+/// Why a dial failed, for every call that waited for it.
 #[derive(Clone, Debug)]
 struct DialError {
     what: String,

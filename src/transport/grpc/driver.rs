@@ -1,4 +1,4 @@
-//! The task of a connection: it reads and writes for all calls, and asks for signs of life while there are any.
+//! The task of a connection: reads and writes for all its calls, and sends keepalive pings while there are any.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -13,26 +13,27 @@ use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
-/// How long the server may take to answer a keepalive before the connection counts as dead.
+/// How long the server may take to answer a keepalive ping before the connection counts as dead.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// h2 gives a connection up, with all calls on it, after this many calls that ended as errors of its own. Its default,
 /// 1,024, is a busy minute.
 const MAX_DROPPED_CALLS: u32 = 65_536;
-/// With so many calls open it pays to write later and more at once: a third of the CPU with 64 of them. A few would only wait.
+/// With so many calls in flight it pays to write later and more at once: a third of the CPU with 64 of them. Fewer would only
+/// wait.
 const MANY: usize = 8;
-/// How much of one answer the server may send ahead of its reader: a history of that many bytes takes one round trip. h2's
+/// How much of one response the server may send ahead of its reader: a history of that many bytes takes one round trip. h2's
 /// default, the protocol's, is 64 KiB, with which one over 50 ms would come at 1 MiB a second.
 const STREAM_WINDOW: u32 = 2 << 20;
-/// The same of all answers on a connection, so that a few whose callers are slow to read do not hold up the others.
+/// The same of all responses on a connection, so that a few whose callers are slow to read do not hold up the others.
 const CONNECTION_WINDOW: u32 = 5 << 20;
-/// What the headers or trailers of an answer may take: twice what a server puts into them with an error of the API. It bounds
-/// what a peer can have this side keep; h2's default is 16 MiB.
+/// The longest headers or trailers of a response: twice what a server puts into them with an error of the API. It bounds the
+/// memory that a peer can use here; h2's default is 16 MiB.
 const MAX_HEADERS: u32 = 16 << 10;
 
-/// What answers may take that have arrived and whose callers have not read them yet, as h2 counts it: 256 bytes for each that is
-/// short. Beyond that it gives the connection up, with all calls on it. Its default, half the window, is what 10,000 calls
-/// take whose answers come together.
-const UNREAD_ANSWERS: usize = 64 << 20;
+/// The memory for responses that have arrived and are not read yet, as h2 counts it: 256 bytes for each that is short. Beyond
+/// that h2 gives the connection up, with all calls on it. Its default, half the window, is what 10,000 calls take whose
+/// responses come together.
+const UNREAD_RESPONSES: usize = 64 << 20;
 
 /// Greets the server as a client. What is returned is the way to the connection, and the connection, which is to be
 /// [driven](drive).
@@ -40,13 +41,13 @@ pub(super) async fn greet<I>(io: I) -> Result<(SendRequest<Bytes>, Connection<I,
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    // Frames stay at the protocol's 16 KiB, so that a long answer leaves room for others between its frames.
+    // Frames stay at the protocol's 16 KiB, so that others are sent between the frames of a long response.
     Builder::new()
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADERS)
-        .data_frame_budget(UNREAD_ANSWERS)
+        .data_frame_budget(UNREAD_RESPONSES)
         .max_local_error_reset_streams(Some(MAX_DROPPED_CALLS as usize))
         .handshake(io)
         .await
@@ -56,7 +57,7 @@ where
 #[derive(Debug)]
 pub(super) struct Record {
     began: Instant,
-    /// When anything arrived last, in milliseconds since it began.
+    /// When anything arrived last, in milliseconds since `began`.
     heard: AtomicU64,
     /// Calls that have begun and not ended.
     open: AtomicUsize,
@@ -71,7 +72,7 @@ impl Record {
         Self { began: Instant::now(), heard, open, dropped, retired }
     }
 
-    /// Takes note that something arrived.
+    /// Records that something arrived.
     pub(super) fn hear(&self) {
         // Half a billion years fit.
         #[allow(clippy::cast_possible_truncation, reason = "as above")]
@@ -114,17 +115,17 @@ impl Record {
     }
 }
 
-/// Why a connection ended that did not end well.
+/// Why a connection was lost.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Ended {
+pub(super) enum Lost {
     #[error("{0}")]
     Failed(#[from] h2::Error),
-    #[error("no sign of life within {KEEPALIVE_TIMEOUT:?}")]
+    #[error("keepalive ping not answered within {KEEPALIVE_TIMEOUT:?}")]
     Silent,
 }
 
-impl Ended {
-    /// Whether the server ended the connection because it found the other side too busy.
+impl Lost {
+    /// Whether the server ended the connection with `ENHANCE_YOUR_CALM`.
     pub(super) fn asks_for_calm(&self) -> bool {
         let Self::Failed(error) = self else { return false };
         error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
@@ -140,14 +141,14 @@ impl Drop for Retires {
     }
 }
 
-/// Reads and writes, until the connection has ended, or there is nobody left who could make a call on it.
+/// Reads and writes, until the connection has ended, or nothing is left that could make a call on it.
 ///
 /// However this ends, dropped with its runtime too, h2 tells every call that waits.
 pub(super) async fn drive<I>(
     mut connection: Connection<I, Bytes>,
     record: Arc<Record>,
     keepalive: Option<Duration>,
-) -> Result<(), Ended>
+) -> Result<(), Lost>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
@@ -170,14 +171,14 @@ where
         }
         has_yielded = false;
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(ended.map_err(Ended::from));
+            return Poll::Ready(ended.map_err(Lost::from));
         }
-        silence.as_mut().poll(cx).map(|()| Err(Ended::Silent))
+        silence.as_mut().poll(cx).map(|()| Err(Lost::Silent))
     })
     .await
 }
 
-/// Ends when the other side has given no sign of life while calls were open. To be polled with the connection.
+/// Ends when the server has not answered a keepalive ping while calls were in flight. To be polled with the connection.
 async fn silence(mut pings: PingPong, record: &Record, interval: Duration) {
     loop {
         let due = record.heard() + interval;

@@ -1,4 +1,4 @@
-//! The first frame of a connection, by which both sides of HTTP/2 know each other.
+//! The first frame of a connection, which proves that the server speaks HTTP/2.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use crate::transport::grpc::driver::Record;
 const HEADER: usize = 9;
 const SETTINGS: u8 = 4;
 
-/// Looks at the first bytes that are read, and tells whether they are those of HTTP/2. Of all that are read it takes note.
+/// Tells whether the first bytes that are read are those of HTTP/2, and records when anything was read.
 #[derive(Debug)]
 pub(super) struct Greeted<I> {
     io: I,
@@ -24,7 +24,7 @@ pub(super) struct Greeted<I> {
     tell: Option<oneshot::Sender<Result<(), NoHttp2>>>,
 }
 
-/// The other side is not what was expected.
+/// The server does not speak HTTP/2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoHttp2 {
     #[cfg(feature = "tls")]
@@ -36,7 +36,7 @@ pub(crate) enum NoHttp2 {
 
 /// The connection ended before there was a first frame.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the server closed the connection without a word; is this the port of its gRPC API?")]
+#[error("the server closed the connection without sending anything; is this the port of its gRPC API?")]
 pub(crate) struct NoGreeting;
 
 impl<I> Greeted<I> {
@@ -48,7 +48,7 @@ impl<I> Greeted<I> {
     fn look(&mut self, read: &[u8]) {
         let missing = HEADER.saturating_sub(self.seen.len());
         self.seen.extend_from_slice(&read[..read.len().min(missing)]);
-        let answer = match self.seen[..] {
+        let greeting = match self.seen[..] {
             [_, _, _, SETTINGS, 0, 0, 0, 0, 0] => Ok(()),
             [_, _, _] | [_, _] | [_] | [] => return,
             // What differs already will not become right.
@@ -58,8 +58,8 @@ impl<I> Greeted<I> {
             _ => Err(NoHttp2::NotSpoken),
         };
         if let Some(tell) = self.tell.take() {
-            // Nobody listens when the dial has ended for its time.
-            let _ = tell.send(answer);
+            // The receiver is gone if the dial has timed out.
+            let _ = tell.send(greeting);
         }
         self.seen = Vec::new();
     }
@@ -136,15 +136,15 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_of_settings_is_no_greeting() {
-        for answer in [
+        for bytes in [
             &b"HTTP/1.1 400 Bad Request\r\n"[..],
             b"SSH-2.0-",
             &[0, 0, 8, 6, 0],
             &[0, 0, 0, 4, 1],
             &[0, 0, 0, 4, 0, 0, 0, 0, 3],
         ] {
-            assert_eq!(greet(&[answer]), Some(Err(NoHttp2::NotSpoken)), "{answer:?}");
-            assert_eq!(greet(&answer.chunks(1).collect::<Vec<_>>()), Some(Err(NoHttp2::NotSpoken)), "{answer:?}");
+            assert_eq!(greet(&[bytes]), Some(Err(NoHttp2::NotSpoken)), "{bytes:?}");
+            assert_eq!(greet(&bytes.chunks(1).collect::<Vec<_>>()), Some(Err(NoHttp2::NotSpoken)), "{bytes:?}");
         }
     }
 }

@@ -60,9 +60,9 @@ async fn from_server(reason: h2::Reason, go_away: bool) -> h2::Error {
         }
     });
     let (mut client, connection) = h2::client::handshake(client).await.unwrap();
-    let (answer, _) = client.send_request(post(), true).unwrap();
+    let (response, _) = client.send_request(post(), true).unwrap();
     tokio::spawn(connection);
-    answer.await.unwrap_err()
+    response.await.unwrap_err()
 }
 
 /// How a call ends that is given to a connection that has ended.
@@ -91,9 +91,9 @@ static ROOTS: LazyLock<Vec<Root>> = LazyLock::new(|| {
         }
         // Nothing of it was handed over, and that is the proof.
         add("never left".into(), Arc::new(never_left().await), false);
-        // Whatever ends an answer that has begun, the server has seen the call.
+        // Whatever ends a response that has begun, the server has received the call.
         let refused = from_server(h2::Reason::REFUSED_STREAM, true).await;
-        add("cut off".into(), Arc::new(CutOff(Some(refused))), false);
+        add("truncated".into(), Arc::new(Truncated(Some(refused))), false);
     });
     for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof] {
         add(kind.to_string(), Arc::new(io::Error::from(kind)), false);
@@ -215,7 +215,7 @@ proptest! {
     }
 
     #[test]
-    fn an_answer_of_the_server_never_means_not_sent(
+    fn a_response_of_the_server_never_means_not_sent(
         code in codes(),
         message in messages(),
         details in details(),
@@ -247,7 +247,7 @@ proptest! {
     }
 
     #[test]
-    fn an_answer_that_cannot_be_read_is_one(code in codes(), message in messages(), details in details(), sent: usize) {
+    fn a_response_that_cannot_be_read_is_one(code in codes(), message in messages(), details in details(), sent: usize) {
         let error = error_of(Status::with_details(code, message, details.into()), sent);
         prop_assert!(matches!(error.kind(), ErrorKind::Protocol | ErrorKind::TooLarge), "{:?}", error);
         prop_assert_eq!(error.outcome(), Outcome::Unknown);
@@ -255,7 +255,7 @@ proptest! {
     }
 
     #[test]
-    fn an_answer_that_is_not_grpc_is_one(status in 100..1_000_u16, layers in prop::collection::vec(0..3_u8, 0..4)) {
+    fn a_response_that_is_not_grpc_is_one(status in 100..1_000_u16, layers in prop::collection::vec(0..3_u8, 0..4)) {
         let http = StatusCode::from_u16(status).unwrap();
         let cause: Cause = Arc::new(NotGrpc { status: http, headers: HeaderMap::new() });
         let root = Root { what: "not gRPC".into(), cause, proof: false };

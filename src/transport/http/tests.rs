@@ -29,7 +29,7 @@ async fn exchange(url: &str, timeout: Duration) -> reqwest::Error {
     }
 }
 
-fn answer(bytes: &'static [u8]) -> impl FnOnce(std::net::TcpStream) + Send {
+fn respond(bytes: &'static [u8]) -> impl FnOnce(std::net::TcpStream) + Send {
     move |mut stream| {
         let _ = stream.read(&mut [0; 4096]);
         let _ = stream.write_all(bytes);
@@ -59,10 +59,10 @@ async fn a_failed_exchange_means_not_sent_only_with_proof() {
                 0 => exchange("no url", Duration::MAX).await,
                 1 => exchange(&format!("http://{closed}/"), Duration::from_secs(10)).await,
                 2 => failed(drop).await,
-                3 => failed(answer(b"")).await,
-                4 => failed(answer(b"SSH-2.0-OpenSSH\r\n\r\n")).await,
-                5 => failed(answer(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{")).await,
-                6 => failed(answer(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")).await,
+                3 => failed(respond(b"")).await,
+                4 => failed(respond(b"SSH-2.0-OpenSSH\r\n\r\n")).await,
+                5 => failed(respond(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{")).await,
+                6 => failed(respond(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")).await,
                 _ => unanswered().await,
             };
             let connect = error.is_connect();

@@ -10,14 +10,15 @@ use crate::error::{Error, ErrorKind, Outcome};
 pub(crate) fn headers(config: &Common) -> Result<HeaderMap, Error> {
     let secret = |what: &str, text: &str| {
         let mut value = HeaderValue::from_str(text)
-            .map_err(|_| Error::invalid(format!("`{what}` holds a character that a header cannot carry")))?;
+            .map_err(|_| Error::invalid(format!("`{what}` holds a character that a header cannot have")))?;
         value.set_sensitive(true);
         Ok::<_, Error>(value)
     };
     let mut headers = HeaderMap::new();
     for (name, value) in &config.headers {
-        let name: HeaderName =
-            name.parse().map_err(|_| Error::invalid("the name of a `header` is not one that HTTP allows"))?;
+        let name: HeaderName = name
+            .parse()
+            .map_err(|_| Error::invalid(format!("the name of `header` {name:?} is not one that HTTP allows")))?;
         let ours = [
             "authorization",
             "x-api-key",
@@ -38,7 +39,7 @@ pub(crate) fn headers(config: &Common) -> Result<HeaderMap, Error> {
         headers.append(&name, secret(name.as_str(), value)?);
     }
     let user_agent = HeaderValue::from_str(&config.user_agent)
-        .map_err(|_| Error::invalid("`user_agent` holds a character that a header cannot carry"))?;
+        .map_err(|_| Error::invalid("`user_agent` holds a character that a header cannot have"))?;
     headers.insert(USER_AGENT, user_agent);
     match (config.protocol, &config.api_key) {
         (_, None) => {}
@@ -60,10 +61,9 @@ pub(crate) fn headers(config: &Common) -> Result<HeaderMap, Error> {
 /// The header of a bearer token, asked for now.
 pub(crate) async fn bearer(source: &TokenSource) -> Result<HeaderValue, Error> {
     let failed = |what: &'static str| Error::new(ErrorKind::Unauthenticated, what).with_outcome(Outcome::NotSent);
-    let token =
-        source().await.map_err(|error| failed("no token could be had from `bearer_token`").with_source(error))?;
+    let token = source().await.map_err(|error| failed("`bearer_token` returned no token").with_source(error))?;
     let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| failed("the token of `bearer_token` holds a character that a header cannot carry"))?;
+        .map_err(|_| failed("the token of `bearer_token` holds a character that a header cannot have"))?;
     value.set_sensitive(true);
     Ok(value)
 }

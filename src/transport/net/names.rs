@@ -1,4 +1,4 @@
-//! From a host's name to its addresses, and what to do when they change.
+//! Resolves the name of a host, and notices when its addresses change.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::config::Resolver;
 use crate::sync::Mutex;
 
-/// How long what a name means is taken for granted while connections to it work.
+/// How often a name is resolved again while connections to it work.
 const RECHECK: Duration = Duration::from_secs(30);
 
 /// The addresses of one host, looked up for every connection, and again from time to time while connections live: a
@@ -74,7 +74,7 @@ impl Names {
         self.0.generation.load(Ordering::Relaxed)
     }
 
-    /// Gives up every connection there is.
+    /// Retires all connections.
     pub(crate) fn next_generation(&self) {
         self.0.generation.fetch_add(1, Ordering::Relaxed);
     }
@@ -84,7 +84,7 @@ impl Names {
         if due && !self.0.checking.swap(true, Ordering::Relaxed) {
             let names = self.clone();
             tokio::spawn(async move {
-                // Whatever ends the task, its runtime for one, the next check can be made.
+                // However the task ends, with its runtime too, the next check can be made.
                 let _done = Checking(&names.0.checking);
                 // A lookup that hangs does not keep others from being made.
                 let checked = tokio::time::timeout(RECHECK, names.check()).await;
@@ -104,7 +104,7 @@ impl Names {
         known.addresses = now;
         drop(known);
         if has_lost {
-            tracing::info!(host = self.0.host, "the name has moved to other addresses; connections are made anew");
+            tracing::info!(host = self.0.host, "the name has lost an address; connections are made anew");
             self.next_generation();
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Several endpoints of one transport: which one gets a call, and what a call that never reached one does next.
+//! Several endpoints of one transport: which one gets a call, and where a call goes next that never reached it.
 
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,10 +24,10 @@ pub(crate) struct Balancer {
 #[derive(Debug)]
 struct Endpoint {
     transport: Box<dyn Transport>,
-    /// Its number among all endpoints of the client, from 1.
+    /// Its index among all endpoints of the client, from 1.
     number: usize,
     in_flight: AtomicUsize,
-    /// Whether `health` has something to say, so that a call without trouble need not lock it.
+    /// Whether `health` is not clear, so that a call without trouble need not lock it.
     troubled: AtomicBool,
     health: Mutex<Health>,
     losses: Losses,
@@ -45,7 +45,7 @@ pub struct EndpointStatus {
     pub endpoint: std::sync::Arc<str>,
     /// Whether it is given calls. One that failed is left out for a time, and then tried with one call.
     pub available: bool,
-    /// The calls under way.
+    /// The calls in flight.
     pub in_flight: usize,
 }
 
@@ -63,12 +63,12 @@ impl Balancer {
         Self { endpoints: endpoints.collect(), load_balancing }
     }
 
-    /// The endpoint that stands for all of them where there was no call.
+    /// The endpoint that errors name where no call was made.
     pub(crate) fn first(&self) -> &dyn Transport {
         &*self.endpoints[0].transport
     }
 
-    /// The same endpoints, with the places that follow those of others.
+    /// The same endpoints, with the indices that follow those of others.
     pub(crate) fn behind(mut self, others: &Self) -> Self {
         for endpoint in &mut self.endpoints {
             endpoint.number += others.endpoints.len();
@@ -115,8 +115,8 @@ impl Balancer {
         Err(last.unwrap_or_else(|| self.all_out()))
     }
 
-    /// Sends a call whatever is known of the endpoints, to one after the other until one answers. Each has `time` of its own,
-    /// so that one that is silent leaves some to the next.
+    /// Sends a call whatever the health of the endpoints, to one after the other until one answers. Each has `time` of its own,
+    /// so that a silent one leaves some to the next.
     pub(crate) async fn probe<'a>(&self, time: Duration, call: impl Fn(Instant, Instant) -> Call<'a>) -> Option<Reply> {
         for endpoint in &self.endpoints {
             let now = Instant::now();
@@ -165,8 +165,8 @@ impl Balancer {
                 _ => Some((index, false)),
             };
         }
-        // All are left out. One that answered nothing lately may still do, and so may one that is just being tried: its
-        // trial lasts as long as that call does. One that cannot be connected to will not.
+        // All are left out. One that timed out may still answer, and so may one on trial, which lasts as long as its call. One
+        // that cannot be connected to will not.
         if !tried.is_empty() {
             return None;
         }
@@ -181,17 +181,11 @@ impl Balancer {
 
     /// Why no endpoint was tried.
     fn all_out(&self) -> Error {
-        let now = Instant::now();
-        let next = self.endpoints.iter().map(|endpoint| match endpoint.standing(now) {
-            Standing::Out(until) => until.saturating_duration_since(now),
-            Standing::In | Standing::Due | Standing::OnTrial => Duration::ZERO,
-        });
-        let next = next.min().unwrap_or_default();
         let reasons = self.endpoints.iter().filter_map(|endpoint| endpoint.reason().as_ref().map(Error::echo));
-        // Mistrust goes first: it does not pass.
+        // What is not transient goes first.
         let reason = reasons.min_by_key(Error::is_transient);
         let reason = reason.unwrap_or_else(|| Error::new(ErrorKind::Connect, "no connection could be made"));
-        reason.and(&format!("; that was the last try, and the next is in {next:?}"))
+        reason.and("; every endpoint is in backoff")
     }
 }
 
@@ -277,7 +271,7 @@ impl Endpoint {
 pub(super) struct Losses(Mutex<Option<Instant>>);
 
 impl Losses {
-    /// Takes note of a call that is lost now, and began then. Whether it is a loss of its own: it was not under way at the
+    /// Records a call that is lost now, and began then. Returns whether it is a loss of its own: it was not in flight at the
     /// last one.
     pub(super) fn begin(&self, began: Instant) -> bool {
         let mut last = self.0.lock();
@@ -289,7 +283,7 @@ impl Losses {
     }
 }
 
-/// A call on its way to an endpoint. However it ends, it is counted and taken note of.
+/// A call in flight to an endpoint. However it ends, its end is counted and recorded.
 struct InFlight<'a> {
     endpoint: &'a Endpoint,
     call: &'a Call<'a>,
@@ -333,7 +327,7 @@ pub(super) fn sign(error: &Error) -> Sign {
     match (error.kind(), error.outcome()) {
         _ if error.is_overload() => Sign::Answered,
         (Connect, _) => Sign::Unreachable,
-        // Of a connection that is drained, or of a call that never left this side.
+        // Of a connection that is drained, or of a call that was never sent.
         (Lost | Invalid | TooLarge | Closed | Unauthenticated, NotSent) => Sign::Nothing,
         (Lost, _) | (Unavailable, Unknown) => Sign::Lost,
         (Timeout, Unknown | NotSent) => Sign::TimedOut,

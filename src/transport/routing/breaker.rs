@@ -14,18 +14,18 @@ const OUTAGE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_sec
 /// The same where there is no gRPC at all.
 const ABSENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 
-/// Trouble that comes this soon after calls have returned is the same trouble, and waited out for longer.
+/// An outage this soon after calls have returned is the same outage, and waited out for longer.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// Which transport carries the calls of a client with a `Config::fallback`.
+/// Which transport sends the calls of a client with a `Config::fallback`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BreakerState {
-    /// gRPC carries them.
+    /// Calls go over gRPC.
     Closed,
-    /// HTTP carries them.
+    /// Calls go over HTTP.
     Open,
-    /// HTTP carries them, and gRPC is being tried.
+    /// Calls go over HTTP, and a probe tries gRPC.
     HalfOpen,
 }
 
@@ -41,7 +41,7 @@ pub(super) enum Cause {
 /// How a call over gRPC went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// It was answered, whatever the answer.
+    /// A response came, whatever it says.
     Answered,
     /// There is no gRPC.
     Absent,
@@ -103,7 +103,7 @@ impl Breaker {
         matches!(self, Self::Closed { failures: 0, .. })
     }
 
-    /// Takes note of a call over gRPC. `usable` says whether HTTP could carry the calls instead.
+    /// Records how a call over gRPC went. `usable` says whether calls could go over HTTP instead.
     pub(super) fn note(&mut self, sign: Sign, usable: bool, now: Instant) {
         // A call that began before the breaker opened tells nothing new.
         let Self::Closed { failures, first, returned } = self else { return };
@@ -143,7 +143,7 @@ impl Breaker {
         Self::Open { cause, opened, until: now + backoff::spread(cool_down) }
     }
 
-    /// Whether gRPC is to be tried now; whoever is told so must [`end`](Self::probed) the probe.
+    /// Whether gRPC is to be tried now; whoever is told so must [end](Self::probed) the probe.
     pub(super) fn begin_probe(&mut self, now: Instant) -> bool {
         match *self {
             Self::Open { cause, opened, until } if now >= until => {
@@ -154,7 +154,7 @@ impl Breaker {
         }
     }
 
-    /// Takes note of the end of a probe.
+    /// Records how a probe ended.
     pub(super) fn probed(&mut self, well: bool, now: Instant) {
         if let Self::HalfOpen { cause, opened } = *self {
             *self = if well {

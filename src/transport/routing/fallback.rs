@@ -1,4 +1,4 @@
-//! The way of a call: gRPC or HTTP, or from one to the other.
+//! The route of a call: gRPC or HTTP, or from one to the other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
@@ -19,9 +19,9 @@ use crate::transport::routing::breaker::{Breaker, BreakerState, Cause, Sign};
 use crate::transport::routing::health;
 use crate::wire::reply::Reply;
 
-/// How long an endpoint of gRPC may take to answer a probe,
+/// How long an endpoint of gRPC may take to answer a probe.
 const PROBE: Duration = Duration::from_secs(1);
-/// and how many it must answer in a row.
+/// How many probes must be answered in a row.
 const PROBES: u32 = 2;
 
 /// The transport of a [`Config`]: all its endpoints, over gRPC or over HTTP, with the fallback if there is one.
@@ -78,7 +78,7 @@ struct Fallback {
     http: Balancer,
     breaker: Mutex<Breaker>,
     losses: Losses,
-    /// Whether the breaker has something to say, so that a call without trouble need not lock it.
+    /// Whether the breaker is not clear, so that a call without trouble need not lock it.
     troubled: AtomicBool,
     state: watch::Sender<BreakerState>,
 }
@@ -101,34 +101,6 @@ impl Inner {
         std::iter::once(&self.first).chain(self.fallback.as_ref().map(|fallback| &fallback.http))
     }
 
-    async fn send(self: &Arc<Self>, call: &Call<'_>) -> Result<Reply, Error> {
-        let Some(fallback) = &self.fallback else { return self.first.send(call).await };
-        if fallback.is_open() {
-            self.probe_if_due(fallback);
-            return match fallback.http.send(call).await {
-                // Nobody is there either.
-                Err(error) if never_arrived(&error) => {
-                    self.first.send(call).await.map_err(|second| if never_arrived(&second) { error } else { second })
-                }
-                sent => sent,
-            };
-        }
-        let mut end = End { route: self, fallback, call, noted: false };
-        let sent = self.first.send(call).await;
-        end.note(match &sent {
-            Ok(_) => Sign::Answered,
-            Err(error) if error.kind() == ErrorKind::Lost && !fallback.losses.begin(call.began()) => Sign::Nothing,
-            Err(error) => sign(error),
-        });
-        match sent {
-            Err(error) if goes_elsewhere(&error) => {
-                tracing::debug!(method = call.method(), %error, "the call goes over HTTP");
-                fallback.http.send(call).await
-            }
-            sent => sent,
-        }
-    }
-
     /// Tries gRPC in the background, when it is time.
     fn probe_if_due(self: &Arc<Self>, fallback: &Fallback) {
         if !fallback.change(|breaker| breaker.begin_probe(Instant::now())) {
@@ -142,7 +114,7 @@ impl Inner {
     }
 }
 
-/// A probe that is under way. However it ends, its runtime's end included, the breaker learns of it.
+/// A probe in flight. However it ends, its runtime's end included, the breaker is told.
 struct Probe {
     route: Arc<Inner>,
     well: bool,
@@ -155,7 +127,7 @@ impl Probe {
             let name = Method::Info.name();
             let call = |began, end| Call::of(name, Some(Method::Info), &request, began, Some(end));
             let probed = self.route.first.probe(PROBE, call).await;
-            // An answer that is an error is none that calls should go back to.
+            // An error is no reason for calls to go back.
             let answered = probed.is_some_and(|reply| reply.read::<InfoResult>().is_ok());
             if !answered {
                 return false;
@@ -182,7 +154,7 @@ impl Fallback {
         self.troubled.load(Ordering::Relaxed) && self.breaker().state() != BreakerState::Closed
     }
 
-    /// Changes the breaker. If that is another state then, tells those who watch, and the log.
+    /// Changes the breaker. If that changes its state, tells the watchers and the log.
     fn change<T>(&self, change: impl FnOnce(&mut Breaker) -> T) -> T {
         let mut breaker = self.breaker();
         let changed = change(&mut breaker);
@@ -239,7 +211,7 @@ fn sign(error: &Error) -> Sign {
     if error.is_no_grpc() {
         return Sign::Absent;
     }
-    // Trust does not come back on another way.
+    // What is not trusted over gRPC says nothing about whether it is there.
     if error.kind() == ErrorKind::Connect && !error.is_transient() {
         return Sign::Nothing;
     }
@@ -262,7 +234,36 @@ impl Transport for Route {
     }
 
     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
-        Box::pin(self.0.send(call))
+        Box::pin(async move {
+            let inner = &self.0;
+            let Some(fallback) = &inner.fallback else { return inner.first.send(call).await };
+            if fallback.is_open() {
+                inner.probe_if_due(fallback);
+                return match fallback.http.send(call).await {
+                    // HTTP cannot be reached either.
+                    Err(error) if never_arrived(&error) => inner
+                        .first
+                        .send(call)
+                        .await
+                        .map_err(|second| if never_arrived(&second) { error } else { second }),
+                    sent => sent,
+                };
+            }
+            let mut end = End { route: inner, fallback, call, noted: false };
+            let sent = inner.first.send(call).await;
+            end.note(match &sent {
+                Ok(_) => Sign::Answered,
+                Err(error) if error.kind() == ErrorKind::Lost && !fallback.losses.begin(call.began()) => Sign::Nothing,
+                Err(error) => sign(error),
+            });
+            match sent {
+                Err(error) if goes_elsewhere(&error) => {
+                    tracing::debug!(method = call.method(), %error, "the call goes over HTTP");
+                    fallback.http.send(call).await
+                }
+                sent => sent,
+            }
+        })
     }
 
     fn endpoint(&self) -> Option<Arc<str>> {

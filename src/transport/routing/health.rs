@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use crate::transport::backoff;
 
-/// So many calls in a row that end without an answer leave an endpoint out,
+/// So many lost calls in a row leave an endpoint out,
 const MAX_LOST: u32 = 3;
-/// or so many that nobody answers in time.
+/// or so many that are not answered in time.
 const MAX_TIMEOUTS: u32 = 5;
 /// For how long: the first time, and at most.
 const EJECTION: Duration = Duration::from_secs(1);
@@ -22,13 +22,13 @@ const STABLE: Duration = Duration::from_secs(10);
 /// How a call went, as far as it says something about the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// It was answered, whatever the answer.
+    /// A response came, whatever it says.
     Answered,
     /// No connection could be made.
     Unreachable,
-    /// It ended without an answer of the server.
+    /// The connection ended without a response.
     Lost,
-    /// Its time was over before an answer came.
+    /// Its time was over before a response came.
     TimedOut,
     /// Its caller gave up, or it says nothing about the endpoint.
     Nothing,
@@ -93,7 +93,7 @@ impl Health {
         }
     }
 
-    /// Takes note of how a call went, the trial or another. Returns whether the connections that there are cannot be trusted
+    /// Records how a call went, the trial or another. Returns whether the connections that there are cannot be trusted
     /// any more.
     pub(super) fn note(&mut self, sign: Sign, trial: bool, now: Instant) -> bool {
         // A trial that others have answered for decides nothing any more.

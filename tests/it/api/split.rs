@@ -174,7 +174,7 @@ async fn replies_of_earlier_parts_are_kept_when_a_later_part_fails() {
             } else {
                 assert_eq!(fates[6..], [Err(skipped); 3]);
                 let error = replies.get(handles[8]).unwrap_err();
-                assert!(error.to_string().contains("ended without an answer"), "it says why: {error}");
+                assert!(error.to_string().contains("ended without a response"), "it says why: {error}");
             }
             assert_eq!(server.applied("news"), if parallel { 9 } else { 6 });
         }

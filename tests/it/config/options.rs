@@ -158,7 +158,7 @@ async fn the_default_deadline_is_10_s() {
                 call.await.unwrap().unwrap_err()
             };
             tokio::time::resume();
-            assert!(error.message().starts_with(&format!("no answer within {seconds}s")), "{error}");
+            assert!(error.message().starts_with(&format!("no response within {seconds}s")), "{error}");
         }
     }
 }
