@@ -35,7 +35,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The server limits no reply. Enough for long histories, and a bound on memory.
 const MAX_REPLY_SIZE: usize = 64 * 1024 * 1024;
 /// What longer durations become, so that none overflows a clock: 30 years, which is what tokio takes for far in the future.
-const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+pub(crate) const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Where the server is and how to talk to it.
 ///

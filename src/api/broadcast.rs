@@ -207,7 +207,7 @@ pub(crate) fn withdraw_refusals(result: &mut BroadcastResult) {
     // What is refused for good was refused before, too.
     let refused = |error: &&mut ApiError| error.is_refusal() && error.is_transient();
     for error in result.responses.iter_mut().filter_map(|response| response.error.as_mut()).filter(refused) {
-        *error = unknown("an earlier attempt ended without an answer, and the last one with this", &*error);
+        *error = unknown("an earlier attempt ended without a response, and the last one with this", &*error);
     }
 }
 

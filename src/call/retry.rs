@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::FOREVER;
 use crate::config::retry::{Retry, RetryEvent};
 use crate::error::{Error, ErrorKind, Outcome, RetryAfter};
 use crate::transport::backoff;
@@ -67,7 +68,8 @@ impl Retry {
             Some(RetryAfter::Wait(hint)) => hint.clamp(backoff, backoff.saturating_add(LONGEST_HINT)),
             Some(RetryAfter::Never) | None => backoff,
         };
-        let Some(next) = now.checked_add(wait) else { return Next::Stop };
+        // Nothing comes of a wait of years, even without a deadline.
+        let Some(next) = now.checked_add(wait).filter(|_| wait < FOREVER) else { return Next::Stop };
         let keys_end = failed.may_have_run.then(|| started + KEYS_LAST);
         if deadline.is_some_and(|deadline| next >= deadline) || keys_end.is_some_and(|end| next >= end) {
             return Next::Stop;

@@ -19,7 +19,7 @@ pub enum ErrorKind {
     Unsupported,
     /// No connection could be made, so nothing was sent, unless by an earlier attempt: the outcome says so.
     Connect,
-    /// The request was sent and the connection ended without an answer.
+    /// The request was sent and the connection ended without a response.
     Lost,
     /// The deadline passed.
     Timeout,

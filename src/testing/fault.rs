@@ -118,7 +118,7 @@ impl Fault {
         Self::new(Kind::Cut { applied: false })
     }
 
-    /// The call is carried out, and then the connection is closed, without an answer.
+    /// The call is carried out, and then the connection is closed, without a response.
     pub fn cut_after() -> Self {
         Self::new(Kind::Cut { applied: true })
     }

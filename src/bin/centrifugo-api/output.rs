@@ -17,7 +17,7 @@ const EXIT_CODES: [(u8, ErrorKind, &str); ErrorKind::ALL.len()] = [
     (11, ErrorKind::Unauthenticated, "the server did not accept the API key"),
     (12, ErrorKind::Unsupported, "the server has no such method"),
     (13, ErrorKind::Connect, "no connection could be made"),
-    (14, ErrorKind::Lost, "the connection ended without an answer"),
+    (14, ErrorKind::Lost, "the connection ended without a response"),
     (15, ErrorKind::Timeout, "the deadline passed"),
     (16, ErrorKind::Unavailable, "something on the way cannot serve the call now"),
     (17, ErrorKind::TooLarge, "a request or a reply is over a size limit"),

@@ -325,3 +325,23 @@ fn an_attempt_has_more_time_for_more_bytes_and_channels() {
     let off = Retry::new().attempt_timeout(None);
     assert_eq!(off.attempt_deadline(0, true, BodySize { bytes: 1 << 30, channels: 1 }, now, None), None);
 }
+
+#[test]
+fn a_wait_without_end_is_none() {
+    let (now, retry, budget) = (Instant::now(), Retry::new().backoff(Duration::MAX, Duration::MAX), Budget::new());
+    let error = Error::new(ErrorKind::Connect, "");
+    for _ in 0..100 {
+        let failed = Failed {
+            method: "publish",
+            error: &error,
+            may_have_run: false,
+            attempt: 1,
+            counted: 1,
+            repeatable: true,
+            started: now,
+            now,
+            deadline: None,
+        };
+        assert_eq!(retry.next(&failed, &budget), Next::Stop);
+    }
+}
