@@ -1,5 +1,6 @@
 //! The client: the public face of the crate, with a method for every entry of the table.
 
+use std::borrow::Borrow as _;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::api::batch::Batch;
 use crate::api::message;
 use crate::api::methods::for_each_method;
 use crate::api::replies::BatchReplies;
-use crate::api::request::{AsRequest, Request};
+use crate::api::request::{IntoRequest, Request};
 use crate::batching::batcher::Batcher;
 use crate::batching::publisher::Publisher;
 use crate::call::Core;
@@ -243,11 +244,11 @@ impl Client {
     ///
     /// ```no_run
     /// # use std::time::Instant;
-    /// # use centrifugo_api::{AsRequest, Client, Error, Request};
-    /// async fn timed<R: AsRequest>(client: &Client, request: R) -> Result<<R::Request as Request>::Reply, Error> {
+    /// # use centrifugo_api::{Client, Error, Request};
+    /// async fn timed<R: Request>(client: &Client, request: R) -> Result<R::Reply, Error> {
     ///     let started = Instant::now();
     ///     let result = client.call(request).await;
-    ///     println!("{} took {:?}", R::Request::METHOD.name(), started.elapsed());
+    ///     println!("{} took {:?}", R::METHOD.name(), started.elapsed());
     ///     result
     /// }
     /// ```
@@ -255,8 +256,9 @@ impl Client {
     /// # Errors
     ///
     /// See [`ErrorKind`]: the kinds are the same over every transport.
-    pub async fn call<R: AsRequest>(&self, request: R) -> Result<<R::Request as Request>::Reply, Error> {
-        let mut call = TypedCall::begin(&self.core, request.as_request())?;
+    pub async fn call<R: Request>(&self, request: impl IntoRequest<R>) -> Result<R::Reply, Error> {
+        let request = request.into_request();
+        let mut call = TypedCall::begin(&self.core, request.borrow())?;
         let sent = match &self.batcher {
             Some(batcher) => batcher.send(&self.core, &mut call).await,
             None => typed::send(&mut call.attempts, call.request, call.key).await,
@@ -362,7 +364,7 @@ macro_rules! client_methods {
             /// See [`ErrorKind`]: the kinds are the same over every transport.
             pub async fn $name(
                 &self,
-                request: impl AsRequest<Request = message::$request>,
+                request: impl IntoRequest<message::$request>,
             ) -> Result<message::$reply, Error> {
                 self.call(request).await
             }

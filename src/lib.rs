@@ -69,7 +69,7 @@ pub use crate::api::message::{self, *};
 pub use crate::api::method::Method;
 pub use crate::api::payload::Payload;
 pub use crate::api::replies::BatchReplies;
-pub use crate::api::request::{AsRequest, Request};
+pub use crate::api::request::{IntoRequest, Request};
 pub use crate::batching::publisher::{Depth, Publisher, Ticket};
 pub use crate::call::close::CloseSummary;
 pub use crate::client::Client;

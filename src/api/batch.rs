@@ -1,6 +1,6 @@
 //! Many calls in one request.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow as _, Cow};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -14,8 +14,7 @@ use crate::api::idempotency::{self, Key, KeySequence};
 use crate::api::method::Method;
 use crate::api::replies::Answers;
 use crate::api::request::check::Problem;
-use crate::api::request::hooks::Hooks as _;
-use crate::api::request::{AsRequest, Request};
+use crate::api::request::{IntoRequest, Request};
 use crate::api::split;
 use crate::error::{Error, Form};
 use crate::wire;
@@ -299,9 +298,9 @@ impl Batch {
     }
 
     /// Adds a command. Its reply is fetched with the handle.
-    #[allow(clippy::needless_pass_by_value, reason = "a request or a reference to one, as everywhere")]
-    pub fn push<R: AsRequest>(&mut self, request: R) -> BatchHandle<<R::Request as Request>::Reply> {
-        let (method, request) = (R::Request::METHOD, request.as_request());
+    pub fn push<R: Request>(&mut self, request: impl IntoRequest<R>) -> BatchHandle<R::Reply> {
+        let (method, request) = (R::METHOD, request.into_request());
+        let request: &R = request.borrow();
         self.check_command(Some(method), || request.check());
         let key = (self.keys && request.takes_key()).then_some(NO_KEY);
         let once = key.is_none() && !request.is_repeatable();

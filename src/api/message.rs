@@ -72,6 +72,25 @@ mod tests {
     }
 
     #[test]
+    fn a_debug_shows_every_field_of_a_result() {
+        assert_eq!(
+            format!("{:?}", PresenceStatsResult::default()),
+            "PresenceStatsResult { num_clients: 0, num_users: 0 }"
+        );
+        assert_eq!(format!("{:?}", PublishResult::default()), r#"PublishResult { offset: 0, epoch: "" }"#);
+    }
+
+    #[test]
+    fn a_fake_makes_a_result_and_its_bytes_are_decoded() {
+        let info = ClientInfo::default().user("42").conn_info(serde_json::json!({"name": "Ann"}));
+        let presence = PresenceResult::default().presence([("client", info)]);
+        let name: serde_json::Value = presence.presence["client"].conn_info_json().unwrap();
+        assert_eq!(name["name"], "Ann");
+        let error = presence.presence["client"].chan_info_json::<u64>().unwrap_err();
+        assert!(error.message().starts_with("`chan_info` of `ClientInfo` (0 bytes) is not JSON"), "{error}");
+    }
+
+    #[test]
     fn a_whole_double_is_written_without_a_point_and_a_64_bit_integer_as_a_number() {
         let metrics = Metrics { interval: 60.0, items: [("a".to_owned(), 0.5)].into() };
         assert_eq!(serde_json::to_string(&metrics).unwrap(), r#"{"interval":60,"items":{"a":0.5}}"#);

@@ -4,6 +4,8 @@ pub(crate) mod check;
 mod encode;
 pub(crate) mod hooks;
 
+use std::borrow::Borrow;
+
 use bytes::Bytes;
 
 use crate::api::broadcast::{self, BroadcastResult};
@@ -34,13 +36,32 @@ pub trait Request: Message + Hooks<<Self as Request>::Reply> {
     fn is_repeatable(&self) -> bool;
 }
 
-/// A request, or a reference to one, so that a call can take either.
-pub trait AsRequest {
-    /// The request.
-    type Request: Request;
+/// What a call takes: a request, a reference to one, or only a channel's name, if the request needs nothing else.
+///
+/// ```no_run
+/// # use centrifugo_api::{Client, Error, PresenceRequest};
+/// # async fn f(client: &Client) -> Result<(), Error> {
+/// let request = PresenceRequest::new("news");
+/// client.presence(&request).await?;
+/// client.presence(request).await?;
+/// client.presence("news").await?;
+/// # Ok(()) }
+/// ```
+pub trait IntoRequest<R: Request> {
+    /// The request, or a reference to it.
+    fn into_request(self) -> impl Borrow<R> + Send + Sync;
+}
 
-    /// A reference to it.
-    fn as_request(&self) -> &Self::Request;
+impl<R: Request> IntoRequest<R> for R {
+    fn into_request(self) -> impl Borrow<R> + Send + Sync {
+        self
+    }
+}
+
+impl<R: Request> IntoRequest<R> for &R {
+    fn into_request(self) -> impl Borrow<R> + Send + Sync {
+        self
+    }
 }
 
 macro_rules! requests {
@@ -84,21 +105,8 @@ macro_rules! requests {
             requests! { @parts $request }
         }
 
-        impl AsRequest for message::$request {
-            type Request = Self;
-            fn as_request(&self) -> &Self {
-                self
-            }
-        }
-
-        impl AsRequest for &message::$request {
-            type Request = message::$request;
-            fn as_request(&self) -> &message::$request {
-                self
-            }
-        }
-
         requests! { @new $request { $($field: $type),* } }
+        requests! { @of_channel $request { $($field: $type),* } }
     )+)+ };
 
     (@reply BroadcastResult) => {
@@ -123,12 +131,6 @@ macro_rules! requests {
     (@reply $reply:ident) => { impl Sealed for message::$reply {} };
     (@expected $self:ident BroadcastRequest) => { $self.channels.len() };
     (@expected $self:ident $request:ident) => { 1 };
-
-    (@takes_key $self:ident BroadcastRequest) => {
-        // The server publishes once for a key and a channel, and a channel may be meant more than once.
-        Self::KEYED && !$self.is_repeatable() && !broadcast::repeats_a_channel($self)
-    };
-    (@takes_key $self:ident $request:ident) => { Self::KEYED && !$self.is_repeatable() };
 
     (@channels $self:ident channel $($rest:ident)*) => { std::slice::from_ref(&$self.channel) };
     (@takes_key $self:ident BroadcastRequest) => {
@@ -192,6 +194,21 @@ macro_rules! requests {
             }
         }
     };
+
+    (@of_channel $request:ident { channel: String }) => {
+        impl IntoRequest<message::$request> for &str {
+            fn into_request(self) -> impl Borrow<message::$request> + Send + Sync {
+                message::$request::new(self)
+            }
+        }
+
+        impl IntoRequest<message::$request> for &String {
+            fn into_request(self) -> impl Borrow<message::$request> + Send + Sync {
+                message::$request::new(self)
+            }
+        }
+    };
+    (@of_channel $request:ident { $($field:ident: $type:ident),* }) => {};
 
     (@take String) => { impl Into<String> };
     (@take Payload) => { impl Into<Payload> };

@@ -1,5 +1,6 @@
 //! Publishing at a high rate: bounded, in order, many messages in few requests.
 
+use std::borrow::Borrow as _;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -13,8 +14,7 @@ use tokio::time::Instant;
 
 use crate::api::idempotency::{self, Key, KeySequence};
 use crate::api::method::Method;
-use crate::api::request::hooks::Hooks as _;
-use crate::api::request::{AsRequest, Request};
+use crate::api::request::{IntoRequest, Request};
 use crate::batching::batcher::{self, Awaited};
 use crate::batching::capacity::Capacity;
 use crate::batching::engine::{Accepted, Engine};
@@ -94,20 +94,20 @@ impl Publisher {
     ///
     /// Those of the same call of the [`Client`](crate::Client), [`ErrorKind::Full`] when there was no capacity in time, and
     /// [`ErrorKind::Closed`] when the publisher or the client was closed.
-    pub async fn publish<R: AsRequest>(&self, request: R) -> Result<<R::Request as Request>::Reply, Error> {
-        let request = request.as_request();
+    pub async fn publish<R: Request>(&self, request: impl IntoRequest<R>) -> Result<R::Reply, Error> {
+        let request = request.into_request();
+        let request: &R = request.borrow();
         let (key, len) = self.check(request)?;
         let core = self.engine.core();
         let deadline = core.deadline(Instant::now());
         let sent = async {
             self.take_capacity(len, deadline).await?;
             let accepted = self.engine.accept(request, key, deadline, &core.retry, true)?;
-            let mut result: <R::Request as Request>::Reply =
-                Awaited::new(accepted).result(R::Request::METHOD, request.expected_results()).await?;
+            let mut result: R::Reply = Awaited::new(accepted).result(R::METHOD, request.expected_results()).await?;
             result.name_failed(request.channels());
             Ok(result)
         };
-        sent.await.map_err(|error| self.with_context(error, R::Request::METHOD, key.as_ref()))
+        sent.await.map_err(|error| self.with_context(error, R::METHOD, key.as_ref()))
     }
 
     /// Accepts a message as soon as there is room, and sends it in the background. The ticket gives its result; it need not be
@@ -117,8 +117,9 @@ impl Publisher {
     ///
     /// [`ErrorKind::Full`] when there was no room within the client's timeout, [`ErrorKind::TooLarge`] and
     /// [`ErrorKind::Invalid`] when the request cannot be sent, [`ErrorKind::Closed`] when the publisher was closed.
-    pub async fn enqueue<R: AsRequest>(&self, request: R) -> Result<Ticket<<R::Request as Request>::Reply>, Error> {
-        let request = request.as_request();
+    pub async fn enqueue<R: Request>(&self, request: impl IntoRequest<R>) -> Result<Ticket<R::Reply>, Error> {
+        let request = request.into_request();
+        let request: &R = request.borrow();
         let (key, len) = self.check(request)?;
         let deadline = self.engine.core().deadline(Instant::now());
         let taken = self.take_capacity(len, deadline).await;
@@ -130,9 +131,9 @@ impl Publisher {
     /// # Errors
     ///
     /// [`ErrorKind::Full`] when there is no room, otherwise those of [`enqueue`](Self::enqueue).
-    #[allow(clippy::needless_pass_by_value, reason = "a request or a reference to one, as everywhere")]
-    pub fn try_enqueue<R: AsRequest>(&self, request: R) -> Result<Ticket<<R::Request as Request>::Reply>, Error> {
-        let request = request.as_request();
+    pub fn try_enqueue<R: Request>(&self, request: impl IntoRequest<R>) -> Result<Ticket<R::Reply>, Error> {
+        let request = request.into_request();
+        let request: &R = request.borrow();
         let (key, len) = self.check(request)?;
         let taken = self.capacity.try_take(len);
         self.accept(request, key, self.engine.core().deadline(Instant::now()), taken)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 async fn a_channel_without_clients_has_no_presence(client: &Client, here: &Here) {
     let channel = here.channel("presence");
-    assert!(client.presence(PresenceRequest::new(&channel)).await.unwrap().presence.is_empty());
+    assert!(client.presence(&channel).await.unwrap().presence.is_empty());
     let stats = client.presence_stats(PresenceStatsRequest::new(&channel)).await.unwrap();
     assert_eq!((stats.num_clients, stats.num_users), (0, 0));
 }
@@ -23,7 +23,7 @@ async fn presence_is_keyed_by_client_id(client: &Client, here: &Here) {
         info.conn_info = r#"{"role":"x"}"#.into();
         here.server().set_presence(&channel, id, info);
     }
-    let present = client.presence(PresenceRequest::new(&channel)).await.unwrap().presence;
+    let present = client.presence(&channel).await.unwrap().presence;
     let users: Vec<_> = present.iter().map(|(id, info)| (&**id, &*info.client, &*info.user)).collect();
     assert_eq!(
         users,
@@ -42,7 +42,7 @@ async fn binary_infos_are_read_over_grpc_only(client: &Client, here: &Here) {
     info.user = "alice".into();
     info.conn_info = vec![0xff, 0x00].into();
     here.server().set_presence(&channel, "client-1", info);
-    let present = client.presence(PresenceRequest::new(&channel)).await;
+    let present = client.presence(&channel).await;
     match here.over {
         Over::Grpc => assert_eq!(present.unwrap().presence["client-1"].conn_info, vec![0xff, 0x00]),
         Over::Http => drop(assert_kind(present, ErrorKind::Protocol, true)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use centrifugo_api::{AsRequest, Batch, BatchReplies, Client, Config, Error, ErrorKind, Method, Reply, Request};
+use centrifugo_api::{Batch, BatchReplies, Client, Config, Error, ErrorKind, Method, Reply, Request};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -185,7 +185,7 @@ fn failure(method: Method, config: impl AsyncFnOnce() -> Config) -> Outcome {
 /// What to do with the request type of a method that is known by name only.
 pub(crate) trait Visitor {
     type Out;
-    fn visit<R: Request + AsRequest<Request = R>>(self) -> Self::Out;
+    fn visit<R: Request>(self) -> Self::Out;
 }
 
 macro_rules! requests {
@@ -222,7 +222,7 @@ struct CallLike<'a>(&'a Client, &'a Value);
 impl Visitor for CallLike<'_> {
     type Out = Outcome;
 
-    fn visit<R: Request + AsRequest<Request = R>>(self) -> Outcome {
+    fn visit<R: Request>(self) -> Outcome {
         match block_on(self.0.call(request_like::<R>(self.1))) {
             Ok(result) => done(&result),
             Err(error) => Outcome::of(&error),
@@ -240,7 +240,7 @@ struct PushLike<'a>(&'a mut Batch, &'a Value);
 impl Visitor for PushLike<'_> {
     type Out = Box<dyn Fn(&BatchReplies) -> Outcome>;
 
-    fn visit<R: Request + AsRequest<Request = R>>(self) -> Self::Out {
+    fn visit<R: Request>(self) -> Self::Out {
         let handle = self.0.push(request_like::<R>(self.1));
         Box::new(move |replies| match replies.get(handle) {
             Ok(result) => done(&result),

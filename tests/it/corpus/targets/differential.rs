@@ -9,10 +9,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use centrifugo_api::{
-    ApiError, AsRequest, Batch, BroadcastRequest, BroadcastResult, Client, ConnectionsResult, Error, ErrorKind,
-    HistoryResult, InfoResult, MapPublishRequest, MapReadStateResult, MapReadStreamResult, Method, PresenceResult,
-    PublishRequest, RefreshRequest, Reply, Request, RpcRequest, RpcResult, SendPushNotificationRequest,
-    SharedPollPublishRequest, SubscribeRequest, from_fn,
+    ApiError, Batch, BroadcastRequest, BroadcastResult, Client, ConnectionsResult, Error, ErrorKind, HistoryResult,
+    InfoResult, MapPublishRequest, MapReadStateResult, MapReadStreamResult, Method, PresenceResult, PublishRequest,
+    RefreshRequest, Reply, Request, RpcRequest, RpcResult, SendPushNotificationRequest, SharedPollPublishRequest,
+    SubscribeRequest, from_fn,
 };
 use prost::Message as _;
 use serde_json::value::RawValue;
@@ -40,7 +40,7 @@ type Seen = Arc<Mutex<Vec<(Result<Bytes, Error>, Result<Bytes, Error>)>>>;
 
 fn requests<R>(data: &[u8])
 where
-    R: Request + AsRequest<Request = R> + PartialEq,
+    R: Request + PartialEq,
 {
     let Ok(mut request) = R::decode(data) else { return };
     let seen = Seen::default();
@@ -98,7 +98,7 @@ where
 
 fn results<R>(data: &[u8])
 where
-    R: Request + AsRequest<Request = R>,
+    R: Request,
     R::Reply: PartialEq,
 {
     let Ok(mut result) = R::Reply::decode(data) else { return };

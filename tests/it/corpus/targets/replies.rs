@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use centrifugo_api::{
-    ApiError, AsRequest, Batch, BatchHandle, BatchReplies, BroadcastRequest, Client, Error, ErrorKind, Message, Method,
-    Reply, Request, from_fn,
+    ApiError, Batch, BatchHandle, BatchReplies, BroadcastRequest, Client, Error, ErrorKind, Message, Method, Reply,
+    Request, from_fn,
 };
 use serde_json::value::RawValue;
 
@@ -73,7 +73,7 @@ fn every_method(commands: &[Method], reply: &Reply) {
 /// A call with its own types and the same as JSON must agree on what the server said.
 fn typed_and_raw<R>(client: &Client)
 where
-    R: Request + AsRequest<Request = R>,
+    R: Request,
     R::Reply: PartialEq,
 {
     let typed = at_once(client.call(R::default()));
