@@ -4,7 +4,7 @@ use super::suite::{assert_code, assert_kind, kept, offsets, publish, suite};
 use crate::support::{Over, servers::Here};
 use centrifugo_api::{
     ApiError, Batch, ChannelsRequest, Client, ClientInfo, ErrorKind, HistoryRemoveRequest, HistoryRequest,
-    PresenceRequest, PresenceStatsRequest, StreamPosition,
+    PresenceStatsRequest, StreamPosition,
 };
 use serde_json::{Value, json};
 
