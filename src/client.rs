@@ -1,5 +1,8 @@
 //! The client: the public face of the crate, with a method for every entry of the table.
 
+#[macro_use]
+mod examples;
+
 use std::borrow::Borrow as _;
 use std::fmt;
 use std::sync::Arc;
@@ -100,17 +103,10 @@ impl Client {
 
     /// The same client with another deadline for each of its calls.
     ///
-    /// ```
+    #[doc = example!()]
     /// # use std::time::Duration;
-    /// # use centrifugo_api::{Client, Config, InfoRequest};
-    /// # #[cfg(all(feature = "testing", feature = "grpc"))]
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let server = centrifugo_api::testing::Server::start().await?;
-    /// # let client = Client::new(Config::grpc(server.grpc_url()))?;
     /// let info = client.with_timeout(Duration::from_millis(200)).info(InfoRequest::new()).await?;
-    /// # Ok(()) }
-    /// # #[cfg(not(all(feature = "testing", feature = "grpc")))] fn main() {}
-    /// ```
+    #[doc = end_of_example!()]
     #[must_use]
     pub fn with_timeout(&self, timeout: impl Into<Option<Duration>>) -> Self {
         self.with_core(|core| core.timeout = timeout.into())
@@ -124,12 +120,9 @@ impl Client {
 
     /// The same client with other retries for each of its calls. They are paid from the same budget.
     ///
-    /// ```no_run
-    /// # use centrifugo_api::{Client, PublishRequest, Retry};
-    /// # async fn f(client: &Client, request: PublishRequest) -> Result<(), centrifugo_api::Error> {
-    /// let position = client.with_retry(None).publish(request).await?;
-    /// # Ok(()) }
-    /// ```
+    #[doc = example!()]
+    /// client.with_retry(None).history_remove("news").await?;
+    #[doc = end_of_example!()]
     #[must_use]
     pub fn with_retry(&self, retry: impl Into<Option<Retry>>) -> Self {
         let retry = Arc::new(retry.into().unwrap_or_else(Retry::none));
@@ -142,18 +135,11 @@ impl Client {
     /// own result, deadline and retries, as without. Calls that share a request are executed at the same time, in no order.
     /// The calls of clones share requests too, with other deadlines and retries as well.
     ///
-    /// ```
-    /// # use centrifugo_api::{Batching, Client, Config, PublishRequest};
-    /// # #[cfg(all(feature = "testing", feature = "grpc"))]
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let server = centrifugo_api::testing::Server::start().await?;
-    /// # let client = Client::new(Config::grpc(server.grpc_url()))?;
+    #[doc = example!()]
     /// let client = client.with_batching(Batching::new())?;
     /// // In many tasks:
     /// client.publish(PublishRequest::new("news", serde_json::json!({"text": "hello"}))).await?;
-    /// # Ok(()) }
-    /// # #[cfg(not(all(feature = "testing", feature = "grpc")))] fn main() {}
-    /// ```
+    #[doc = end_of_example!()]
     ///
     /// # Errors
     ///
@@ -183,14 +169,11 @@ impl Client {
 
     /// The endpoints as they are now, in the order given, those of the fallback last. Empty for a transport of your own.
     ///
-    /// ```
-    /// # use centrifugo_api::Client;
-    /// # fn f(client: &Client) {
+    #[doc = example!()]
     /// for endpoint in client.endpoints().iter().filter(|endpoint| !endpoint.available) {
     ///     eprintln!("{} over {} is left out", endpoint.endpoint, endpoint.transport);
     /// }
-    /// # }
-    /// ```
+    #[doc = end_of_example!()]
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         self.transport().endpoints()
@@ -199,17 +182,14 @@ impl Client {
     /// Whether calls go over gRPC or over the fallback, now and when it changes. `None` without a
     /// `Config::fallback`.
     ///
-    /// ```no_run
-    /// # use centrifugo_api::{BreakerState, Client};
-    /// # async fn f(client: &Client) {
+    #[doc = example!()]
     /// if let Some(mut state) = client.watch_breaker() {
     ///     println!("calls go over {}", if *state.borrow() == BreakerState::Closed { "gRPC" } else { "HTTP" });
     ///     while state.changed().await.is_ok() {
     ///         println!("the breaker is now {:?}", *state.borrow_and_update());
     ///     }
     /// }
-    /// # }
-    /// ```
+    #[doc = end_of_example!()]
     #[must_use]
     pub fn watch_breaker(&self) -> Option<watch::Receiver<BreakerState>> {
         self.transport().watch_breaker()
@@ -221,19 +201,12 @@ impl Client {
     /// It may be called more than once and from several places; each waits as long as it was told to, and all see the same
     /// calls. Nothing needs to be closed: a client that is dropped leaves no task and no connection behind.
     ///
-    /// ```
+    #[doc = example!()]
     /// # use std::time::Duration;
-    /// # use centrifugo_api::{Client, Config, PublishRequest};
-    /// # #[cfg(all(feature = "testing", feature = "grpc"))]
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let server = centrifugo_api::testing::Server::start().await?;
-    /// # let client = Client::new(Config::grpc(server.grpc_url()))?;
     /// client.publish(PublishRequest::new("news", serde_json::json!({"text": "hello"}))).await?;
     /// let closed = client.close(Duration::from_secs(5)).await;
     /// assert_eq!((closed.done, closed.unknown), (1, 0));
-    /// # Ok(()) }
-    /// # #[cfg(not(all(feature = "testing", feature = "grpc")))] fn main() {}
-    /// ```
+    #[doc = end_of_example!()]
     pub async fn close(&self, timeout: Duration) -> CloseSummary {
         let closed = self.core.gate().close(timeout).await;
         self.transport().disconnect();
@@ -289,18 +262,10 @@ impl Client {
     /// and an error before anything is sent for others. `params` and the result may be of any type that serde
     /// understands: [`serde_json::Value`], [`Box<RawValue>`](serde_json::value::RawValue), or one of your own.
     ///
-    /// ```
-    /// # use centrifugo_api::{Client, Config};
-    /// # use serde_json::{Value, json};
-    /// # #[cfg(all(feature = "testing", feature = "grpc"))]
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let server = centrifugo_api::testing::Server::start().await?;
-    /// # let client = Client::new(Config::grpc(server.grpc_url()))?;
+    #[doc = example!()]
     /// let info: Value = client.call_json("info", json!({})).await?;
     /// assert_eq!(info["nodes"].as_array().map(Vec::len), Some(1));
-    /// # Ok(()) }
-    /// # #[cfg(not(all(feature = "testing", feature = "grpc")))] fn main() {}
-    /// ```
+    #[doc = end_of_example!()]
     ///
     /// # Errors
     ///
@@ -343,16 +308,7 @@ macro_rules! client_methods {
         impl Client { $(
             $(#[$doc])*
             ///
-            /// ```no_run
-            /// # use centrifugo_api::*;
-            /// # use serde_json::json;
-            /// # async fn f(client: &Client) -> Result<(), Error> {
-            #[doc = concat!(
-                "let result = client.", stringify!($name), "(", stringify!($request), "::new(",
-                $(client_methods!(@example $field $type),)* ")).await?;"
-            )]
-            /// # Ok(()) }
-            /// ```
+            #[doc = example_of!($name $request { $($field)* })]
             ///
             #[doc = concat!(
                 "See the server's page on [", stringify!($name),
@@ -370,12 +326,6 @@ macro_rules! client_methods {
             }
         )+ }
     )+ };
-
-    (@example $field:ident String) => { concat!("\"", stringify!($field), "\", ") };
-    (@example $field:ident Strings) => { concat!("[\"", stringify!($field), "\"], ") };
-    (@example $field:ident Payload) => { "json!({\"text\": \"hello\"}), " };
-    (@example $field:ident u64) => { "1, " };
-    (@example $field:ident $message:ident) => { concat!(stringify!($message), "::default(), ") };
 }
 
 for_each_method!(client_methods);

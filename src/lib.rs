@@ -89,6 +89,9 @@ pub use crate::transport::{Transport, from_fn};
 pub use crate::wire::body::Message;
 pub use crate::wire::reply::Reply;
 
+#[macro_use]
+mod example;
+
 mod api;
 mod batching;
 mod call;

@@ -27,11 +27,10 @@ use crate::wire::reply::{Reply, ReplyBody};
 /// that fails does not stop the others. A batch is a value like any request: it can be sent again, and over either
 /// transport.
 ///
-/// ```no_run
+#[doc = example!()]
 /// use centrifugo_api::{Batch, Client, HistoryRequest, PublishRequest};
 /// use serde_json::json;
 ///
-/// # async fn f(client: &Client) -> Result<(), centrifugo_api::Error> {
 /// let mut batch = Batch::new();
 /// let published = batch.push(PublishRequest::new("news", json!({"text": "hello"})));
 /// let history = batch.push(HistoryRequest::new("news").limit(10));
@@ -40,8 +39,7 @@ use crate::wire::reply::{Reply, ReplyBody};
 /// let published = replies.get(published)?; // fails when this command did
 /// let history = replies.get(history)?;
 /// println!("offset {}, {} publications", published.offset, history.publications.len());
-/// # Ok(()) }
-/// ```
+#[doc = end_of_example!()]
 ///
 /// A batch may have any length. A request may not: over gRPC it has 4 MiB at most unless `Config::max_request_size` says
 /// otherwise, over HTTP as much as proxies let through. A batch that is over the limit goes in several requests, one after

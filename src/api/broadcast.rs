@@ -69,10 +69,7 @@ impl BroadcastResult {
     /// What happened in each channel, in the order of the request's `channels`: where the publication stands, or why
     /// that channel has none.
     ///
-    /// ```no_run
-    /// # use centrifugo_api::{BroadcastRequest, Client, Error};
-    /// # use serde_json::json;
-    /// # async fn f(client: &Client) -> Result<(), Error> {
+    #[doc = example!()]
     /// let request = BroadcastRequest::new(["news-1", "news-2"], json!({"text": "hello"}));
     /// let result = client.broadcast(&request).await?;
     /// for (channel, outcome) in request.channels.iter().zip(result.iter()) {
@@ -81,8 +78,7 @@ impl BroadcastResult {
     ///         Err(error) => println!("{channel}: {error}"),
     ///     }
     /// }
-    /// # Ok(()) }
-    /// ```
+    #[doc = end_of_example!()]
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<&PublishResult, &ApiError>> {
         /// For a value that no call has returned: the client refuses an answer like that.
@@ -104,13 +100,10 @@ impl BroadcastResult {
 
     /// Fails unless every channel got the publication.
     ///
-    /// ```no_run
-    /// # use centrifugo_api::{BroadcastRequest, Client, Error};
-    /// # async fn f(client: &Client) -> Result<(), Error> {
+    #[doc = example!()]
     /// let request = BroadcastRequest::new(["news-1", "news-2"], serde_json::json!({"text": "hello"}));
     /// client.broadcast(request).await?.all_ok()?;
-    /// # Ok(()) }
-    /// ```
+    #[doc = end_of_example!()]
     ///
     /// # Errors
     ///

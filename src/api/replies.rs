@@ -187,14 +187,11 @@ impl BatchReplies {
 
     /// Fails unless every command succeeded, and every channel of a broadcast among them.
     ///
-    /// ```no_run
-    /// # use centrifugo_api::{Batch, Client, Error, PublishRequest};
-    /// # async fn f(client: &Client) -> Result<(), Error> {
+    #[doc = example!()]
     /// let mut batch = Batch::new();
     /// batch.push(PublishRequest::new("news", serde_json::json!({"text": "hello"})));
     /// client.batch(&batch).await?.all_ok()?;
-    /// # Ok(()) }
-    /// ```
+    #[doc = end_of_example!()]
     ///
     /// # Errors
     ///

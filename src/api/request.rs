@@ -38,15 +38,12 @@ pub trait Request: Message + Hooks<<Self as Request>::Reply> {
 
 /// What a call takes: a request, a reference to one, or only a channel's name, if the request needs nothing else.
 ///
-/// ```no_run
-/// # use centrifugo_api::{Client, Error, PresenceRequest};
-/// # async fn f(client: &Client) -> Result<(), Error> {
+#[doc = example!()]
 /// let request = PresenceRequest::new("news");
 /// client.presence(&request).await?;
 /// client.presence(request).await?;
 /// client.presence("news").await?;
-/// # Ok(()) }
-/// ```
+#[doc = end_of_example!()]
 pub trait IntoRequest<R: Request> {
     /// The request, or a reference to it.
     fn into_request(self) -> impl Borrow<R> + Send + Sync;
