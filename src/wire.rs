@@ -1,6 +1,6 @@
 //! The envelopes around messages: `{error, result}` around a result, commands and replies of a batch.
 //!
-//! They are read and written by hand, in both forms, so that the schema's 39-field `Command` and `Reply` never exist.
+//! They are read and written by hand, in both forms, so that nothing has the 39 fields of the schema's `Command` and `Reply`.
 
 pub(crate) mod body;
 pub(crate) mod embed;
@@ -22,33 +22,37 @@ use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 
-/// The number of the field `error` in the response of a method, and of `result`.
+/// The numbers of the fields `error` and `result` in the response of a method.
 const ERROR: u32 = 1;
 const RESULT: u32 = 2;
 /// The number of the field `error` in a reply of a batch.
 const REPLY_ERROR: u32 = 2;
-/// The number of the field `commands` in a batch request, and of `replies` in the response.
+/// The numbers of the field `commands` in a batch's request and of `replies` in its response.
 const COMMANDS: u32 = 1;
 const REPLIES: u32 = 1;
 
-/// What the server says of one call or command: the result, or its own error.
-pub(crate) type Answer<T> = Result<T, ApiError>;
+/// What the server returned for one call or command: the result, or its own error.
+pub(crate) type ServerResult<T> = Result<T, ApiError>;
 
-/// An error with a code; without one, an answer is none.
-fn refusal<T>(error: ApiError) -> Result<Answer<T>, Malformed> {
-    if error.code == 0 { Err("the answer has an error without a code".into()) } else { Ok(Err(error)) }
+/// The server's error; one without a code is malformed.
+fn refusal<T>(error: ApiError) -> Result<ServerResult<T>, Malformed> {
+    if error.code == 0 { Err("the response has an error without a code".into()) } else { Ok(Err(error)) }
 }
 
-/// Why bytes are not an answer. It never quotes them.
+/// Why bytes cannot be read. It never quotes them.
 pub(crate) type Malformed = String;
 
 /// Reads a method's response from protobuf, down to the bytes of the result.
-pub(crate) fn answer_from_protobuf(body: &Bytes) -> Result<Answer<Bytes>, Malformed> {
+pub(crate) fn response_from_protobuf(body: &Bytes) -> Result<ServerResult<Bytes>, Malformed> {
     error_or_result(body, 0..body.len(), ERROR, RESULT)
 }
 
-/// Reads one reply of a batch, which stands there in the answer, and whose result stands in the field `tag`.
-pub(crate) fn reply_from_protobuf(body: &Bytes, reply: Range<usize>, tag: u32) -> Result<Answer<Bytes>, Malformed> {
+/// Reads one reply of a batch, which is this range of the response, with its result in the field `tag`.
+pub(crate) fn reply_from_protobuf(
+    body: &Bytes,
+    reply: Range<usize>,
+    tag: u32,
+) -> Result<ServerResult<Bytes>, Malformed> {
     error_or_result(body, reply, REPLY_ERROR, tag)
 }
 
@@ -57,13 +61,13 @@ fn error_or_result(
     envelope: Range<usize>,
     error_tag: u32,
     result_tag: u32,
-) -> Result<Answer<Bytes>, Malformed> {
+) -> Result<ServerResult<Bytes>, Malformed> {
     let (mut error, mut result) = (None, None);
-    each_field(body, envelope, |tag, place| {
+    each_field(body, envelope, |tag, range| {
         if tag == error_tag {
-            error = Some(place);
+            error = Some(range);
         } else if tag == result_tag {
-            result = Some(place);
+            result = Some(range);
         }
     })?;
     match (error, result) {
@@ -73,11 +77,10 @@ fn error_or_result(
     }
 }
 
-/// An answer, or a reply of a batch, that is none.
-const NOTHING: &str = "the answer has neither the method's result nor an error";
+const NOTHING: &str = "the response has neither the method's result nor an error";
 
 /// Reads a method's response from JSON.
-pub(crate) fn answer_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<Answer<T>, Malformed> {
+pub(crate) fn response_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<ServerResult<T>, Malformed> {
     #[derive(Deserialize)]
     struct Response<T> {
         error: Option<ApiError>,
@@ -90,8 +93,8 @@ pub(crate) fn answer_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<Answe
     }
 }
 
-/// Reads a batch's response from JSON as it is, unless an error stands in the place of the replies.
-pub(crate) fn batch_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<Answer<T>, Malformed> {
+/// Reads a batch's response from JSON: replies, or an error instead of them.
+pub(crate) fn batch_response_from_json<T: DeserializeOwned>(body: &[u8]) -> Result<ServerResult<T>, Malformed> {
     #[derive(Deserialize)]
     struct Refusal {
         error: Option<ApiError>,
@@ -136,18 +139,18 @@ pub(crate) fn open_field(tag: u32, len: usize, message: &mut Vec<u8>) {
     }
 }
 
-/// Where the replies of a batch stand in the answer.
-pub(crate) type Places = Vec<Range<usize>>;
+/// The ranges of the replies in the response to a batch.
+pub(crate) type Ranges = Vec<Range<usize>>;
 
 /// Finds the replies in the protobuf form of a batch's response.
-pub(crate) fn replies_from_protobuf(body: &[u8], expected: usize) -> Result<Places, Malformed> {
+pub(crate) fn replies_from_protobuf(body: &[u8], expected: usize) -> Result<Ranges, Malformed> {
     let (mut replies, mut found) = (Vec::with_capacity(expected), 0);
-    each_field(body, 0..body.len(), |tag, place| {
+    each_field(body, 0..body.len(), |tag, range| {
         if tag == REPLIES {
             found += 1;
-            // More than that are only counted: empty ones take two bytes in the answer, and many times that here.
+            // More than that are only counted: empty ones take two bytes in the response, and many times that here.
             if found <= expected {
-                replies.push(place);
+                replies.push(range);
             }
         }
     })?;
@@ -156,11 +159,11 @@ pub(crate) fn replies_from_protobuf(body: &[u8], expected: usize) -> Result<Plac
 
 /// Every command of a batch has one reply.
 fn same_number(replies: usize, commands: usize) -> Result<(), Malformed> {
-    if replies == commands { Ok(()) } else { Err(format!("the answer has {replies} replies to {commands} commands")) }
+    if replies == commands { Ok(()) } else { Err(format!("the response has {replies} replies to {commands} commands")) }
 }
 
-/// Finds the replies in the JSON form of a batch's response, which is returned as UTF-8, or an error in their place.
-pub(crate) fn replies_from_json(mut body: Bytes, expected: usize) -> Result<Answer<(Bytes, Places)>, Malformed> {
+/// Finds the replies in the JSON form of a batch's response, which is returned as UTF-8, or an error instead of them.
+pub(crate) fn replies_from_json(mut body: Bytes, expected: usize) -> Result<ServerResult<(Bytes, Ranges)>, Malformed> {
     if std::str::from_utf8(&body).is_err() {
         body = String::from_utf8_lossy(&body).into_owned().into();
     }
@@ -172,7 +175,7 @@ pub(crate) fn replies_from_json(mut body: Bytes, expected: usize) -> Result<Answ
         return refusal(error);
     }
     same_number(replies.found, expected)?;
-    Ok(Ok((body, replies.places)))
+    Ok(Ok((body, replies.ranges)))
 }
 
 /// Reads the JSON form of a batch's response, with at most so many replies.
@@ -203,11 +206,11 @@ impl<'de> Visitor<'de> for BatchResponse<'_> {
     }
 }
 
-/// How many replies there are, and where the first of them stand in the text.
+/// How many replies there are, and the ranges of the expected ones in the text.
 #[derive(Debug, Default)]
 struct Replies {
     found: usize,
-    places: Places,
+    ranges: Ranges,
 }
 
 /// Reads a list of replies. More than so many are only counted: short ones take two bytes in the response, and many times that
@@ -241,12 +244,12 @@ impl<'de> Visitor<'de> for ReplyList<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Replies, A::Error> {
-        let mut replies = Replies { found: 0, places: Vec::with_capacity(self.expected) };
+        let mut replies = Replies { found: 0, ranges: Vec::with_capacity(self.expected) };
         while replies.found < self.expected {
             let Some(reply) = list.next_element::<&RawValue>()? else { return Ok(replies) };
             // Each is a part of the text.
             let begin = reply.get().as_ptr() as usize - self.text.as_ptr() as usize;
-            replies.places.push(begin..begin + reply.get().len());
+            replies.ranges.push(begin..begin + reply.get().len());
             replies.found += 1;
         }
         while list.next_element::<IgnoredAny>()?.is_some() {
@@ -257,7 +260,7 @@ impl<'de> Visitor<'de> for ReplyList<'_> {
 }
 
 /// Reads one reply of a batch, whose result stands under the name of the method.
-pub(crate) fn reply_from_json<T: DeserializeOwned>(reply: &[u8], method: &str) -> Result<Answer<T>, Malformed> {
+pub(crate) fn reply_from_json<T: DeserializeOwned>(reply: &[u8], method: &str) -> Result<ServerResult<T>, Malformed> {
     struct Reply<'m, T>(&'m str, PhantomData<T>);
 
     impl<'de, T: DeserializeOwned> Visitor<'de> for Reply<'_, T> {
@@ -290,12 +293,12 @@ pub(crate) fn reply_from_json<T: DeserializeOwned>(reply: &[u8], method: &str) -
     }
 }
 
-/// Reads a message that stands alone.
+/// Reads a message.
 pub(crate) fn message_from_protobuf<T: prost::Message + Default>(bytes: Bytes) -> Result<T, Malformed> {
-    T::decode(bytes).map_err(|_| "the answer is not a protobuf message of the API".into())
+    T::decode(bytes).map_err(|_| "the response is not a protobuf message of the API".into())
 }
 
-/// Reads JSON. A body that is not UTF-8 (a publication may hold such a string) is read with U+FFFD in those places.
+/// Reads JSON. A body that is not UTF-8 (a publication may hold such a string) is read with U+FFFD instead of what is not.
 pub(crate) fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Malformed> {
     let error = match serde_json::from_slice(body) {
         Ok(value) => return Ok(value),
@@ -309,15 +312,15 @@ pub(crate) fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Malformed
     Err(not_json(&error))
 }
 
-/// serde's own texts quote values, so only the place is told.
+/// serde's own texts quote values, so only the position is kept.
 fn not_json(error: &serde_json::Error) -> Malformed {
-    format!("the answer is not JSON of the API (line {}, column {})", error.line(), error.column())
+    format!("the response is not JSON of the API (line {}, column {})", error.line(), error.column())
 }
 
-/// Hands the place of every length-delimited field of the message in `place` to `found`; skips the others.
-fn each_field(body: &[u8], place: Range<usize>, mut found: impl FnMut(u32, Range<usize>)) -> Result<(), Malformed> {
-    let malformed = |_| Malformed::from("the answer is not a protobuf message of the API");
-    let mut rest = &body[..place.end][place.start..];
+/// Hands the range of every length-delimited field of the message in `range` to `found`; skips the others.
+fn each_field(body: &[u8], range: Range<usize>, mut found: impl FnMut(u32, Range<usize>)) -> Result<(), Malformed> {
+    let malformed = |_| Malformed::from("the response is not a protobuf message of the API");
+    let mut rest = &body[..range.end][range.start..];
     while !rest.is_empty() {
         let (tag, wire) = decode_key(&mut rest).map_err(malformed)?;
         if wire == WireType::LengthDelimited {
@@ -330,9 +333,9 @@ fn each_field(body: &[u8], place: Range<usize>, mut found: impl FnMut(u32, Range
                 _ => usize::try_from(decode_varint(&mut rest).map_err(malformed)?).unwrap_or(usize::MAX),
             };
             if length > rest.len() {
-                return Err("the answer ends in the middle of a protobuf message".into());
+                return Err("the response ends in the middle of a protobuf message".into());
             }
-            let begin = place.end - rest.len();
+            let begin = range.end - rest.len();
             rest = &rest[length..];
             found(tag, begin..begin + length);
         } else {
@@ -348,26 +351,26 @@ mod tests {
     use crate::PublishResult;
 
     #[test]
-    fn an_answer_without_a_result_and_without_an_error_is_malformed() {
-        assert!(answer_from_protobuf(&Bytes::new()).is_err());
-        assert!(answer_from_json::<PublishResult>(b"{}").is_err());
-        assert!(answer_from_json::<PublishResult>(br#"{"result":null}"#).is_err());
-        assert!(answer_from_json::<PublishResult>(b"<html>").is_err());
+    fn a_response_without_a_result_and_without_an_error_is_malformed() {
+        assert!(response_from_protobuf(&Bytes::new()).is_err());
+        assert!(response_from_json::<PublishResult>(b"{}").is_err());
+        assert!(response_from_json::<PublishResult>(br#"{"result":null}"#).is_err());
+        assert!(response_from_json::<PublishResult>(b"<html>").is_err());
     }
 
     #[test]
     fn a_length_beyond_the_end_is_malformed() {
-        assert!(answer_from_protobuf(&Bytes::from_static(&[0x12, 0x7f, 1])).is_err());
-        assert!(answer_from_protobuf(&Bytes::from_static(&[0x12])).is_err());
+        assert!(response_from_protobuf(&Bytes::from_static(&[0x12, 0x7f, 1])).is_err());
+        assert!(response_from_protobuf(&Bytes::from_static(&[0x12])).is_err());
         assert!(replies_from_protobuf(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], 1).is_err());
     }
 
     #[test]
     fn an_unknown_field_is_skipped() {
-        let answer = answer_from_protobuf(&Bytes::from_static(&[0x78, 1, 0x12, 2, 0x08, 5])).unwrap().unwrap();
-        assert_eq!(message_from_protobuf::<PublishResult>(answer).unwrap().offset, 5);
-        let answer = answer_from_json::<PublishResult>(br#"{"result":{"offset":5,"new":[1]},"new":2}"#);
-        assert_eq!(answer.unwrap().unwrap().offset, 5);
+        let response = response_from_protobuf(&Bytes::from_static(&[0x78, 1, 0x12, 2, 0x08, 5])).unwrap().unwrap();
+        assert_eq!(message_from_protobuf::<PublishResult>(response).unwrap().offset, 5);
+        let response = response_from_json::<PublishResult>(br#"{"result":{"offset":5,"new":[1]},"new":2}"#);
+        assert_eq!(response.unwrap().unwrap().offset, 5);
     }
 
     #[test]
@@ -375,9 +378,9 @@ mod tests {
         let text = format!("[0{}]", ",0".repeat(100_000));
         let list = ReplyList { expected: 3, text: &text };
         let replies = list.deserialize(&mut serde_json::Deserializer::from_str(&text)).unwrap();
-        assert_eq!((replies.found, replies.places.len(), replies.places.capacity()), (100_001, 3, 3));
+        assert_eq!((replies.found, replies.ranges.len(), replies.ranges.capacity()), (100_001, 3, 3));
         let error = replies_from_json(format!(r#"{{"replies":{text}}}"#).into(), 3).unwrap_err();
-        assert_eq!(error, "the answer has 100001 replies to 3 commands");
+        assert_eq!(error, "the response has 100001 replies to 3 commands");
         for none in [r#"{"replies":null}"#, "{}", r#"{"replies":[]}"#] {
             assert!(replies_from_json(none.into(), 0).is_ok(), "{none}");
         }
@@ -387,7 +390,7 @@ mod tests {
     #[test]
     fn a_body_that_is_not_utf8_is_read_all_the_same() {
         let body = b"{\"result\":{\"publications\":[{\"data\":\"a\xff\",\"offset\":1}],\"epoch\":\"e\",\"offset\":1}}";
-        let history = answer_from_json::<crate::api::message::HistoryResult>(body).unwrap().unwrap();
+        let history = response_from_json::<crate::api::message::HistoryResult>(body).unwrap().unwrap();
         assert_eq!(history.publications[0].json::<String>().unwrap(), "a\u{fffd}");
     }
 }

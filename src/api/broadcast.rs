@@ -163,7 +163,7 @@ pub(crate) fn split(request: &BroadcastRequest, error: Error) -> Result<Vec<Broa
         Form::Json => serde_json::to_string(channel).map_or(0, |json| json.len() + 1),
     };
     let sizes = |form| Ok(request.channels.iter().map(|channel| size(form, channel)).collect());
-    let parts = split::divide(error, request.channels.len(), sizes)?;
+    let parts = split::ranges(error, request.channels.len(), sizes)?;
     let without = BroadcastRequest { channels: Vec::new(), ..request.clone() };
     let to = |part: Range<usize>| BroadcastRequest { channels: request.channels[part].to_vec(), ..without.clone() };
     Ok(parts.into_iter().map(to).collect())

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::api::batch::{self, Batch};
+use crate::api::batch::Batch;
+use crate::api::batch::json::{check_json, check_method_name, command_from_json, object};
 use crate::api::method::Method;
 use crate::api::replies::{self, BatchReplies};
 use crate::error::Error;
@@ -23,23 +24,23 @@ pub(crate) struct RawCall<'a> {
 
 impl<'a> RawCall<'a> {
     pub(crate) fn new(method: &'a str, params: &impl Serialize) -> Result<Self, Error> {
-        batch::check_method_name(method)?;
+        check_method_name(method)?;
         match to_raw_value(params) {
             Ok(params) => Ok(Self { method, params }),
             Err(_) => Err(Error::invalid("the parameters cannot be written as JSON")),
         }
     }
 
-    /// The checks that a call with its own types makes.
+    /// Makes the checks of a call with its own types.
     pub(crate) fn check(&self, pro: bool) -> Result<(), Error> {
         match Method::from_name(self.method) {
-            Some(Method::Batch) => batch::check_json(self.params.get(), pro),
+            Some(Method::Batch) => check_json(self.params.get(), pro),
             Some(method) => method.check_json(self.params.get().as_bytes()).or_else(|problem| problem.error(pro)),
             None => Ok(()),
         }
     }
 
-    /// Whether it may be carried out twice: if so says what a call with its own types would, and only if it is read in full.
+    /// Whether it may take effect twice. Not if it cannot be read.
     pub(crate) fn is_repeatable(&self) -> bool {
         match Method::from_name(self.method) {
             Some(Method::Batch) => self.to_batch().is_ok_and(|batch| batch.all().is_repeatable()),
@@ -48,7 +49,7 @@ impl<'a> RawCall<'a> {
         }
     }
 
-    /// A batch given as JSON, for a transport that speaks protobuf.
+    /// The batch that it is.
     fn to_batch(&self) -> Result<Batch, Error> {
         #[derive(serde::Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -56,27 +57,28 @@ impl<'a> RawCall<'a> {
             commands: Option<Vec<BTreeMap<String, Box<RawValue>>>>,
             parallel: Option<bool>,
         }
-        let request: Request = serde_json::from_str(batch::object(self.params.get())).map_err(|_| {
+        let request: Request = serde_json::from_str(object(self.params.get())).map_err(|_| {
             Error::invalid("a batch is `commands`, a list of objects with one method each, and `parallel`, a boolean")
         })?;
         let mut batch = Batch::new().parallel(request.parallel.unwrap_or_default());
         for command in request.commands.unwrap_or_default() {
             let mut methods = command.into_iter();
             let (Some((method, params)), None) = (methods.next(), methods.next()) else {
-                return Err(Error::invalid("a command of a batch names exactly one method"));
+                return Err(Error::invalid("a command of a batch has exactly one method"));
             };
             batch.push_json(&method, params)?;
         }
         Ok(batch)
     }
 
-    /// Reads the result, whichever form it has.
+    /// Reads the result, in either form.
     pub(crate) fn read<T: DeserializeOwned>(&self, reply: Reply) -> Result<T, Error> {
         let is_batch = self.method == Method::Batch.name();
         let result = match reply.body() {
             ReplyBody::Json(body) => {
-                let answer = if is_batch { wire::batch_from_json(&body) } else { wire::answer_from_json(&body) };
-                match answer {
+                let response =
+                    if is_batch { wire::batch_response_from_json(&body) } else { wire::response_from_json(&body) };
+                match response {
                     Ok(Ok(result)) => Ok(result),
                     Ok(Err(error)) => return Err(error.into()),
                     Err(malformed) => Err(malformed),
@@ -93,7 +95,7 @@ impl<'a> RawCall<'a> {
                 let list = format!(r#"{{"replies":[{}]}}"#, replies.join(","));
                 wire::from_json(if replies.is_empty() { b"{}" } else { list.as_bytes() })
             }
-            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(&body) {
+            ReplyBody::Protobuf(body) => match wire::response_from_protobuf(&body) {
                 Ok(Ok(result)) => replies::result_from_protobuf(self.method, result),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(malformed) => Err(malformed),
@@ -108,7 +110,7 @@ impl Body for RawCall<'_> {
         if self.method == Method::Batch.name() {
             return self.to_batch()?.all().to_protobuf();
         }
-        batch::from_json(self.method, self.params.get()).map(|(_, request)| request.into())
+        command_from_json(self.method, self.params.get()).map(|(_, request)| request.into())
     }
 
     fn to_json(&self) -> Result<Bytes, Error> {

@@ -1,4 +1,4 @@
-//! What became of the commands of a batch.
+//! The results of the commands of a batch.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,113 +8,113 @@ use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 
-use crate::api::batch::{Batch, BatchHandle, Command, Commands, Kind, Part};
+use crate::api::batch::commands::{Command, Commands, Kind};
+use crate::api::batch::part::Part;
+use crate::api::batch::{Batch, BatchHandle};
 use crate::api::broadcast::BroadcastResult;
 use crate::api::method::Method;
 use crate::error::{ApiError, Error, ErrorKind, Failure, Form, Outcome};
 use crate::wire::body::Message;
-use crate::wire::{self, Answer, Malformed, Places};
+use crate::wire::{self, Malformed, Ranges, ServerResult};
 
-/// What the server says of a command of a batch. 104 means, for any but `rpc`, that it has no such method.
+/// The error of a command of a batch. 104 means, for any but `rpc`, that the server has no such method.
 pub(crate) fn error_of_command(method: &str, api: ApiError) -> Error {
     if api.code != ApiError::NOT_FOUND || method == Method::Rpc.name() {
         return api.into();
     }
-    Error::new(ErrorKind::Unsupported, "the server does not know this command").with_api(api)
+    Error::new(ErrorKind::Unsupported, "the server has no such method").with_api(api)
 }
 
-/// What became of every command of a batch.
+/// The results of a batch, command by command.
 ///
-/// It is there even if every command failed: [`all_ok`](Self::all_ok) makes an error of that.
+/// A batch succeeds even if every command failed: [`all_ok`](Self::all_ok) makes an error of that.
 #[derive(Clone)]
 #[must_use = "a batch succeeds even if its commands fail: look at each reply, or at `all_ok`"]
 pub struct BatchReplies {
     batch: u64,
     commands: Arc<Commands>,
-    /// Of each request that it took, in order: behind which command it ends, and the answer.
-    parts: Vec<(usize, Result<Answers, Arc<Error>>)>,
+    /// Each request that was sent, in order: the index behind its last command, and the response.
+    parts: Vec<(usize, Result<BatchResponse, Arc<Error>>)>,
 }
 
 /// The transport and the address that a response came from.
 pub(crate) type Origin = (&'static str, Option<Arc<str>>);
 
-/// The answer to one request.
+/// The response to one request.
 #[derive(Clone)]
-pub(crate) struct Answers {
+pub(crate) struct BatchResponse {
     pub(super) form: Form,
     pub(super) body: Bytes,
-    /// Of the reply to each command, in `body`.
-    pub(super) replies: Places,
+    /// The range of each command's reply in `body`.
+    pub(super) replies: Ranges,
     pub(super) transport: &'static str,
     pub(super) endpoint: Option<Arc<str>>,
-    /// Whether an attempt before the one that was answered may have been carried out.
+    /// Whether an earlier attempt may have taken effect.
     pub(super) outcome_unknown: bool,
 }
 
-impl Answers {
-    /// Says where it came from.
+impl BatchResponse {
+    /// Adds where it came from.
     pub(crate) fn from(self, (transport, endpoint): Origin) -> Self {
         Self { transport, endpoint, ..self }
     }
 
-    /// Says whether an earlier attempt may have been carried out.
+    /// Adds whether an earlier attempt may have taken effect.
     pub(crate) fn after(self, outcome_unknown: bool) -> Self {
         Self { outcome_unknown, ..self }
     }
-}
 
-impl Answers {
-    /// One reply in protobuf, down to the bytes of the result, and the method of the command that it answers.
-    fn reply(&self, command: &Command, place: Range<usize>) -> Result<(Method, Answer<Bytes>), Malformed> {
+    /// One reply in protobuf, down to the bytes of the result, and the method of its command.
+    fn reply(&self, command: &Command, range: Range<usize>) -> Result<(Method, ServerResult<Bytes>), Malformed> {
         // Only known methods are sent in protobuf.
         let (method, tag) = command.known().ok_or("the reply is to an unknown method")?;
-        Ok((method, wire::reply_from_protobuf(&self.body, place, tag)?))
+        Ok((method, wire::reply_from_protobuf(&self.body, range, tag)?))
     }
 }
 
 impl BatchReplies {
-    /// No answers yet to a batch.
+    /// Those to a batch of which nothing was sent yet.
     pub(crate) fn to(batch: &Batch) -> Self {
         Self { batch: batch.id, commands: Arc::clone(&batch.commands), parts: Vec::new() }
     }
 
-    /// Adds the answer to the next part.
-    pub(crate) fn add(&mut self, part: &Part<'_>, answer: Result<Answers, Error>) {
-        self.parts.push((part.range.end, answer.map_err(Arc::new)));
+    /// Adds the response to the next part.
+    pub(crate) fn add(&mut self, part: &Part<'_>, response: Result<BatchResponse, Error>) {
+        self.parts.push((part.range.end, response.map_err(Arc::new)));
     }
 
-    /// The error of the batch as a whole, if no part was answered: the first that leaves something unknown, or the first.
+    /// The error of the batch as a whole, if every part failed: the first whose outcome is unknown, or the first.
     pub(crate) fn unless_all_failed(self) -> Result<Self, Error> {
-        if self.parts.iter().any(|(_, answer)| answer.is_ok()) {
+        if self.parts.iter().any(|(_, response)| response.is_ok()) {
             return Ok(self);
         }
-        let mut failed: Vec<_> = self.parts.into_iter().filter_map(|(_, answer)| answer.err()).collect();
+        let mut failed: Vec<_> = self.parts.into_iter().filter_map(|(_, response)| response.err()).collect();
         let unknown = failed.iter().position(|error| error.may_have_run());
         // A batch has at least one part. None is shared yet.
         let error = failed.swap_remove(unknown.unwrap_or_default());
         Err(Arc::try_unwrap(error).unwrap_or_else(|shared| shared.echo()))
     }
 
-    /// How the call has ended that brought them.
+    /// The outcome of the call.
     pub(crate) fn outcome(&self) -> Outcome {
-        let unknown = |answer: &Result<_, Arc<Error>>| answer.as_ref().is_err_and(|error| error.may_have_run());
-        if self.parts.iter().any(|(_, answer)| unknown(answer)) { Outcome::Unknown } else { Outcome::Done }
+        let unknown = |response: &Result<_, Arc<Error>>| response.as_ref().is_err_and(|error| error.may_have_run());
+        if self.parts.iter().any(|(_, response)| unknown(response)) { Outcome::Unknown } else { Outcome::Done }
     }
 
-    /// The result of one command, or the error that the same call alone would have given.
+    /// The result of one command, or the error that the same call would have.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Api`](crate::ErrorKind::Api) when the server refused the command, [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when it does not know it,
-    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the reply is not one to this command, [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the handle is of
-    /// another, longer batch; and, of a batch that took several requests, any error that its part ended with, or
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the part was not sent because one before it had failed.
+    /// [`ErrorKind::Api`] when the server refused the command, [`ErrorKind::Unsupported`] when it has no such method,
+    /// [`ErrorKind::Protocol`] when the reply is not one to this command, [`ErrorKind::Invalid`] when the handle is of another
+    /// batch; and, of a batch that was sent in several requests, the error of its part, or [`ErrorKind::Unavailable`] when the
+    /// part was not sent because one before it had failed.
     pub fn get<T: Message>(&self, handle: BatchHandle<T>) -> Result<T, Error> {
         self.read(
             handle,
-            |command, answers, reply| match answers.form {
-                Form::Json => wire::reply_from_json(&answers.body[reply], command.method()),
-                Form::Protobuf => match answers.reply(command, reply)?.1 {
+            |command, response, reply| match response.form {
+                Form::Json => wire::reply_from_json(&response.body[reply], command.method()),
+                Form::Protobuf => match response.reply(command, reply)?.1 {
                     Ok(result) => wire::message_from_protobuf(result).map(Ok),
                     Err(error) => Ok(Err(error)),
                 },
@@ -137,9 +137,9 @@ impl BatchReplies {
     pub fn get_json<T: DeserializeOwned>(&self, handle: BatchHandle<RawValue>) -> Result<T, Error> {
         self.read(
             handle,
-            |command, answers, reply| match answers.form {
-                Form::Json => wire::reply_from_json(&answers.body[reply], command.method()),
-                Form::Protobuf => match answers.reply(command, reply)? {
+            |command, response, reply| match response.form {
+                Form::Json => wire::reply_from_json(&response.body[reply], command.method()),
+                Form::Protobuf => match response.reply(command, reply)? {
                     (method, Ok(result)) => result_from_protobuf(method.name(), result).map(Ok),
                     (_, Err(error)) => Ok(Err(error)),
                 },
@@ -151,7 +151,7 @@ impl BatchReplies {
     fn read<H: ?Sized, T>(
         &self,
         handle: BatchHandle<H>,
-        read: impl FnOnce(&Command, &Answers, Range<usize>) -> Result<Answer<T>, Malformed>,
+        read: impl FnOnce(&Command, &BatchResponse, Range<usize>) -> Result<ServerResult<T>, Malformed>,
         check: impl FnOnce(usize, bool, T) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let command = self.commands.list.get(handle.index).filter(|_| handle.batch == self.batch);
@@ -162,23 +162,23 @@ impl BatchReplies {
         if handle.method.is_some_and(is_other) {
             return Err(Error::invalid("the handle is of another batch, or of another command"));
         }
-        // Every command is in a part, and every answer has a reply to each command of its part.
+        // Every command is in a part, and every response has a reply to each command of its part.
         let part = self.parts.partition_point(|(end, _)| *end <= handle.index);
         let begin = part.checked_sub(1).map_or(0, |before| self.parts[before].0);
-        let answers = match &self.parts[part].1 {
-            Ok(answers) => answers,
+        let response = match &self.parts[part].1 {
+            Ok(response) => response,
             Err(error) => return Err(error.echo().in_method(command.method())),
         };
-        let error = match read(command, answers, answers.replies[handle.index - begin].clone()) {
-            Ok(Ok(result)) => match check(command.answers(), answers.outcome_unknown, result) {
+        let error = match read(command, response, response.replies[handle.index - begin].clone()) {
+            Ok(Ok(result)) => match check(command.expected_results(), response.outcome_unknown, result) {
                 Ok(result) => return Ok(result),
                 Err(error) => error,
             },
             Ok(Err(api)) => error_of_command(command.method(), api),
             Err(malformed) => Error::protocol(malformed),
         };
-        let error = if answers.outcome_unknown && !error.may_have_run() { error.outcome_unknown() } else { error };
-        Err(error.with_context(command.method_of_error(), answers.transport, answers.endpoint.clone()))
+        let error = if response.outcome_unknown && !error.may_have_run() { error.outcome_unknown() } else { error };
+        Err(error.with_context(command.method_of_error(), response.transport, response.endpoint.clone()))
     }
 
     fn handle(&self, index: usize) -> BatchHandle<RawValue> {
@@ -220,10 +220,10 @@ impl BatchReplies {
         }
         let read = self.read(
             self.handle(index),
-            |command, answers, reply| match answers.form {
-                Form::Json => wire::reply_from_json::<IgnoredAny>(&answers.body[reply], command.method())
-                    .map(|answer| answer.map(drop)),
-                Form::Protobuf => Ok(answers.reply(command, reply)?.1.map(drop)),
+            |command, response, reply| match response.form {
+                Form::Json => wire::reply_from_json::<IgnoredAny>(&response.body[reply], command.method())
+                    .map(|result| result.map(drop)),
+                Form::Protobuf => Ok(response.reply(command, reply)?.1.map(drop)),
             },
             |_, _, ()| Ok(()),
         );
@@ -269,25 +269,26 @@ impl std::fmt::Debug for BatchReplies {
     }
 }
 
-/// The result, if it answers all that was asked: without what it promises, where an earlier attempt may have been carried out.
+/// The result, if it has as many results as were asked for. Where an earlier attempt may have taken effect, refusals in it
+/// prove nothing.
 pub(crate) fn checked<T: Message>(asked: usize, outcome_unknown: bool, mut reply: T) -> Result<T, Error> {
-    check_answers(asked, &reply)?;
+    check_results(asked, &reply)?;
     if outcome_unknown {
         reply.withdraw_refusals();
     }
     Ok(reply)
 }
 
-/// Whether the result answers all that the request asked.
-pub(crate) fn check_answers<T: Message>(asked: usize, reply: &T) -> Result<(), Error> {
+/// Checks that there are as many results as the request asked for.
+pub(crate) fn check_results<T: Message>(asked: usize, reply: &T) -> Result<(), Error> {
     match reply.results() {
-        Some(answers) if answers == asked => Ok(()),
-        Some(answers) => Err(Error::protocol(format!("the answer has {answers} results where {asked} were asked for"))),
-        None => Err(Error::protocol("a part of the answer has neither a result nor an error")),
+        Some(results) if results == asked => Ok(()),
+        Some(results) => Err(Error::protocol(format!("the response has {results} results instead of {asked}"))),
+        None => Err(Error::protocol("a part of the response has neither a result nor an error")),
     }
 }
 
-/// Reads a result, given as protobuf, by way of JSON.
+/// Reads a result in protobuf as JSON.
 pub(crate) fn result_from_protobuf<T: DeserializeOwned>(method: &str, result: Bytes) -> Result<T, Malformed> {
     let method = Method::from_name(method).ok_or("the reply is to an unknown method")?;
     let mut json = Vec::new();

@@ -1,19 +1,19 @@
-//! How what is too large for one request goes in several.
+//! Splits oversized requests.
 
 use std::ops::Range;
 
 use crate::error::{Error, Form};
 
-/// The ranges, of `len` elements, that go in a request each, after one with all of them ended with `error`. In the order in
-/// which a stack gives them back: the last first.
+/// The ranges of `len` elements that are sent in a request each, after one with all of them failed with `error`: the last
+/// first, as on a stack.
 ///
-/// If the limit is this client's, they are as many as the limit lets into one, by the `sizes` of the elements in the form
-/// that has the limit; otherwise nobody tells how much is too much, and they are halves.
+/// If the limit is this client's, each has as many elements as fit, by their `sizes` in the form that has the limit. Limits of
+/// servers and proxies are not known, and the ranges are halves.
 ///
 /// # Errors
 ///
-/// `error`, if it does not come of the size, or if one element is over the limit all by itself.
-pub(crate) fn divide(
+/// `error`, if it is not of the size, or if one element is over the limit by itself.
+pub(crate) fn ranges(
     error: Error,
     len: usize,
     sizes: impl FnOnce(Form) -> Result<Vec<usize>, Error>,
@@ -23,20 +23,20 @@ pub(crate) fn divide(
     }
     let Some(excess) = error.excess() else { return Ok(vec![len / 2..len, 0..len / 2]) };
     let sizes = sizes(excess.form)?;
-    // What is around the elements is in each part.
-    let around = excess.bytes.saturating_sub(sizes.iter().sum());
-    let parts = excess.limit.checked_sub(around).and_then(|room| pack(&sizes, room));
-    parts.ok_or_else(|| error.and(", and it has a part that is over it alone"))
+    // The rest of the request is in each part.
+    let rest = excess.bytes.saturating_sub(sizes.iter().sum());
+    let parts = excess.limit.checked_sub(rest).and_then(|capacity| pack(&sizes, capacity));
+    parts.ok_or_else(|| error.and(", and one part of it is over the limit by itself"))
 }
 
-/// Ranges of elements that fit into the room, each as long as can be, the last first. `None` if one does not fit alone.
-fn pack(sizes: &[usize], room: usize) -> Option<Vec<Range<usize>>> {
+/// The longest ranges of elements that fit, the last first. `None` if one element does not fit by itself.
+fn pack(sizes: &[usize], capacity: usize) -> Option<Vec<Range<usize>>> {
     let (mut parts, mut begin, mut taken) = (Vec::new(), 0, 0_usize);
     for (index, &size) in sizes.iter().enumerate() {
-        if size > room {
+        if size > capacity {
             return None;
         }
-        if taken + size > room {
+        if taken + size > capacity {
             parts.push(begin..index);
             (begin, taken) = (index, 0);
         }
@@ -60,25 +60,25 @@ mod tests {
         #[test]
         fn the_parts_are_under_the_limit_in_order_and_lose_nothing(
             sizes in prop::collection::vec(0_usize..50, 2..100),
-            around in 0_usize..20,
+            rest in 0_usize..20,
             limit in 0_usize..500,
         ) {
-            let bytes = around + sizes.iter().sum::<usize>();
+            let bytes = rest + sizes.iter().sum::<usize>();
             prop_assume!(bytes > limit);
             let error = Error::over_limit(Excess { form: Form::Json, bytes, limit });
-            let fits_alone = sizes.iter().all(|size| around + size <= limit);
-            match divide(error, sizes.len(), |_| Ok(sizes.clone())) {
+            let fits_alone = sizes.iter().all(|size| rest + size <= limit);
+            match ranges(error, sizes.len(), |_| Ok(sizes.clone())) {
                 Ok(mut parts) => {
                     prop_assert!(fits_alone);
                     parts.reverse();
                     prop_assert!(parts.len() > 1);
-                    let mut places = Vec::new();
+                    let mut indices = Vec::new();
                     for part in parts {
                         prop_assert!(!part.is_empty());
-                        prop_assert!(around + sizes[part.clone()].iter().sum::<usize>() <= limit);
-                        places.extend(part);
+                        prop_assert!(rest + sizes[part.clone()].iter().sum::<usize>() <= limit);
+                        indices.extend(part);
                     }
-                    prop_assert_eq!(places, (0..sizes.len()).collect::<Vec<_>>());
+                    prop_assert_eq!(indices, (0..sizes.len()).collect::<Vec<_>>());
                 }
                 Err(error) => {
                     prop_assert!(!fits_alone);
@@ -89,9 +89,9 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_finds_too_large_is_halved() {
+    fn what_a_server_finds_too_large_is_halved() {
         let refused = || Error::new(ErrorKind::TooLarge, "too large").with_outcome(Outcome::Refused);
-        let halves = |len| divide(refused(), len, |_| unreachable!("nobody asks")).ok();
+        let halves = |len| ranges(refused(), len, |_| unreachable!("sizes do not matter")).ok();
         assert_eq!(halves(5), Some(vec![2..5, 0..2]));
         assert_eq!(halves(2), Some(vec![1..2, 0..1]));
         assert_eq!(halves(1), None);
@@ -99,8 +99,8 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_been_carried_out_is_not_divided() {
+    fn what_may_have_taken_effect_is_not_split() {
         let reply = Error::new(ErrorKind::TooLarge, "the reply is too large").with_outcome(Outcome::Unknown);
-        assert!(divide(reply, 5, |_| unreachable!("nobody asks")).is_err());
+        assert!(ranges(reply, 5, |_| unreachable!("sizes do not matter")).is_err());
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::api::batch;
+use crate::api::batch::json;
 use crate::api::method::Method;
 use crate::api::replies::error_of_command;
 use crate::batching::command::{Command, CommandId};
@@ -238,8 +238,8 @@ impl Body for OutgoingBatch {
             request(member, &mut json)?;
             return Ok(json.into());
         }
-        batch::to_json(self.encoded.len(), self.parallel, |json| {
-            batch::write_json(json, &self.members, |member| member.method.name(), request)
+        json::to_json(self.encoded.len(), self.parallel, |json| {
+            json::write_json(json, &self.members, |member| member.method.name(), request)
         })
     }
 }

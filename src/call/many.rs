@@ -29,14 +29,14 @@ impl Core {
                 Err(error) => Err(error),
             };
             let error = match sent {
-                Ok(results) => {
-                    let results = results.from(self.origin(attempts.endpoint())).after(attempts.may_have_run());
-                    replies.add(&part, Ok(results));
+                Ok(response) => {
+                    let response = response.from(self.origin(attempts.endpoint())).after(attempts.may_have_run());
+                    replies.add(&part, Ok(response));
                     continue;
                 }
                 Err(error) => error,
             };
-            match part.divide(error) {
+            match part.split(error) {
                 Ok(parts) => waiting.extend(parts),
                 Err(error) => {
                     let skipped = Error::after_failed_part(&error);

@@ -322,11 +322,11 @@ pub(crate) fn read_strictly<T: DeserializeOwned>(json: &[u8]) -> Result<T, Strin
     let message = serde_ignored::deserialize(&mut deserializer, |path| {
         unknown.get_or_insert_with(|| path.to_string());
     });
-    let place = |error: serde_json::Error| {
+    let malformed = |error: serde_json::Error| {
         format!("not JSON of this method's request (line {}, column {})", error.line(), error.column())
     };
-    let message = message.map_err(place)?;
-    deserializer.end().map_err(place)?;
+    let message = message.map_err(malformed)?;
+    deserializer.end().map_err(malformed)?;
     match unknown {
         Some(field) => Err(format!("the field `{field}` is not in the schema of this version")),
         None => Ok(message),

@@ -25,7 +25,7 @@ impl ReplyBody {
         Self::Json(Box::<str>::from(result).into_string().into())
     }
 
-    /// Reads a result that stands alone.
+    /// Reads a result.
     pub(crate) fn read_result<T: Message>(self) -> Result<T, Error> {
         let read = match self {
             Self::Json(result) => wire::from_json(&result),
@@ -57,7 +57,7 @@ impl Reply {
         Self(ReplyBody::Json(response.into()))
     }
 
-    /// The response of a server that carried the call out.
+    /// The response of a server to a call that succeeded.
     pub fn result<T: Message>(result: &T) -> Self {
         let mut response = Vec::new();
         prost::encoding::message::encode(2, result, &mut response);
@@ -112,10 +112,10 @@ impl Reply {
     pub(crate) fn result_body(self) -> Result<ReplyBody, Error> {
         match self.0 {
             ReplyBody::Json(body) => {
-                Ok(ReplyBody::raw_json(wire::answer_from_json::<Box<RawValue>>(&body).map_err(Error::protocol)??))
+                Ok(ReplyBody::raw_json(wire::response_from_json::<Box<RawValue>>(&body).map_err(Error::protocol)??))
             }
             ReplyBody::Protobuf(body) => {
-                Ok(ReplyBody::Protobuf(wire::answer_from_protobuf(&body).map_err(Error::protocol)??))
+                Ok(ReplyBody::Protobuf(wire::response_from_protobuf(&body).map_err(Error::protocol)??))
             }
         }
     }
@@ -126,13 +126,13 @@ impl Reply {
             let error = Error::protocol(malformed);
             if was_done { error.with_outcome(Outcome::Done) } else { error }
         };
-        let answer = match self.0 {
-            ReplyBody::Json(body) => wire::answer_from_json(&body).map_err(|malformed| {
+        let response = match self.0 {
+            ReplyBody::Json(body) => wire::response_from_json(&body).map_err(|malformed| {
                 // A result that this side cannot read is a result.
-                let was_done = matches!(wire::answer_from_json::<Box<RawValue>>(&body), Ok(Ok(_)));
+                let was_done = matches!(wire::response_from_json::<Box<RawValue>>(&body), Ok(Ok(_)));
                 unreadable(malformed, was_done)
             }),
-            ReplyBody::Protobuf(body) => match wire::answer_from_protobuf(&body) {
+            ReplyBody::Protobuf(body) => match wire::response_from_protobuf(&body) {
                 Ok(Ok(result)) => {
                     wire::message_from_protobuf(result).map(Ok).map_err(|malformed| unreadable(malformed, true))
                 }
@@ -140,7 +140,7 @@ impl Reply {
                 Err(malformed) => Err(unreadable(malformed, false)),
             },
         };
-        Ok(answer??)
+        Ok(response??)
     }
 }
 
