@@ -60,8 +60,8 @@ use crate::transport::routing::breaker::BreakerState;
 /// # #[cfg(not(all(feature = "testing", feature = "grpc")))] fn main() {}
 /// ```
 ///
-/// Dropping the future of a call is safe: other calls on the same connection go on. Whether the dropped one was carried
-/// out is then unknown.
+/// Dropping the future of a call is safe: other calls on the same connection go on. The outcome of the dropped one is then
+/// unknown.
 ///
 /// # Panics
 ///
@@ -240,10 +240,10 @@ impl Client {
     }
 
     /// Sends many commands in one request, or in several if they are too large for one: over the limit of this client, or
-    /// refused for their length by the server or a proxy, which shows them in halves.
+    /// refused for their length by the server or a proxy, when they are halved.
     ///
-    /// A request is repeated as a whole, if it fails as a whole and no command of it may have been carried out, or all of them
-    /// may be twice: see [`Batch::idempotency_keys`], and [`Batch`] for an example. A command that fails is not repeated. All
+    /// A request is repeated as a whole, if it fails as a whole and none of its commands may have taken effect, or all of them
+    /// may take effect twice: see [`Batch::idempotency_keys`], and [`Batch`] for an example. A command that fails is not repeated. All
     /// requests and repeats share the call's deadline. See the server's page on
     /// [batch](https://centrifugal.dev/docs/server/server_api#batch).
     ///

@@ -1,7 +1,7 @@
 //! What can go wrong, the same over every transport.
 //!
-//! The rules that turn a gRPC status or an HTTP status into an [`ErrorKind`] stand in `docs/errors.md`, as a table, and in one
-//! function for each transport.
+//! The rules that turn a gRPC status or an HTTP status into an [`ErrorKind`] are a table in `docs/errors.md`, and one function
+//! for each transport.
 
 mod api;
 mod context;
@@ -25,7 +25,7 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The causes of an error, the nearest first.
 pub(crate) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    /// An I/O error shows the causes of what it was made of, and not that itself.
+    /// An I/O error has the causes of what it was made of as its own, and leaves out that itself.
     fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         inner.map(|inner| inner as _).or_else(|| error.source())
@@ -33,7 +33,7 @@ pub(crate) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<I
     std::iter::successors(cause(error), |&error| cause(error))
 }
 
-/// Why a call failed: what happened, where, whether it may have been carried out, and what to do about it.
+/// Why a call failed: what happened, where, whether it may have taken effect, and what to do about it.
 ///
 /// The text (`Display`) says all of that in one line; the cause, where there is one, is in
 /// [`source`](StdError::source) only. Neither ever holds a key, a token or a payload.
@@ -46,9 +46,9 @@ pub(crate) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<I
 ///         ErrorKind::Api if error.code() == Some(centrifugo_api::ApiError::UNKNOWN_CHANNEL) => "no such namespace",
 ///         ErrorKind::Connect => "the server cannot be reached",
 ///         _ => match error.outcome() {
-///             Outcome::NotSent | Outcome::Refused => "it was not carried out",
-///             Outcome::Unknown => "it may have been carried out",
-///             Outcome::Done => "it was carried out, but its answer cannot be used",
+///             Outcome::NotSent | Outcome::Refused => "it did not take effect",
+///             Outcome::Unknown => "it may have taken effect",
+///             Outcome::Done => "it took effect, but its result cannot be read",
 ///         },
 ///     }
 /// }
@@ -86,7 +86,7 @@ enum Verdict {
     NoGrpc,
 }
 
-/// What the server says about a repeat.
+/// When the server allows a repeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetryAfter {
     /// Not before this time has passed.
@@ -112,10 +112,10 @@ pub(crate) struct Excess {
 }
 
 impl Error {
-    /// An error of `kind`; `message` says what happened and must hold no secret.
+    /// An error of this kind; `message` is what happened, and must hold no secret.
     ///
     /// For implementations of [`Transport`](crate::Transport). The client adds the method, the transport and the
-    /// endpoint. The [outcome](Self::outcome) follows from the kind until [`with_outcome`](Self::with_outcome) says it.
+    /// endpoint. The [outcome](Self::outcome) is the usual one of the kind unless set with [`with_outcome`](Self::with_outcome).
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -151,14 +151,14 @@ impl Error {
         self
     }
 
-    /// States what became of the call.
+    /// Sets whether the call took effect.
     #[must_use]
     pub fn with_outcome(mut self, outcome: Outcome) -> Self {
         self.0.outcome = outcome;
         self
     }
 
-    /// Says how long the server asks to wait before a repeat.
+    /// Sets how long the server asks to wait before a repeat.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(RetryAfter::Wait(wait));
@@ -232,7 +232,7 @@ impl Error {
         &self.0.failures
     }
 
-    /// What happened, without where, whether it may have been carried out, and what to do. For
+    /// What happened, without where, whether it may have taken effect, and what to do. For
     /// [`ErrorKind::Api`] it is the server's own text.
     #[must_use]
     pub fn message(&self) -> &str {
@@ -260,7 +260,7 @@ impl Error {
         self.0.method.as_deref()
     }
 
-    /// The transport that carried the call: `"grpc"`, `"http"`, or the [name](crate::Transport::name) of your own.
+    /// The transport that sent the call: `"grpc"`, `"http"`, or the [name](crate::Transport::name) of your own.
     #[must_use]
     pub fn transport(&self) -> Option<&'static str> {
         self.0.transport
@@ -272,16 +272,16 @@ impl Error {
         self.0.endpoint.as_deref()
     }
 
-    /// What became of the call: whether the server carried it out. Over all attempts, if there were several.
+    /// Whether the call took effect. Over all attempts, if there were several.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         self.0.outcome
     }
 
-    /// Whether the server may have carried the call out all the same: its [outcome](Self::outcome) is `Unknown` or `Done`.
+    /// Whether the call may have taken effect: its [outcome](Self::outcome) is `Unknown` or `Done`.
     ///
-    /// `false` is a promise: repeating the call cannot do it twice. `true` means nobody on this side knows: repeat a
-    /// read freely, and a publish only with an idempotency key.
+    /// `false` is a promise: a repeat cannot take effect twice. `true` means that the client cannot tell: repeat a read freely,
+    /// and a publish only with an idempotency key.
     #[must_use]
     pub fn may_have_run(&self) -> bool {
         matches!(self.0.outcome, Outcome::Unknown | Outcome::Done)
@@ -313,8 +313,8 @@ impl Error {
 
     /// The idempotency key that the client [made](crate::Retry) for a publish or broadcast that had none.
     ///
-    /// Within 5 minutes the call can be made again with it, even if its outcome is unknown: the server knows the key if it
-    /// has carried the call out.
+    /// Within 5 minutes the call can be made again with it, even if its outcome is unknown: if the call took effect, the server
+    /// knows the key.
     #[must_use]
     pub fn idempotency_key(&self) -> Option<&str> {
         self.0.idempotency_key.as_deref()
@@ -353,5 +353,19 @@ mod tests {
         assert_eq!(error.message(), "it is wrong");
         assert!(error.to_string().starts_with("publish over grpc to here: it is wrong; "));
         assert_eq!(Error::from(ApiError::new(102, "unknown channel")).message(), "unknown channel");
+    }
+
+    #[test]
+    fn a_debug_is_the_line_and_then_the_details() {
+        let cause = std::io::Error::other("connection refused");
+        let error = Error::new(ErrorKind::Connect, "no connection could be made").with_source(cause);
+        let error = error.with_context("publish".into(), "grpc", Some("here".into())).after_attempts(3);
+        let text = format!("{error:?}");
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], error.to_string());
+        assert_eq!(
+            lines[1..],
+            ["", "kind: Connect, outcome: NotSent, attempts: 3", "", "Caused by:", "    0: connection refused",]
+        );
     }
 }

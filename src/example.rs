@@ -4,7 +4,7 @@
 #[cfg(all(feature = "testing", feature = "grpc"))]
 macro_rules! example {
     () => {
-        r"```
+        r#"```
 # use centrifugo_api::*;
 # use serde_json::{Value, json};
 # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -12,7 +12,7 @@ macro_rules! example {
 # let server = server.namespace(testing::Namespace::new("board").map(testing::MapMode::Persistent));
 # let server = server.namespace(testing::Namespace::new("poll").shared_poll(true)).start().await?;
 # let client = Client::new(Config::grpc(server.grpc_url()))?;
-"
+"#
     };
 }
 
@@ -26,11 +26,11 @@ macro_rules! example {
 /// For what the stand-in server cannot do.
 macro_rules! example_no_run {
     () => {
-        r"```no_run
+        r#"```no_run
 # use centrifugo_api::*;
 # use serde_json::{Value, json};
 # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
-"
+"#
     };
 }
 

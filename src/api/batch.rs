@@ -166,10 +166,11 @@ impl Batch {
         Ok(BatchHandle::new(self.id, index, None))
     }
 
-    /// Remembers the first command that must not be sent.
+    /// Keeps the problem of the first command that must not be sent, and before that of one that only PRO takes.
     fn check_command(&mut self, method: Option<Method>, check: impl FnOnce() -> Result<(), Problem>) {
-        if let (None, Some(method)) = (&self.problem, method)
+        if let (None | Some((_, Problem::ProOnly(_))), Some(method)) = (&self.problem, method)
             && let Err(problem) = check()
+            && (self.problem.is_none() || matches!(problem, Problem::Invalid(_)))
         {
             self.problem = Some((method, problem));
         }
@@ -211,5 +212,21 @@ impl Batch {
     /// All commands, as a part that is sent in one request.
     pub(crate) fn all(&self) -> Part<'_> {
         Part { batch: self, range: 0..self.len() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::message::{Disconnect, DisconnectRequest, HistoryRequest, StreamPosition};
+
+    #[test]
+    fn an_invalid_command_behind_one_for_pro_is_refused_on_pro_too() {
+        let mut batch = Batch::new();
+        batch.push(DisconnectRequest::new("42").all_users(true).disconnect(Disconnect::new(4000, "")));
+        batch.push(HistoryRequest::new("news").reverse(true).since(StreamPosition::new(0, "")));
+        assert!(batch.check(false).is_err());
+        let error = batch.check(true).unwrap_err();
+        assert_eq!(error.method(), Some("history"));
     }
 }

@@ -1,4 +1,4 @@
-//! The result of a broadcast, and what becomes of one that succeeded in some of its channels.
+//! The result of a broadcast; how a broadcast is split, and how failed channels are retried.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -16,9 +16,9 @@ use crate::error::{ApiError, Error, Failure, Form, Outcome};
 /// The number of the field `channels`.
 const CHANNELS: u32 = 1;
 
-/// What became of a broadcast, channel by channel.
+/// The results of a broadcast, channel by channel.
 ///
-/// It is a success even if every channel failed: [`all_ok`](Self::all_ok) makes an error of that.
+/// A broadcast succeeds even if every channel failed: [`all_ok`](Self::all_ok) makes an error of that.
 #[derive(Clone, Default, PartialEq)]
 #[must_use = "a broadcast succeeds even if its channels fail: look at `all_ok` or `failed`"]
 pub struct BroadcastResult {
@@ -66,8 +66,8 @@ impl From<Vec<PublishResponse>> for BroadcastResult {
 }
 
 impl BroadcastResult {
-    /// What happened in each channel, in the order of the request's `channels`: where the publication stands, or why
-    /// that channel has none.
+    /// The result of each channel, in the order of the request's `channels`: the position of the publication, or why there is
+    /// none.
     ///
     #[doc = example!()]
     /// let request = BroadcastRequest::new(["news-1", "news-2"], json!({"text": "hello"}));
@@ -81,7 +81,7 @@ impl BroadcastResult {
     #[doc = end_of_example!()]
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<&PublishResult, &ApiError>> {
-        /// For a value that no call has returned: the client refuses an answer like that.
+        /// Only in a value that no call has returned: the client refuses such a response.
         static NOTHING: ApiError = ApiError { code: 0, message: String::new(), temporary: false };
         self.responses.iter().map(|response| match (&response.error, &response.result) {
             (None, Some(position)) => Ok(position),
@@ -122,7 +122,7 @@ impl BroadcastResult {
         named.map(|((index, error), (name, _))| Failure::new(index, name.into(), Error::from(error.clone()))).collect()
     }
 
-    /// The failed channels' indices, and why they failed.
+    /// The indices of the channels that failed, and why.
     pub(crate) fn errors(&self) -> impl Iterator<Item = (usize, &ApiError)> {
         self.responses.iter().enumerate().filter_map(|(index, response)| Some((index, response.error.as_ref()?)))
     }
@@ -139,7 +139,7 @@ pub(crate) fn repeats_a_channel(request: &BroadcastRequest) -> bool {
     !request.channels.iter().all(|channel| seen.insert(channel.as_str()))
 }
 
-/// The channels to try again: those that failed and may succeed in another attempt that can do no harm.
+/// The channels to try again: those with a transient error, if a repeat can do no harm.
 pub(crate) fn failed_part(
     request: &BroadcastRequest,
     result: &BroadcastResult,
@@ -149,17 +149,17 @@ pub(crate) fn failed_part(
     let failed: Vec<_> = result.errors().filter(|(_, error)| again(error)).collect();
     let (_, error) = failed.first()?;
     let indices: Vec<_> = failed.iter().map(|(index, _)| *index).collect();
-    // As many answers as channels were asked for: that is checked before.
+    // There are as many results as channels: that is checked before.
     let channels = indices.iter().filter_map(|index| request.channels.get(*index)).cloned().collect();
     let error = (*error).clone();
     Some(FailedPart { request: BroadcastRequest { channels, ..request.clone() }, indices, error })
 }
 
-/// The broadcasts to some of the channels each that it goes in, the last first.
+/// The broadcasts, to some of the channels each, that it is split into: the last first.
 pub(crate) fn split(request: &BroadcastRequest, error: Error) -> Result<Vec<BroadcastRequest>, Error> {
     let size = |form, channel: &String| match form {
         Form::Protobuf => prost::encoding::string::encoded_len(CHANNELS, channel),
-        // Text has a JSON form, and here a comma.
+        // Text has a JSON form. With the comma.
         Form::Json => serde_json::to_string(channel).map_or(0, |json| json.len() + 1),
     };
     let sizes = |form| Ok(request.channels.iter().map(|channel| size(form, channel)).collect());
@@ -169,20 +169,20 @@ pub(crate) fn split(request: &BroadcastRequest, error: Error) -> Result<Vec<Broa
     Ok(parts.into_iter().map(to).collect())
 }
 
-/// Adds what became of the next of these parts. If it failed, so did each of its channels.
+/// Adds the result of the next of these parts. If it failed, so did each of its channels.
 pub(crate) fn append_part(
     result: &mut BroadcastResult,
     part: &BroadcastRequest,
-    answer: Result<BroadcastResult, Error>,
+    part_result: Result<BroadcastResult, Error>,
 ) {
     let failed = |error: Error| match error.api() {
-        // What it promises can be taken back by an attempt before.
+        // Not if an earlier attempt may have taken effect after all.
         Some(api) if !(api.is_refusal() && error.may_have_run()) => api.clone(),
-        _ if error.may_have_run() => unknown("it is unknown how the request with this channel ended", error),
-        _ => ApiError::new(ApiError::INTERNAL, format!("the request with this channel was not carried out: {error}")),
+        _ if error.may_have_run() => unknown("the outcome of the request with this channel is unknown", error),
+        _ => ApiError::new(ApiError::INTERNAL, format!("the request with this channel did not take effect: {error}")),
     };
-    match answer {
-        Ok(answer) => result.responses.extend(answer.responses),
+    match part_result {
+        Ok(part) => result.responses.extend(part.responses),
         Err(error) => {
             let response = PublishResponse { error: Some(failed(error)), result: None };
             result.responses.extend(part.channels.iter().map(|_| response.clone()));
@@ -190,34 +190,34 @@ pub(crate) fn append_part(
     }
 }
 
-/// What can be said of a channel of which nobody knows whether it was published to.
+/// The error of a channel whose outcome is unknown.
 fn unknown(what: &str, why: impl Display) -> ApiError {
     ApiError { temporary: true, ..ApiError::new(ApiError::INTERNAL, format!("{what}: {why}")) }
 }
 
-/// Says of the channels that were refused now, and may not have been before, that nobody knows.
+/// Makes the outcome of channels unknown that were refused now, and may not have been before.
 pub(crate) fn withdraw_refusals(result: &mut BroadcastResult) {
     // What is refused for good was refused before, too.
     let refused = |error: &&mut ApiError| error.is_refusal() && error.is_transient();
     for error in result.responses.iter_mut().filter_map(|response| response.error.as_mut()).filter(refused) {
-        *error = unknown("an earlier attempt ended without a response, and the last one with this", &*error);
+        *error = unknown("the outcome is unknown: an earlier attempt got no response, and the last one this", &*error);
     }
 }
 
-/// Puts what became of those channels in the index of how they had failed.
-pub(crate) fn merge_retry(result: &mut BroadcastResult, indices: &[usize], answer: Result<BroadcastResult, Error>) {
+/// Replaces the results at these indices by those of the retry.
+pub(crate) fn merge_retry(result: &mut BroadcastResult, indices: &[usize], retried: Result<BroadcastResult, Error>) {
     let mut set = |index: usize, response| {
         if let Some(slot) = result.responses.get_mut(index) {
             *slot = response;
         }
     };
-    match answer {
-        Ok(answer) => indices.iter().zip(answer.responses).for_each(|(index, response)| set(*index, response)),
-        // They failed as they had failed before.
+    match retried {
+        Ok(retried) => indices.iter().zip(retried.responses).for_each(|(index, response)| set(*index, response)),
+        // Nothing has changed.
         Err(error) if matches!(error.outcome(), Outcome::NotSent | Outcome::Refused) => {}
-        // The repeat may have been carried out, which the earlier error would deny.
+        // The retry may have taken effect, which the earlier error would deny.
         Err(error) => {
-            let unknown = unknown("the channel was tried again, and it is unknown how that ended", error);
+            let unknown = unknown("the outcome of the retry of this channel is unknown", error);
             for index in indices {
                 set(*index, PublishResponse { error: Some(unknown.clone()), result: None });
             }

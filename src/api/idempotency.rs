@@ -1,4 +1,4 @@
-//! Keys by which the server knows a repeat, for publications that their caller gave none.
+//! Idempotency keys for publications whose caller gave none.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,13 +10,13 @@ use crate::api::request::Request;
 use crate::error::Error;
 use crate::wire::body::{Body, BodySize, message_to_json};
 
-/// 128 random bits, in hexadecimal: as long for everybody, and of characters that no broker gives a meaning to.
+/// 128 random bits, in hexadecimal: of one length, and of characters that no broker gives a meaning to.
 #[derive(Clone, Copy)]
 pub(crate) struct Key([u8; Key::LEN]);
 
 impl Key {
     pub(crate) const LEN: usize = 32;
-    /// A place for a key.
+    /// A key that is written later.
     pub(crate) const EMPTY: Self = Self([b'0'; Self::LEN]);
     /// The number of its field in the requests of `publish` and `broadcast`.
     const TAG: u32 = 6;
@@ -60,7 +60,7 @@ fn random() -> Option<u128> {
     Some(u128::from_be_bytes(random))
 }
 
-/// Makes keys for many messages: one random number, and the next key is one more. That costs no system call for each.
+/// Makes keys for many messages: a random number, and one more for each next key. That costs one system call for all.
 #[derive(Debug, Default)]
 pub(crate) struct KeySequence {
     first: OnceLock<Option<u128>>,
@@ -75,14 +75,14 @@ impl KeySequence {
     }
 }
 
-/// A clone begins anew, as its keys must be others.
+/// A clone has another random number, as its keys must differ.
 impl Clone for KeySequence {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-/// A key for a request that takes one, if it is to have one.
+/// A key, if it is wanted and the request takes one.
 pub(crate) fn key_for(request: &impl Request, wanted: bool) -> Option<Key> {
     if wanted && request.takes_key() { Key::new() } else { None }
 }
@@ -115,7 +115,7 @@ impl<R: Request> Body for Keyed<'_, R> {
 
     fn to_json(&self) -> Result<Bytes, Error> {
         let mut json = message_to_json(self.request)?;
-        // An object, whose last character makes room for one more member.
+        // An object: its last character is replaced by one more member.
         json.pop();
         json.extend_from_slice(if json.len() == 1 { br#""idempotency_key":""# } else { br#","idempotency_key":""# });
         json.extend_from_slice(&self.key.0);

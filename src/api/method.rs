@@ -1,4 +1,4 @@
-//! The methods as values, with what the table and the schema say of each.
+//! The methods as values.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -30,7 +30,7 @@ macro_rules! methods {
         #[non_exhaustive]
         pub enum Method {
             $($( $(#[$doc])* $rpc, )+)+
-            /// Carries many commands in one request: see [`Client::batch`](crate::Client::batch).
+            /// Sends many commands in one request: see [`Client::batch`](crate::Client::batch).
             Batch,
         }
 
@@ -58,9 +58,9 @@ macro_rules! methods {
             }
         }
 
-        /// Where the two forms of a message meet: a method's request or result, from one form into the other.
+        /// Requests and results from one form into the other.
         impl Method {
-            /// Reads the method's request from JSON. Names what the schema does not know.
+            /// Reads the method's request from JSON. A field that the schema does not have is an error.
             pub(crate) fn request_from_json(self, json: &[u8]) -> Result<Vec<u8>, String> {
                 match self {
                     $($(Self::$rpc => json::read_strictly::<message::$request>(json).map(|message| message.encode_to_vec()),)+)+
@@ -68,8 +68,7 @@ macro_rules! methods {
                 }
             }
 
-            /// Makes the checks of the method's request on one that is given as JSON. What cannot be read is the server's
-            /// to judge.
+            /// Checks the method's request, given as JSON. One that cannot be read is left to the server.
             pub(crate) fn check_json(self, json: &[u8]) -> Result<(), Problem> {
                 match self {
                     $($(Self::$rpc => {
@@ -79,7 +78,7 @@ macro_rules! methods {
                 }
             }
 
-            /// Whether the method's request, given as JSON, may be carried out twice.
+            /// Whether the method's request, given as JSON, may take effect twice.
             pub(crate) fn is_repeatable_json(self, json: &[u8]) -> bool {
                 match self {
                     $($(Self::$rpc => {

@@ -1,4 +1,4 @@
-//! What may go into a `bytes` field of the API, and how each transport sends it.
+//! The content of `bytes` fields.
 //!
 //! Over gRPC the bytes go as they are. Over HTTP, bytes that are JSON go inline, unchanged; other bytes go, in base64,
 //! through the field's `b64…` twin, and where the server has no such twin the call is refused before it is sent.
@@ -123,7 +123,7 @@ impl From<Box<RawValue>> for Payload {
     }
 }
 
-/// Decodes what a reply holds in a `bytes` field.
+/// Decodes a `bytes` field of a result.
 pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Error> {
     // The cause is left out: serde's texts quote the value.
     serde_json::from_slice(bytes).map_err(|error| {

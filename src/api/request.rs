@@ -1,4 +1,4 @@
-//! What makes a message a request: its method, its result, its constructor, and the checks before it is sent.
+//! What makes a message a request: its method, its result, its constructor, and its checks.
 
 pub(crate) mod check;
 mod encode;
@@ -29,10 +29,9 @@ pub trait Request: Message + Hooks<<Self as Request>::Reply> {
     /// The method's result.
     type Reply: Message;
 
-    /// Whether sending it again, after an attempt that may have been carried out, can do no harm.
+    /// Whether it may take effect twice: whether an attempt whose outcome is unknown can be repeated without harm.
     ///
-    /// Reads can be repeated; a publish can with an idempotency key, which servers know from version 5.2 on and keep for
-    /// 5 minutes.
+    /// Reads can be repeated; a publish can with an idempotency key, which servers have from version 5.2 on, for 5 minutes.
     fn is_repeatable(&self) -> bool;
 }
 

@@ -1,6 +1,6 @@
 //! The server's own errors.
 
-/// An error the server itself answered with: the request arrived, was understood, and was refused or failed.
+/// An error that the server returned: it understood the request, and refused it or failed.
 ///
 /// Compare [`code`](Self::code) with the constants; the text is for people and may change.
 /// See the server's [list of error codes](https://centrifugal.dev/docs/server/server_api#error-codes).
@@ -9,19 +9,19 @@
 #[prost(skip_debug)]
 #[non_exhaustive]
 pub struct ApiError {
-    /// What went wrong; never 0 in an answer.
+    /// What went wrong; never 0 in an error of the server.
     #[prost(uint32, tag = "1")]
     pub code: u32,
     /// The same in words.
     #[prost(string, tag = "2")]
     pub message: String,
-    /// Whether the server itself says that a repeat may succeed. Servers from 6.10 on set it.
+    /// Whether the server expects a repeat to succeed. Servers from 6.10 on set it.
     #[prost(bool, tag = "3")]
     pub temporary: bool,
 }
 
 impl ApiError {
-    /// 100: something failed inside the server, its broker for one. The call may have been carried out.
+    /// 100: something failed inside the server, its broker for one. The call may have taken effect.
     pub const INTERNAL: u32 = 100;
     /// 102: the channel's namespace is not configured.
     pub const UNKNOWN_CHANNEL: u32 = 102;
@@ -31,14 +31,14 @@ impl ApiError {
     pub const BAD_REQUEST: u32 = 107;
     /// 108: the namespace has no history, no presence, or does not allow publishing this way.
     pub const NOT_AVAILABLE: u32 = 108;
-    /// 111: the server limits the rate of requests. Nothing was carried out; try again later.
+    /// 111: the server limits the rate of requests. Nothing took effect; try again later.
     pub const TOO_MANY_REQUESTS: u32 = 111;
     /// 112: the position asked for is of another epoch, or has left the stream.
     pub const UNRECOVERABLE_POSITION: u32 = 112;
     /// 113: the change conflicts with the current state.
     pub const CONFLICT: u32 = 113;
 
-    /// An error as a server would answer it, for fakes and tests.
+    /// An error as a server would return it, for fakes and tests.
     pub fn new(code: u32, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), temporary: false }
     }
@@ -49,7 +49,7 @@ impl ApiError {
         self.temporary || matches!(self.code, Self::INTERNAL | Self::TOO_MANY_REQUESTS)
     }
 
-    /// Whether the code is known to mean that nothing was carried out.
+    /// Whether the code is known to mean that nothing took effect.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             self.code,
@@ -63,10 +63,10 @@ impl ApiError {
         )
     }
 
-    /// The statuses with which a server in transport error mode answers this error over HTTP.
+    /// The HTTP statuses with which a server in transport error mode returns this error.
     pub(crate) fn http_status(&self) -> &'static [u16] {
         match self.code {
-            // A gateway's page says its own status like that; the server's codes are below, or an application's above.
+            // A gateway's page has its own status as such a code. The server's codes are below, an application's above.
             0 | 400..=599 => &[],
             Self::UNKNOWN_CHANNEL | Self::NOT_FOUND => &[404],
             Self::BAD_REQUEST | Self::NOT_AVAILABLE => &[400],
@@ -88,7 +88,7 @@ impl ApiError {
             Self::BAD_REQUEST => "check that the required fields are set and that the namespace is of the right kind",
             Self::NOT_AVAILABLE => "enable the feature in the channel's namespace on the server",
             Self::UNRECOVERABLE_POSITION => {
-                "read the current state anew, from the position that history answers without `since`"
+                "read the current state again, from the position that history returns without `since`"
             }
             _ if self.is_transient() => "try again later",
             _ => "see the server's list of error codes",

@@ -100,7 +100,7 @@ impl Error {
         self
     }
 
-    /// The same error with an unknown outcome: an earlier attempt may have been carried out.
+    /// The same error with an unknown outcome: an earlier attempt may have taken effect.
     pub(crate) fn outcome_unknown(self) -> Self {
         self.and(", and an earlier attempt got no response").with_outcome(Outcome::Unknown)
     }

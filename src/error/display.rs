@@ -1,4 +1,4 @@
-//! How an error reads.
+//! The text of an error.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ impl Error {
                 "check the API key or token against the one this API of the server is configured with"
             }
             ErrorKind::Unsupported => {
-                "use a server that has the method (many are in Centrifugo PRO only), and check that the URL names its API"
+                "use a server that has the method (many are in Centrifugo PRO only), and check that the URL is that of its API"
             }
             ErrorKind::Connect if self.0.verdict == Verdict::Untrusted => {
                 "check the server's certificate, the authorities that `tls` trusts, and this side's certificate"
@@ -27,11 +27,11 @@ impl Error {
             ErrorKind::Unavailable => "try again later",
             ErrorKind::TooLarge => "send less at once, or raise the limit on the side that has it",
             ErrorKind::Protocol => {
-                "check that the URL names a Centrifugo server API and that nothing in between rewrites answers"
+                "check that the URL is that of a Centrifugo server API and that no proxy rewrites responses"
             }
             ErrorKind::Invalid => "correct the request or the configuration",
-            ErrorKind::Closed => "make another client",
-            ErrorKind::Full => "wait until some of what was published is answered, or publish less",
+            ErrorKind::Closed => "make a new client",
+            ErrorKind::Full => "wait for results, publish less, or raise the capacity",
             ErrorKind::Partial => "look at each of the failures, and repeat those that may succeed",
         }
     }
@@ -57,20 +57,21 @@ impl fmt::Display for Error {
         if *attempts > 1 {
             write!(f, ", the last of {attempts} attempts")?;
         }
-        let fate = match outcome {
+        let outcome = match outcome {
             Outcome::NotSent => "it was not sent",
-            Outcome::Refused => "it was not carried out",
-            Outcome::Unknown => "it may have been carried out",
-            Outcome::Done => "it was carried out",
+            Outcome::Refused => "it did not take effect",
+            Outcome::Unknown if *kind == ErrorKind::Partial => "it may have taken effect in part",
+            Outcome::Unknown => "it may have taken effect",
+            Outcome::Done => "it took effect",
         };
         match method {
-            Some(_) => write!(f, "; {fate}; {}", self.advice()),
+            Some(_) => write!(f, "; {outcome}; {}", self.advice()),
             None => Ok(()),
         }
     }
 }
 
-/// The line of `Display`, and below it the causes and what else is known: what `main` prints of an error that it returns.
+/// The line of `Display`, and below it the details and the causes: what `main` prints of an error that it returns.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { kind, outcome, attempts, api, http_status, idempotency_key, failures, .. } = &*self.0;
@@ -87,7 +88,10 @@ impl fmt::Debug for Error {
         for failure in failures {
             write!(f, "\n  {} {}: {}", failure.index(), failure.name(), failure.error())?;
         }
-        for (number, cause) in causes(self).enumerate() {
+        let mut causes: Vec<_> = causes(self).map(ToString::to_string).collect();
+        // An I/O error has the text of what it was made of.
+        causes.dedup();
+        for (number, cause) in causes.iter().enumerate() {
             f.write_str(if number == 0 { "\n\nCaused by:" } else { "" })?;
             write!(f, "\n    {number}: {cause}")?;
         }

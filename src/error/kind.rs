@@ -17,19 +17,19 @@ pub enum ErrorKind {
     Unauthenticated,
     /// This server has no such method: usually one of Centrifugo PRO, asked of an open-source server.
     Unsupported,
-    /// No connection could be made, so nothing was sent, unless by an earlier attempt: the outcome says so.
+    /// No connection could be made, so nothing was sent, unless by an earlier attempt: see the outcome.
     Connect,
     /// The request was sent and the connection ended without a response.
     Lost,
     /// The deadline passed.
     Timeout,
-    /// Something on the way (a proxy, a limiter, a server that is going away) answered that it cannot serve the call now.
+    /// A proxy, a limiter, or a server that is shutting down cannot serve the call now.
     Unavailable,
-    /// A request or a reply is over a size limit, of this client's or of the server's.
+    /// A request or a response is over a size limit, of this client or of the server.
     TooLarge,
-    /// The answer is not what the API describes.
+    /// The response is not what the API describes.
     Protocol,
-    /// The request or the configuration is wrong: found out before anything was sent, or by the server.
+    /// The request or the configuration is wrong: found before anything was sent, or by the server.
     Invalid,
     /// The client was closed: see [`Client::close`](crate::Client::close). Or the publisher was.
     Closed,

@@ -1,19 +1,18 @@
-//! What became of a call that failed.
+//! Whether a call that failed took effect.
 
-/// What became of a call that failed: whether the server carried it out.
+/// Whether a call that failed took effect.
 ///
 /// It is proven, not guessed: `NotSent` means that nothing of the request's body was handed to a connection, or that the
-/// server's side of the connection said that it did not process it; `Refused`, that somebody answered and did not carry it
-/// out.
+/// server's side of the connection stated that it did not process it; `Refused`, that a response refused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// It certainly never reached the server. A repeat cannot do it twice.
+    /// It never reached the server. A repeat cannot take effect twice.
     NotSent,
-    /// It was answered, and certainly not carried out. A repeat cannot do it twice.
+    /// It was refused, and did not take effect. A repeat cannot take effect twice.
     Refused,
-    /// Nobody on this side knows. Repeat a read, and a publish with the idempotency key of the first attempt.
+    /// The client cannot tell. Repeat a read, and a publish with the idempotency key of the first attempt.
     Unknown,
-    /// It was carried out, and only its answer cannot be used.
+    /// It took effect, and only its result cannot be read.
     Done,
 }
 

@@ -292,7 +292,7 @@ fn refuses_length(message: &str, sent: usize) -> bool {
 
 /// What a status from the server means without an error of the API.
 fn of_status(status: &Status, sent: usize) -> Error {
-    let said = format!("the server answered {:?} ({})", status.code(), status.message());
+    let said = format!("the server returned {:?} ({})", status.code(), status.message());
     match status.code() {
         Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, said),
         Code::Unimplemented => {

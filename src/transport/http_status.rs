@@ -33,7 +33,7 @@ pub(crate) fn of_http_status(status: StatusCode, headers: &HeaderMap, page: &[u8
     {
         return Error::from(api).with_hint(hint::of_http(headers)).with_http_status(status.as_u16());
     }
-    let said = |text: &str| format!("the server answered HTTP status {status}{text}");
+    let said = |text: &str| format!("the server returned HTTP status {status}{text}");
     let refused = |kind, text| Error::new(kind, said(text)).with_outcome(Outcome::Refused);
     let error = match status.as_u16() {
         401 | 403 => refused(ErrorKind::Unauthenticated, ""),
@@ -44,11 +44,9 @@ pub(crate) fn of_http_status(status: StatusCode, headers: &HeaderMap, page: &[u8
         413 => refused(ErrorKind::TooLarge, ""),
         429 => refused(ErrorKind::Unavailable, "").overload(),
         502 | 503 => Error::new(ErrorKind::Unavailable, said("")),
-        // Proxies answer 408 also when the server has not answered in time.
+        // Proxies return 408 also when the server did not respond in time.
         408 | 504 => Error::new(ErrorKind::Timeout, said("")),
-        500 => {
-            Error::protocol(said(": if this is a read, what it found may hold data that is not JSON; gRPC returns it"))
-        }
+        500 => Error::protocol(said(": if this is a read, the data may not be JSON, which only gRPC returns")),
         300..=399 => refused(ErrorKind::Protocol, ": redirects are not followed; give the URL of the API itself"),
         411 | 415 | 431 => refused(ErrorKind::Protocol, ""),
         _ => Error::protocol(said("")),

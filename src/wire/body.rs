@@ -20,7 +20,7 @@ pub(crate) mod sealed {
             Some(1)
         }
 
-        /// Makes the outcome of refusals in it unknown: an earlier attempt, which got no response, may have been carried out.
+        /// Makes the outcome of refusals in it unknown: an earlier attempt, which got no response, may have taken effect.
         fn withdraw_refusals(&mut self) {}
 
         /// Gives the failed channels of a broadcast their names, which the server does not repeat.

@@ -1,4 +1,4 @@
-//! What is wrong with a request and can be told before it is sent.
+//! Checks of requests before they are sent.
 
 use crate::api::message::{DisconnectRequest, HistoryRequest, RefreshRequest, SubscribeRequest, UnsubscribeRequest};
 use crate::error::Error;
@@ -6,14 +6,14 @@ use crate::error::Error;
 /// Why a request is not sent.
 #[derive(Clone, Debug)]
 pub enum Problem {
-    /// The server would answer as if it were broken.
+    /// The server would return error 100.
     Invalid(&'static str),
     /// Only Centrifugo PRO does what the field says; the open-source server ignores the field.
     ProOnly(&'static str),
 }
 
 impl Problem {
-    /// The error it is, for a server that is `pro` or is not.
+    /// The error, on a server that is PRO or is not.
     pub(crate) fn error(&self, pro: bool) -> Result<(), Error> {
         match self {
             Self::Invalid(text) => Err(Error::invalid(*text)),
@@ -26,7 +26,7 @@ impl Problem {
     }
 }
 
-/// The fields that only PRO looks at. Ignored, they widen what a call does.
+/// Fields that only PRO has. Ignored, the call would affect more connections than meant.
 macro_rules! pro_fields {
     ($($name:ident $request:ident;)*) => { $(
         pub(crate) fn $name(request: &$request) -> Result<(), Problem> {
@@ -51,7 +51,7 @@ pub(crate) fn history(request: &HistoryRequest) -> Result<(), Problem> {
     match &request.since {
         Some(since) if request.reverse && since.offset == 0 => Err(Problem::Invalid(
             "`reverse` needs a `since` with an offset above 0, or no `since` at all: before offset 0 there is nothing, \
-             and the server answers such a request with error 100",
+             and the server returns error 100 for such a request",
         )),
         _ => Ok(()),
     }

@@ -1,5 +1,5 @@
-//! The protobuf form of the requests that are made most. prost appends a clone of `Bytes`, and the first clone of those that
-//! were a `Vec` is an allocation.
+//! The protobuf form of `publish` and `broadcast`, without the allocation that prost makes: it clones `Bytes`, and the first
+//! clone of those that were a `Vec` allocates.
 
 use prost::encoding::{bool, btree_map, string, uint64};
 

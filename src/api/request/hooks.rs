@@ -9,7 +9,7 @@ pub trait Hooks<R>: Message {
     /// Whether the client makes it repeatable with an idempotency key of its own.
     const KEYED: bool;
 
-    /// Says why it must not be sent, if so.
+    /// Fails if it must not be sent.
     fn check(&self) -> Result<(), Problem>;
 
     /// Appends its protobuf form, as `encode_raw` does.
@@ -17,13 +17,13 @@ pub trait Hooks<R>: Message {
         self.encode_raw(out);
     }
 
-    /// How many results it asks for: one for each channel of a broadcast.
+    /// The number of results that it asks for: one for each channel of a broadcast.
     fn expected_results(&self) -> usize;
 
-    /// The channels that it names.
+    /// Its channels.
     fn channels(&self) -> &[String];
 
-    /// Whether a key of the client's would leave the result as it is.
+    /// Whether the client may add an idempotency key, which does not change the result.
     fn takes_key(&self) -> bool;
 
     /// The requests that it is split into after it has failed with this error, the last first; or the error, if it cannot be
@@ -35,12 +35,12 @@ pub trait Hooks<R>: Message {
     /// Adds the result of such a part to that of those before it.
     fn append_part(_whole: &mut R, _part: &Self, _result: Result<R, Error>) {}
 
-    /// What of the request failed and may be tried again, if the rest did not fail.
+    /// The part of the request that failed and is to be tried again, if only a part failed.
     fn failed_part(&self, _result: &R, _repeatable: bool) -> Option<FailedPart<Self>> {
         None
     }
 
-    /// Puts the result of such a retry in its places.
+    /// Replaces the results at these indices by those of such a retry.
     fn merge_retry(_whole: &mut R, _indices: &[usize], _result: Result<R, Error>) {}
 }
 
@@ -49,6 +49,6 @@ pub trait Hooks<R>: Message {
 pub struct FailedPart<R> {
     pub(crate) request: R,
     pub(crate) indices: Vec<usize>,
-    /// Why it is tried again.
+    /// Why it failed.
     pub(crate) error: ApiError,
 }

@@ -21,7 +21,7 @@ const EXIT_CODES: [(u8, ErrorKind, &str); ErrorKind::ALL.len()] = [
     (15, ErrorKind::Timeout, "the deadline passed"),
     (16, ErrorKind::Unavailable, "something on the way cannot serve the call now"),
     (17, ErrorKind::TooLarge, "a request or a reply is over a size limit"),
-    (18, ErrorKind::Protocol, "the answer is not what the API describes"),
+    (18, ErrorKind::Protocol, "the response is not what the API describes"),
     (19, ErrorKind::Invalid, "the request or the configuration is wrong"),
     (20, ErrorKind::Closed, "the client was closed"),
     (21, ErrorKind::Full, "the publisher's capacity is used up"),

@@ -293,7 +293,7 @@ async fn an_error_says_what_happened_where_and_what_to_do() {
         assert_eq!(
             error.to_string(),
             format!(
-                "publish over {name} to {endpoint}: error 102 (unknown channel); it was not carried out; \
+                "publish over {name} to {endpoint}: error 102 (unknown channel); it did not take effect; \
                  configure the channel's namespace on the server, or correct the channel's name"
             )
         );
