@@ -8,7 +8,7 @@
 //! - `methods.rs`: the path of every method over gRPC, and its number in a batch;
 //! - `schema.bin`: the descriptors, which a test compares with the table of methods.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -47,7 +47,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     for message in schema.envelopes() {
         config.extern_path(format!(".{}", message.full_name()), format!("crate::wire::{}", message.name()));
     }
-    tonic_prost_build::configure().build_client(false).build_server(false).compile_fds_with_config(files, config)?;
+    let fields: Vec<_> = schema.fields_of_requests().collect();
+    // The setters have their documentation.
+    config.disable_comments(fields.iter().map(|field| format!(".{}", field.full_name())));
+    for field in fields {
+        let link = format!("#[doc = \"See the [setter](Self::{}()).\"]", field.name());
+        config.field_attribute(format!(".{}", field.full_name()), link);
+    }
+    config.compile_fds(files)?;
     Ok(())
 }
 
@@ -57,23 +64,22 @@ struct Schema {
     service: ServiceDescriptor,
     always_in_json: ExtensionDescriptor,
     /// Messages that appear in a request, by full name.
-    requests: HashSet<String>,
-    /// Messages that a user of the crate can meet: those in requests and those in results.
-    met: BTreeSet<String>,
+    requests: BTreeSet<String>,
+    /// Messages that appear in a result.
+    results: BTreeSet<String>,
 }
 
 impl Schema {
     fn new(pool: DescriptorPool) -> Result<Self, Box<dyn Error>> {
         let service = pool.get_service_by_name(SERVICE).ok_or("no service")?;
         let always = pool.get_extension_by_name(&format!("{PACKAGE}.always_in_json")).ok_or("no extension")?;
-        let (mut requests, mut met) = (BTreeSet::new(), BTreeSet::new());
+        let (mut requests, mut results) = (BTreeSet::new(), BTreeSet::new());
         for method in service.methods().filter(|method| method.name() != "Batch") {
             reach(&method.input(), &mut requests);
             let result = method.output().get_field_by_name("result").ok_or("a response without a result")?;
-            reach(result.kind().as_message().ok_or("a result that is no message")?, &mut met);
+            reach(result.kind().as_message().ok_or("a result that is no message")?, &mut results);
         }
-        met.extend(requests.iter().cloned());
-        Ok(Self { pool, service, always_in_json: always, requests: requests.into_iter().collect(), met })
+        Ok(Self { pool, service, always_in_json: always, requests, results })
     }
 
     fn messages(&self) -> impl Iterator<Item = MessageDescriptor> {
@@ -81,11 +87,23 @@ impl Schema {
     }
 
     fn envelopes(&self) -> impl Iterator<Item = MessageDescriptor> {
-        self.messages().filter(|message| !self.met.contains(message.full_name()) && message.name() != "Error")
+        self.messages().filter(|message| !self.is_met(message) && message.name() != "Error")
     }
 
     fn is_request(&self, message: &MessageDescriptor) -> bool {
         self.requests.contains(message.full_name())
+    }
+
+    /// Whether a user of the crate can meet the message.
+    fn is_met(&self, message: &MessageDescriptor) -> bool {
+        self.is_request(message) || self.results.contains(message.full_name())
+    }
+
+    /// The fields that are in requests only.
+    fn fields_of_requests(&self) -> impl Iterator<Item = FieldDescriptor> {
+        let only =
+            |message: &MessageDescriptor| self.is_request(message) && !self.results.contains(message.full_name());
+        self.messages().filter(only).flat_map(|message| fields(&message))
     }
 
     /// Whether the server writes the field even when it is zero.
@@ -97,7 +115,7 @@ impl Schema {
         let mut out = String::new();
         for message in self.messages() {
             let is_error = message.name() == "Error";
-            if self.met.contains(message.full_name()) {
+            if self.is_met(&message) {
                 self.write_methods(&message, &mut out)?;
             } else if !is_error {
                 continue;

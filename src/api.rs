@@ -3,7 +3,6 @@
 pub(crate) mod batch;
 pub(crate) mod broadcast;
 pub(crate) mod idempotency;
-pub mod message;
 pub(crate) mod method;
 pub(crate) mod methods;
 pub(crate) mod payload;
@@ -11,3 +10,6 @@ pub(crate) mod raw;
 pub(crate) mod replies;
 pub(crate) mod request;
 pub(crate) mod split;
+
+// Behind `request`, so that the documentation of a request begins with `new`.
+pub mod message;

@@ -23,8 +23,6 @@ use crate::wire::json::{self, Fields};
 
 include!(concat!(env!("OUT_DIR"), "/centrifugal.centrifugo.api.rs"));
 
-include!(concat!(env!("OUT_DIR"), "/messages.rs"));
-
 impl From<bool> for BoolValue {
     fn from(value: bool) -> Self {
         Self { value }
@@ -32,25 +30,25 @@ impl From<bool> for BoolValue {
 }
 
 impl HistoryRequest {
-    /// The limit that means all publications kept.
+    /// The limit that returns all publications.
     pub const NO_LIMIT: i32 = -1;
 }
 
 impl StreamPosition {
-    /// The place after the publication with this offset, in the stream of this epoch.
-    ///
-    /// An empty epoch matches any.
+    /// The position of the publication with this offset, in the stream of this epoch. An empty epoch matches any.
     pub fn new(offset: u64, epoch: impl Into<String>) -> Self {
         Self { offset, epoch: epoch.into() }
     }
 }
 
 impl Disconnect {
-    /// The code and the reason that the client is told; codes from 3000 on let it reconnect, from 3500 on do not.
+    /// The code and the reason that the client gets. Codes from 3000 on let it reconnect, from 3500 on they do not.
     pub fn new(code: u32, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
 }
+
+include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 
 #[cfg(test)]
 mod tests {

@@ -1,32 +1,42 @@
 //! The table: every method of the server API, once.
 //!
-//! A line says what a person decides: the method's names, what its request needs, and when a repeat of it is harmless:
-//! `always` (a read, or the same state in the end), `with` a field set (a key or a version by which the server knows the
-//! repeat), `keyed` by such a field, which the client sets itself if nobody else did, `never` (it may undo or do twice what
-//! somebody would notice); and which `check` of `request.rs` it must pass.
-//! What the schema says stands in `proto/api.proto` only; a test compares the two, both ways. `Batch` is the one method
-//! that is not here: it carries the others, see `batch.rs`.
+//! A line has what a person decides: the method's names, the required fields of its request, the `check` of
+//! `request/check.rs` that the request must pass, and when the method may be repeated:
+//! - `always`: it reads, or ends in the same state;
+//! - `with` a field: a key or a version by which the server recognises the repeat;
+//! - `keyed` with a field: the same, and the client sets it if the caller did not;
+//! - `never`: a repeat may do twice, or undo, what users would notice.
+//!
+//! The schema is in `proto/api.proto` only; a test compares the two, both ways. `Batch` is not here: it holds the others, see
+//! `batch.rs`.
 
 macro_rules! for_each_method { ($expand:ident) => { $expand! {
     /// # Publishing
     impl {
         /// Publishes data into one channel.
         ///
-        /// The result is the position in the channel's history, or zeroes where the channel keeps none. A repeated
-        /// idempotency key and a stale version are successes too: the answer is the position of the first
-        /// publication, or of the newest one.
+        /// The result is the publication's position in the channel's history, or zeroes where the channel has no history. A
+        /// repeated idempotency key and a stale version are successes too, with the position of the first publication or
+        /// of the newest one.
+        ///
+        /// Without an idempotency key the client makes one, so that an attempt whose outcome is unknown can be repeated: the
+        /// server keeps keys for 5 minutes. [`Retry::idempotency_keys`](crate::Retry::idempotency_keys) and
+        /// [`with_retry(None)`](crate::Client::with_retry) turn that off.
         Publish => publish(PublishRequest { channel: String, data: Payload }) -> PublishResult, repeat keyed idempotency_key;
 
         /// Publishes the same data into many channels.
         ///
-        /// The call succeeds even if every channel is refused: look at
-        /// [`BroadcastResult::iter`](crate::BroadcastResult::iter) or
-        /// [`BroadcastResult::failed`](crate::BroadcastResult::failed). Unlike `publish`, the server does not check
-        /// here that a channel's namespace is of the stream kind.
+        /// The call succeeds even if every channel is refused: see
+        /// [`BroadcastResult::all_ok`](crate::BroadcastResult::all_ok) and
+        /// [`BroadcastResult::failed`](crate::BroadcastResult::failed). Unlike with `publish`, the server does not check
+        /// that a channel's namespace is of the stream kind.
         ///
-        /// Any number of channels may be named: if the request is over the limit of this client, or refused for its
-        /// length, it goes in several, each to some of the channels and with the same idempotency key. If one of them
-        /// fails after another was answered, its channels have an error each, of code 100 unless the server gave one.
+        /// Without an idempotency key the client makes one, as for [`publish`](crate::Client::publish), unless a channel is
+        /// named twice.
+        ///
+        /// There may be any number of channels: a request over the limit of this client, or refused for its length, is
+        /// split into several with the same idempotency key. If one of them fails after another succeeded, each of its
+        /// channels has an error, of code 100 unless the server returned one.
         Broadcast => broadcast(BroadcastRequest { channels: Strings, data: Payload }) -> BroadcastResult, repeat keyed idempotency_key;
     }
 
@@ -34,72 +44,71 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
     impl {
         /// Subscribes the connections of a user to a channel.
         ///
-        /// It succeeds when the user has no connection, too. For a user who is subscribed already it sends the push
-        /// again. An `expire_at` in the past gives error 100.
+        /// It also succeeds for a user without connections. A user who is subscribed already gets the push again. An
+        /// `expire_at` in the past is error 100.
         Subscribe => subscribe(SubscribeRequest { channel: String, user: String }) -> SubscribeResult, repeat never, check subscribe;
 
         /// Unsubscribes the connections of a user from a channel.
         ///
-        /// An empty channel does not mean every channel: the server then only sends a push that names none.
+        /// An empty channel does not mean every channel: the server then sends a push without a channel.
         Unsubscribe => unsubscribe(UnsubscribeRequest { channel: String, user: String }) -> UnsubscribeResult, repeat always, check unsubscribe;
 
-        /// Closes the connections of a user; `client` narrows that to one of them.
+        /// Closes the connections of a user, or one of them: see `client`.
         ///
-        /// Without a `disconnect` object the code is 3503, "force disconnect". A given object is used as it is, so
-        /// give both its code and its reason. An empty user means the anonymous connections.
+        /// Without `disconnect` the code is 3503, "force disconnect"; with it, code and reason are used as given. An empty
+        /// user means the anonymous connections.
         Disconnect => disconnect(DisconnectRequest { user: String }) -> DisconnectResult, repeat with session, check disconnect;
 
-        /// Renews the connections of a user, with a new expiry or a new connection info.
+        /// Refreshes the connections of a user, with a new expiry or a new connection info.
         ///
         /// Without `expire_at` the connections' expiry is removed; with one in the past they are closed.
         Refresh => refresh(RefreshRequest { user: String }) -> RefreshResult, repeat always, check refresh;
 
-        /// The connections of users. Centrifugo PRO only.
+        /// Returns the connections of users. Centrifugo PRO only.
         Connections => connections(ConnectionsRequest {}) -> ConnectionsResult, repeat always;
     }
 
     /// # Presence and history
     impl {
-        /// Who is subscribed to a channel now, by client id.
+        /// Returns who is subscribed to a channel, by client id.
         ///
-        /// Over HTTP the server answers 500 ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)) when a connection's
-        /// info is not JSON; over gRPC the bytes arrive.
+        /// Over HTTP the server returns status 500 ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)) when a connection's
+        /// info is not JSON; over gRPC it returns the bytes.
         Presence => presence(PresenceRequest { channel: String }) -> PresenceResult, repeat always;
 
-        /// How many clients and users are subscribed to a channel now.
+        /// Returns how many clients and users are subscribed to a channel.
         PresenceStats => presence_stats(PresenceStatsRequest { channel: String }) -> PresenceStatsResult, repeat always;
 
-        /// The publications a channel keeps, and its current position.
+        /// Returns the publications in a channel's history, and its current position.
         ///
         /// Without a `limit` the server returns the position and no publications;
-        /// [`HistoryRequest::NO_LIMIT`](crate::HistoryRequest::NO_LIMIT) returns all of them. Position and epoch are
-        /// always the newest, not those of the last publication returned. A gap is not an error: compare the first
-        /// offset with `since.offset + 1`. `reverse` from offset 0 is refused here, because the server answers it
-        /// with error 100, as if it were broken.
+        /// [`HistoryRequest::NO_LIMIT`](crate::HistoryRequest::NO_LIMIT) returns all of them. Offset and epoch are always
+        /// the newest, not those of the last publication returned. A gap is not an error: compare the first offset with
+        /// `since.offset + 1`. `reverse` from offset 0 is refused before it is sent, because the server returns error 100.
         ///
-        /// Data comes back over gRPC byte for byte; over HTTP the server compacts it and escapes `<`, `>` and `&`, so
-        /// compare JSON values, not bytes. If any of it is not JSON, the server answers 500 over HTTP
-        /// ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)). A long history may be over the limit for replies:
-        /// see `Config::max_reply_size`.
+        /// Over gRPC data is returned byte for byte; over HTTP the server compacts it and escapes `<`, `>` and `&`, so
+        /// compare JSON values, not bytes. If any of it is not JSON, the server returns status 500 over HTTP
+        /// ([`ErrorKind::Protocol`](crate::ErrorKind::Protocol)). A long history may be over the limit for responses:
+        /// see [`Config::max_reply_size`](crate::Config::max_reply_size).
         History => history(HistoryRequest { channel: String }) -> HistoryResult, repeat always, check history;
 
-        /// Removes the publications a channel keeps. Its offset and its epoch stay.
+        /// Removes the publications in a channel's history. Its offset and its epoch stay.
         HistoryRemove => history_remove(HistoryRemoveRequest { channel: String }) -> HistoryRemoveResult, repeat never;
     }
 
     /// # The server
     impl {
-        /// The nodes of the server, with their counters. The counters lag up to 3 s behind.
+        /// Returns the nodes of the server, with their counters. The counters lag up to 3 s behind.
         Info => info(InfoRequest {}) -> InfoResult, repeat always;
 
-        /// The channels that have a subscriber now, by name; not those that were only published to.
+        /// Returns the channels that have a subscriber, by name; not those that were only published to.
         ///
-        /// In the `pattern`, `*` crosses `:` and `.`; a malformed one is answered with error 100.
+        /// In the `pattern`, `*` also matches `:` and `.`; a malformed one is error 100.
         Channels => channels(ChannelsRequest {}) -> ChannelsResult, repeat always;
 
         /// Calls an RPC method that an extension of the server has registered.
         ///
-        /// The open-source server has none and answers error 104.
+        /// The open-source server has none and returns error 104.
         Rpc => rpc(RpcRequest { method: String }) -> RpcResult, repeat never;
     }
 
@@ -107,7 +116,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
     impl {
         /// Sets a key of a map channel.
         ///
-        /// A publish that the server suppressed is a success with [`suppressed`](crate::MapPublishResult::suppressed)
+        /// A publish that the server suppressed is a success, with [`suppressed`](field@crate::MapPublishResult::suppressed)
         /// set.
         MapPublish => map_publish(MapPublishRequest { channel: String, key: String }) -> MapPublishResult, repeat with idempotency_key;
 
@@ -124,13 +133,13 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
         /// Unlike [`history`](crate::Client::history), a gap is error 112.
         MapReadStream => map_read_stream(MapReadStreamRequest { channel: String }) -> MapReadStreamResult, repeat always;
 
-        /// How many keys a map channel has.
+        /// Returns how many keys a map channel has.
         MapStats => map_stats(MapStatsRequest { channel: String }) -> MapStatsResult, repeat always;
 
         /// Removes every key of a map channel. A new epoch begins.
         MapClear => map_clear(MapClearRequest { channel: String }) -> MapClearResult, repeat never;
 
-        /// Hands the server a new version of a key that clients poll together.
+        /// Publishes a new version of a key of a shared poll channel.
         ///
         /// A stale version is accepted and ignored.
         SharedPollPublish => shared_poll_publish(SharedPollPublishRequest { channel: String, key: String, version: u64 })
@@ -139,14 +148,14 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
     /// # Users and tokens
     ///
-    /// [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only: an open-source server answers
+    /// [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only: with an open-source server they fail with
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     impl {
         /// Sets a user's status. Centrifugo PRO only.
         UpdateUserStatus => update_user_status(UpdateUserStatusRequest { users: Strings, state: String })
             -> UpdateUserStatusResult, repeat always;
 
-        /// The status of users. Centrifugo PRO only.
+        /// Returns the status of users. Centrifugo PRO only.
         GetUserStatus => get_user_status(GetUserStatusRequest { users: Strings }) -> GetUserStatusResult, repeat always;
 
         /// Deletes the status of users. Centrifugo PRO only.
@@ -169,7 +178,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
 
     /// # Push notifications
     ///
-    /// [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only: an open-source server answers
+    /// [Centrifugo PRO](https://centrifugal.dev/docs/pro/overview) only: with an open-source server they fail with
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     impl {
         /// Registers a device. Centrifugo PRO only.
@@ -204,11 +213,11 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
             SendPushNotificationRequest { recipient: PushRecipient, notification: PushNotification }
         ) -> SendPushNotificationResult, repeat never;
 
-        /// Records what became of a push notification. Centrifugo PRO only.
+        /// Updates the status of a push notification. Centrifugo PRO only.
         UpdatePushStatus => update_push_status(UpdatePushStatusRequest { analytics_uid: String, status: String })
             -> UpdatePushStatusResult, repeat never;
 
-        /// Cancels a push notification that is still to be sent. Centrifugo PRO only.
+        /// Cancels a push notification that is not sent yet. Centrifugo PRO only.
         CancelPush => cancel_push(CancelPushRequest { uid: String }) -> CancelPushResult, repeat always;
     }
 } } }

@@ -230,7 +230,7 @@ async fn provoke(over: Over, cell: &str) -> Error {
             client.close(Duration::ZERO).await;
             client.publish(request()).await.unwrap_err()
         }
-        "the publisher has no room" => {
+        "the publisher's capacity is used up" => {
             let client = client(over, &start().await);
             let publisher = Publisher::new(&client, PublisherConfig::new().max_messages(1)).unwrap();
             let _room = publisher.try_enqueue(request()).unwrap();

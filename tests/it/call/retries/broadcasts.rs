@@ -96,7 +96,10 @@ async fn a_retry_of_unknown_outcome_affects_its_channels_only() {
     let result = client.broadcast(abcd()).await.unwrap();
     assert_eq!(joined(&result), [Ok(1), Err(100), Err(102), Err(100)]);
     for (channel, error) in result.failed().filter(|(channel, _)| *channel != "c") {
-        assert!(error.temporary && error.message.contains("unknown how that ended"), "{channel}: {error}");
+        assert!(
+            error.temporary && error.message.contains("the outcome of the retry of this channel is unknown"),
+            "{channel}: {error}"
+        );
         assert!(Error::from(error.clone()).may_have_run());
     }
     assert_eq!(asked.lock().unwrap().len(), 2);
