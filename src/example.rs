@@ -26,11 +26,11 @@ macro_rules! example {
 /// For what the stand-in server cannot do.
 macro_rules! example_no_run {
     () => {
-        r#"```no_run
+        r"```no_run
 # use centrifugo_api::*;
 # use serde_json::{Value, json};
 # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
-"#
+"
     };
 }
 
