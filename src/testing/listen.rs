@@ -113,7 +113,8 @@ impl Stop {
         S: Fn(Io, Line) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send,
     {
-        let listener = TcpListener::bind(address).await?;
+        let refused = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
+        let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr()?;
         let mut stop = self.told.subscribe();
         let Some(alive) = self.lend.clone() else { return Ok(address) };

@@ -1,28 +1,32 @@
-//! The arguments: which there are, and the client they describe.
+//! The arguments of the command line.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use centrifugo_api::{Client, Config, Error, Method, Retry, Tls};
+use centrifugo_api::Method;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::output::{self, Failure};
+use crate::connection::{Connection, OF_CLIENTS};
+use crate::failure;
 use crate::serve::Namespace;
-
-/// The ports and the path of a server that is configured with neither.
-const GRPC: &str = "http://localhost:10000";
-const HTTP: &str = "http://localhost:8000/api";
 
 /// Calls the server API of Centrifugo, over gRPC or over HTTP.
 ///
-/// Results are JSON on standard output, one line each. Errors are JSON on standard error.
+/// Results are JSON on standard output, one line each. Errors are two lines of text on a terminal, and JSON elsewhere.
 #[derive(Parser)]
-#[command(name = "centrifugo-api", version, max_term_width = 100, after_help = output::exit_codes())]
+#[command(
+    name = "centrifugo-api",
+    bin_name = "centrifugo-api",
+    version,
+    max_term_width = 100,
+    after_help = failure::exit_codes()
+)]
 pub(crate) struct Cli {
+    /// Prints errors as JSON on a terminal too; with `bench`, prints the figures as JSON
+    #[arg(long, global = true, display_order = 1000)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(subcommand)]
@@ -35,97 +39,32 @@ pub(crate) enum Command {
     #[command(after_help = methods())]
     Call(Call),
     /// Publishes data into a channel
+    #[command(override_usage = "\
+        centrifugo-api publish [OPTIONS] <CHANNEL> <DATA>\n       \
+        centrifugo-api publish [OPTIONS] <CHANNEL> --file <FILE>")]
     Publish(Publish),
     /// Publishes the same data into many channels
     ///
-    /// Prints the server's result for every channel, in their order. If some channel failed, that is an error of kind
-    /// `partial` as well.
+    /// Prints the server's result for every channel, in their order. If some channel failed, the command also fails,
+    /// with an error of kind `partial`.
+    #[command(override_usage = "\
+        centrifugo-api broadcast [OPTIONS] <CHANNEL>... <DATA>\n       \
+        centrifugo-api broadcast [OPTIONS] <CHANNEL>... --file <FILE>\n       \
+        centrifugo-api broadcast [OPTIONS] --channels-from <FILE> <DATA>")]
     Broadcast(Broadcast),
     /// Measures publishing one by one, in batches and as broadcast, over both transports
     ///
     /// Sends the same publications in every way, over each transport in turn, and prints messages per second, the
-    /// latency of requests, and this process's CPU time per message. Publications have no idempotency keys. Uses the
-    /// server given with `--grpc`, `--http` or both; without either it starts the stand-in as a process of its own and
-    /// uses that.
-    Bench(Bench),
-    /// Runs the stand-in: a server in memory that answers as Centrifugo does
+    /// latency of requests, and this process's CPU time per message. Publications have no idempotency keys.
     ///
-    /// Prints the addresses as a line of JSON and runs until it is interrupted or terminated. With an API key it asks
-    /// for that; without one it is open to everyone. It has no subscribers, and forgets everything when it ends.
+    /// Loads the server of `--grpc`, `--http` or both. Without either it starts the stand-in as a process of its own and
+    /// loads that, even if `CENTRIFUGO_GRPC` or `CENTRIFUGO_HTTP` is set: `--server-from-env` loads the server that they name.
+    Bench(Bench),
+    /// Runs the stand-in: a server in memory that responds as Centrifugo does
+    ///
+    /// Prints the addresses as a line of JSON and runs until it is interrupted or terminated. With an API key it
+    /// requires that; without one it is open to everyone. It has no subscribers, and keeps nothing when it ends.
     Serve(Serve),
-}
-
-/// The options that are only for commands that talk to a server.
-const OF_CALLERS: [&str; 12] = [
-    "grpc",
-    "http",
-    "transport",
-    "fallback",
-    "retries",
-    "no_idempotency_keys",
-    "timeout",
-    "pro",
-    "ca",
-    "client_cert",
-    "client_key",
-    "insecure_skip_verification",
-];
-
-/// Where the server is, for all commands that talk to one.
-#[derive(Args)]
-#[command(next_help_heading = "Server")]
-#[allow(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
-pub(crate) struct Connection {
-    #[arg(long, global = true, value_name = "URL", env = "CENTRIFUGO_GRPC", hide_env_values = true)]
-    #[arg(help = format!("The address of the gRPC API, or several, separated by commas [default: {GRPC}]"))]
-    grpc: Option<String>,
-    #[arg(long, global = true, value_name = "URL", env = "CENTRIFUGO_HTTP", hide_env_values = true)]
-    #[arg(help = format!("The address of the HTTP API, or several, separated by commas [default: {HTTP}]"))]
-    http: Option<String>,
-    /// Calls over HTTP, at the address of --http, while gRPC is not there or does not answer
-    #[arg(long, global = true)]
-    fallback: bool,
-    /// How often a call is repeated at most, where that can help and cannot harm; 0 also keeps publications from being
-    /// given idempotency keys
-    #[arg(long, global = true, value_name = "N", default_value = "2")]
-    retries: u32,
-    /// Gives publications no idempotency keys, so that they are repeated only if they certainly were not published: for
-    /// brokers that know no keys, like NATS
-    #[arg(long, global = true)]
-    no_idempotency_keys: bool,
-    /// What to call over [default: grpc, unless only --http is given]
-    #[arg(long, global = true)]
-    transport: Option<Transport>,
-    /// The API key; other users of this machine can see it here, so prefer the variable or the file
-    #[arg(long, global = true, value_name = "KEY", env = "CENTRIFUGO_API_KEY", hide_env_values = true)]
-    api_key: Option<String>,
-    /// A file that holds the API key; goes before the other two
-    #[arg(long, global = true, value_name = "FILE")]
-    api_key_file: Option<PathBuf>,
-    /// Bounds every call, as `500ms`, `2s` or `1m`
-    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    pub(crate) timeout: Duration,
-    /// Trusts the certificate authorities in this PEM file instead of the operating system's
-    #[arg(long, global = true, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// The certificate to show the server (PEM, with its chain); needs --client-key
-    #[arg(long, global = true, value_name = "FILE")]
-    client_cert: Option<PathBuf>,
-    /// The key of --client-cert (PEM)
-    #[arg(long, global = true, value_name = "FILE")]
-    client_key: Option<PathBuf>,
-    /// Says that the server is Centrifugo PRO: without it, fields that the open-source server would ignore are refused
-    #[arg(long, global = true)]
-    pub(crate) pro: bool,
-    /// DANGEROUS: accepts any certificate, so that anybody on the way can read and change everything
-    #[arg(long, global = true)]
-    insecure_skip_verification: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Transport {
-    Grpc,
-    Http,
 }
 
 #[derive(Args)]
@@ -152,10 +91,10 @@ pub(crate) struct Publish {
 
 #[derive(Args)]
 pub(crate) struct Broadcast {
-    /// The channels, and last the data, in JSON; `-` reads the data from standard input. With --file all are channels
-    #[arg(value_name = "CHANNEL… DATA", required_unless_present = "channels_from", allow_negative_numbers = true)]
+    /// The channels, then the data as JSON, or `-` to read the data from standard input. With --file all are channels
+    #[arg(value_name = "CHANNEL... DATA", required_unless_present = "channels_from", allow_negative_numbers = true)]
     pub(crate) words: Vec<String>,
-    /// Adds the channels in this file, one a line
+    /// Adds the channels in this file, one a line; `-` reads them from standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) channels_from: Option<PathBuf>,
     #[command(flatten)]
@@ -244,12 +183,12 @@ pub(crate) struct Bench {
     /// Which of tokio's runtimes the client runs on; `both` compares them
     #[arg(long, default_value = "multi")]
     pub(crate) runtime: Runtimes,
-    /// Prints JSON in place of the table
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Draws the numbers into an SVG file as well
+    /// Draws the figures into an SVG file as well
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) chart: Option<PathBuf>,
+    /// Loads the server that `CENTRIFUGO_GRPC` or `CENTRIFUGO_HTTP` names
+    #[arg(long)]
+    pub(crate) server_from_env: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -286,145 +225,30 @@ pub(crate) struct Serve {
 
 /// Reads the command line. Errors of its form end the process here, as clap does it.
 pub(crate) fn parse() -> Cli {
-    let matches = Cli::command().get_matches();
+    let mut command = command();
+    let matches = command.get_matches_mut();
     if let Some(("serve", serve)) = matches.subcommand() {
-        // They come with every command, and this one calls no server.
+        // Global options come with every command, and this one has no client.
         let on_the_line = |id: &&str| serve.value_source(id) == Some(ValueSource::CommandLine);
-        if let Some(id) = OF_CALLERS.into_iter().find(on_the_line) {
+        if let Some(id) = OF_CLIENTS.into_iter().find(on_the_line) {
             let message = format!("`serve` calls no server, and so has no use for --{}", id.replace('_', "-"));
-            Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
+            command.error(ErrorKind::ArgumentConflict, message).exit();
         }
     }
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut Cli::command()).exit())
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
 }
 
-impl Connection {
-    /// The client that the arguments describe.
-    pub(crate) fn client(&self) -> Result<Client, Failure> {
-        if !self.fallback {
-            return Ok(Client::new(self.config(self.transport())?)?);
-        }
-        if self.transport == Some(Transport::Http) {
-            return Err(Failure::invalid("--fallback is for calls over gRPC, and --transport names HTTP"));
-        }
-        let http = self.server(Transport::Http, Config::http)?;
-        let grpc = self.server(Transport::Grpc, Config::grpc)?.fallback(http);
-        Ok(Client::new(self.calls(grpc.into()))?)
-    }
-
-    fn transport(&self) -> Transport {
-        let only_http = self.url(Transport::Http).is_some() && self.url(Transport::Grpc).is_none();
-        self.transport.unwrap_or(if only_http { Transport::Http } else { Transport::Grpc })
-    }
-
-    /// The transports to compare, which are those asked for: with `--transport`, or by giving an address.
-    pub(crate) fn transports(&self) -> Vec<Transport> {
-        let all = [Transport::Grpc, Transport::Http];
-        let given = |transport: &Transport| self.transport.is_none_or(|only| only == *transport);
-        let addressed = |transport: &Transport| !self.names_a_server() || self.url(*transport).is_some();
-        match all.into_iter().filter(given).filter(addressed).collect::<Vec<_>>() {
-            // `--transport` names the one whose address was left to the default.
-            none if none.is_empty() => self.transport.into_iter().collect(),
-            some => some,
-        }
-    }
-
-    /// Whether an address was given.
-    pub(crate) fn names_a_server(&self) -> bool {
-        self.url(Transport::Grpc).is_some() || self.url(Transport::Http).is_some()
-    }
-
-    /// The address given. An empty variable is the same as none.
-    fn url(&self, transport: Transport) -> Option<&str> {
-        let url = match transport {
-            Transport::Grpc => &self.grpc,
-            Transport::Http => &self.http,
-        };
-        url.as_deref().filter(|url| !url.is_empty())
-    }
-
-    /// The address given, or the one a server has by default.
-    pub(crate) fn address(&self, transport: Transport) -> &str {
-        let default = match transport {
-            Transport::Grpc => GRPC,
-            Transport::Http => HTTP,
-        };
-        self.url(transport).unwrap_or(default)
-    }
-
-    /// The configuration of a client over one transport.
-    pub(crate) fn config(&self, transport: Transport) -> Result<Config, Failure> {
-        let server = match transport {
-            Transport::Grpc => self.server(transport, Config::grpc)?.into(),
-            Transport::Http => self.server(transport, Config::http)?.into(),
-        };
-        Ok(self.calls(server))
-    }
-
-    /// The configuration with what is said of calls.
-    fn calls(&self, config: Config) -> Config {
-        config.timeout(self.timeout).pro(self.pro).retry(self.retry())
-    }
-
-    pub(crate) fn retry(&self) -> Option<Retry> {
-        let attempts = self.retries.saturating_add(1);
-        (attempts > 1).then(|| Retry::new().attempts(attempts).idempotency_keys(!self.no_idempotency_keys))
-    }
-
-    /// Where the server is, over one transport, and how to be let in.
-    pub(crate) fn server<T>(
-        &self,
-        transport: Transport,
-        begin: impl FnOnce(String) -> Config<T>,
-    ) -> Result<Config<T>, Failure> {
-        let mut addresses = self.address(transport).split(',').map(str::trim);
-        let config = begin(addresses.next().unwrap_or_default().to_owned());
-        let config = addresses.fold(config, Config::endpoint);
-        let config = match self.key()? {
-            Some(key) => config.api_key(key),
-            None => config,
-        };
-        Ok(match self.tls()? {
-            Some(tls) => config.tls(tls),
-            None => config,
+/// The command, whose `serve` shows none of the options that it refuses.
+fn command() -> clap::Command {
+    let mut command = Cli::command();
+    // Global options reach the subcommands only now.
+    command.build();
+    command.mut_subcommand("serve", |serve| {
+        serve.mut_args(|option| {
+            let refused = OF_CLIENTS.contains(&option.get_id().as_str());
+            if refused { option.hide(true) } else { option }
         })
-    }
-
-    /// The API key, from wherever it was given.
-    pub(crate) fn key(&self) -> Result<Option<String>, Failure> {
-        let Some(file) = &self.api_key_file else {
-            return Ok(self.api_key.clone().filter(|key| !key.is_empty()));
-        };
-        // The text is not quoted, whatever is wrong with it.
-        let key = String::from_utf8(read("--api-key-file", file)?)
-            .map_err(|_| Failure::invalid("the file of --api-key-file is not text"))?;
-        match key.trim() {
-            "" => Err(Failure::invalid("the file of --api-key-file is empty")),
-            key => Ok(Some(key.to_owned())),
-        }
-    }
-
-    fn tls(&self) -> Result<Option<Tls>, Failure> {
-        let identity = match (&self.client_cert, &self.client_key) {
-            (None, None) => None,
-            (Some(chain), Some(key)) => Some((read("--client-cert", chain)?, read("--client-key", key)?)),
-            _ => return Err(Failure::invalid("--client-cert and --client-key need each other")),
-        };
-        if self.ca.is_none() && identity.is_none() && !self.insecure_skip_verification {
-            return Ok(None);
-        }
-        let mut tls = Tls::new();
-        if let Some(file) = &self.ca {
-            tls = tls.ca_certificates(read("--ca", file)?);
-        }
-        if let Some((chain, key)) = identity {
-            tls = tls.client_certificate(chain, key);
-        }
-        if self.insecure_skip_verification {
-            tls = tls.danger_skip_verification();
-        }
-        Ok(Some(tls))
-    }
+    })
 }
 
 impl Runtimes {
@@ -444,35 +268,6 @@ impl Runtime {
             Self::Current => "current",
         }
     }
-}
-
-impl Transport {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Grpc => "grpc",
-            Self::Http => "http",
-        }
-    }
-}
-
-/// Reads a file that an option names. That it cannot be read is the option's fault.
-pub(crate) fn read(option: &str, file: &Path) -> Result<Vec<u8>, Failure> {
-    let text = || format!("the file of {option}, {}, cannot be read", file.display());
-    Ok(fs::read(file).map_err(|error| Error::new(centrifugo_api::ErrorKind::Invalid, text()).with_source(error))?)
-}
-
-/// A number with a unit; without one it is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" | "" => 1.0,
-        "m" => 60.0,
-        _ => return Err("use a unit of ms, s or m".into()),
-    };
-    let number: f64 = number.parse().map_err(|_| "use a number with a unit, as 500ms, 2s or 1m")?;
-    Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {
@@ -507,17 +302,6 @@ mod tests {
 
     #[test]
     fn the_arguments_do_not_contradict_each_other() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_duration_has_a_unit_or_is_in_seconds() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
-        assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
-        for wrong in ["", "s", "1h", "-1s", "1e400s", "99999999999999999999s", "1 s"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
+        command().debug_assert();
     }
 }

@@ -9,16 +9,20 @@ use std::time::Duration;
 use centrifugo_api::{Client, InfoRequest, Payload};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::{Bench, Connection, Runtime, Transport};
-use crate::output::{self, Failure};
+use crate::args::{Bench, Runtime};
+use crate::connection::{Connection, Transport};
+use crate::failure::Failure;
+use crate::output;
 use report::{Machine, Report, Row};
 use server::Server;
 use ways::{Plan, Run, Way};
 
 mod chart;
 mod cpu;
+mod numbers;
 mod report;
 mod server;
+mod table;
 mod ways;
 
 /// A run before the first round makes the connections and warms caches, on both sides. It need not be long.
@@ -39,12 +43,39 @@ struct Side {
     client: Client,
 }
 
-pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure> {
+/// Measures, and prints a table, or JSON.
+pub(crate) fn run(mut connection: Connection, bench: &Bench, json: bool) -> Result<(), Failure> {
+    let ignored = if bench.server_from_env { Vec::new() } else { connection.ignore_addresses_of_environment() };
+    let connection = &connection;
     let plan = plan(bench)?;
     // A file that cannot be written is found out before anything is measured.
     let mut chart = bench.chart.as_deref().map(chart::create).transpose()?;
     let machine = Machine::new();
     let server = Server::new(connection)?;
+    let sides = sides(connection, bench, &server)?;
+    // The stand-in says that it is what it stands in for.
+    let real = sides.first().filter(|_| connection.names_a_server());
+    let version = real.and_then(|side| side.runtime.block_on(version(&side.client)));
+    let mut report = Report::new(bench, machine, server.described(connection, version));
+    if !json {
+        let mut head = report.head();
+        if !ignored.is_empty() && !connection.names_a_server() {
+            let names = ignored.join(" and ");
+            head.push_str(&table::wrapped(&format!(
+                "{names}: not used; --server-from-env loads the server named there"
+            )));
+        }
+        output::print(&head)?;
+    }
+    report.ways = measure(&sides, bench, &plan)?;
+    // Drawn first, because printing ends the command where nobody reads; and printed, whether it could be drawn or not.
+    let drawn = chart.as_mut().map_or(Ok(()), |file| chart::draw(&report, file));
+    output::print(&if json { report.json()? } else { report.table() })?;
+    drawn
+}
+
+/// A client for each transport on each runtime.
+fn sides(connection: &Connection, bench: &Bench, server: &Server) -> Result<Vec<Side>, Failure> {
     let mut runtimes = Vec::new();
     for flavour in bench.runtime.each() {
         runtimes.push((*flavour, Rc::new(crate::runtime(*flavour)?)));
@@ -54,23 +85,27 @@ pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure>
         for (flavour, runtime) in &runtimes {
             let config = server.config(connection, transport, bench.connections)?;
             // The keys would cost the server, and only in the ways that publish one by one and broadcast.
-            let client = Client::new(config.retry(connection.retry().map(|retry| retry.idempotency_keys(false))))?;
+            let config = config.retry(connection.retry().map(|retry| retry.idempotency_keys(false)));
+            let client = connection.client_of(config, transport)?;
             sides.push(Side { transport, flavour: *flavour, runtime: Rc::clone(runtime), client });
         }
     }
+    Ok(sides)
+}
+
+/// Runs every way over every side, once to warm up and then in rounds.
+fn measure(sides: &[Side], bench: &Bench, plan: &Plan) -> Result<Vec<Row>, Failure> {
     let mut contests = Vec::new();
     for way in Way::all(bench.callers) {
         contests.extend(sides.iter().map(|side| Contest { way, side, runs: Vec::new() }));
     }
-
     let progress = progress(contests.len() * (bench.rounds + 1));
     for contest in &contests {
-        progress.set_message(format!("warming up: {}", contest.name(&plan)));
+        progress.set_message(format!("warm-up: {}", contest.name(plan)));
         contest.run(&plan.at_most(WARM_UP))?;
         progress.inc(1);
     }
     for round in 0..bench.rounds {
-        progress.set_message(format!("round {} of {}", round + 1, bench.rounds));
         // Every round goes through all of them, so that what the machine does besides falls on all alike, and every
         // other round goes backwards, so that none is always the one after the same other.
         let order: Vec<usize> = match round % 2 {
@@ -79,25 +114,17 @@ pub(crate) fn run(connection: &Connection, bench: &Bench) -> Result<(), Failure>
         };
         for index in order {
             let contest = &mut contests[index];
-            contest.runs.push(contest.run(&plan)?);
+            progress.set_message(format!("round {} of {}: {}", round + 1, bench.rounds, contest.name(plan)));
+            contest.runs.push(contest.run(plan)?);
             progress.inc(1);
         }
     }
     progress.finish_and_clear();
-
-    // The stand-in says that it is what it stands in for.
-    let real = sides.first().filter(|_| connection.names_a_server());
-    let version = real.and_then(|side| side.runtime.block_on(version(&side.client)));
     let row = |contest: &Contest<'_>| {
         let Side { transport, flavour, .. } = contest.side;
-        Row::new(contest.way, *transport, *flavour, &plan, &contest.runs)
+        Row::new(contest.way, *transport, *flavour, plan, &contest.runs)
     };
-    let rows = contests.iter().map(row).collect();
-    let report = Report::new(bench, machine, server.described(connection, version), rows);
-    // Drawn first, because printing ends the command where nobody reads; and printed, whether it could be drawn or not.
-    let drawn = chart.as_mut().map_or(Ok(()), |file| chart::draw(&report, file));
-    output::print(&if bench.json { report.json()? } else { report.table() })?;
-    drawn
+    Ok(contests.iter().map(row).collect())
 }
 
 impl Contest<'_> {
@@ -136,7 +163,7 @@ async fn version(client: &Client) -> Option<String> {
 /// Shown on a terminal only. It moves between runs and never within one, so that it costs the measurement nothing.
 fn progress(runs: usize) -> ProgressBar {
     let progress = ProgressBar::new(runs as u64);
-    match ProgressStyle::with_template("{bar:30} {pos} of {len}  {msg}") {
+    match ProgressStyle::with_template("{bar:12} {pos} of {len} with warm-up  {wide_msg}") {
         Ok(style) => progress.with_style(style),
         Err(_) => progress,
     }

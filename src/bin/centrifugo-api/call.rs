@@ -2,8 +2,10 @@
 
 use serde_json::value::RawValue;
 
-use crate::args::{Call, Connection};
-use crate::output::{self, Failure};
+use crate::args::Call;
+use crate::connection::Connection;
+use crate::failure::Failure;
+use crate::{layout, output};
 
 pub(crate) async fn run(connection: &Connection, call: Call) -> Result<(), Failure> {
     let params = match call.params.as_str() {
@@ -20,5 +22,5 @@ pub(crate) async fn run(connection: &Connection, call: Call) -> Result<(), Failu
         return Err(Failure::invalid("the parameters are not a JSON object, like {\"channel\":\"news\"}"));
     }
     let result: Box<RawValue> = connection.client()?.call_json(&call.method, params).await?;
-    output::print(&output::lay_out(result.get(), call.pretty))
+    output::print(&layout::lay_out(result.get(), call.pretty)).map_err(Failure::after_call)
 }

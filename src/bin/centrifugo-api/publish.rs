@@ -3,8 +3,10 @@
 use centrifugo_api::{BroadcastRequest, Payload, PublishRequest};
 use serde::Serialize;
 
-use crate::args::{self, Broadcast, Connection, Data, Publish, Source};
-use crate::output::{self, Failure};
+use crate::args::{Broadcast, Data, Publish, Source};
+use crate::connection::{self, Connection};
+use crate::failure::Failure;
+use crate::output;
 
 /// Sets what publications and broadcasts have in common. Their types have nothing to say that in.
 macro_rules! with_options {
@@ -42,15 +44,21 @@ pub(crate) async fn broadcast(connection: &Connection, broadcast: Broadcast) -> 
     printed
 }
 
-/// The channels of a broadcast, and its data if that is given among the arguments: the last of them, unless a file has it.
+/// The channels of a broadcast, and its data if that is among the arguments: the last of them, unless a file has it.
 fn addressees(broadcast: &Broadcast) -> Result<(Vec<String>, Option<String>), Failure> {
     let mut channels = broadcast.words.clone();
     let given = if broadcast.source.file.is_some() { None } else { channels.pop() };
     if let Some(file) = &broadcast.channels_from {
-        let text = String::from_utf8(args::read("--channels-from", file)?)
-            .map_err(|_| Failure::invalid("the file of --channels-from is not UTF-8"))?;
-        channels
-            .extend(text.lines().map(|line| line.trim_end_matches('\r').to_owned()).filter(|line| !line.is_empty()));
+        let text = if file.as_os_str() != "-" {
+            connection::read("--channels-from", file)?
+        } else if given.as_deref() == Some("-") {
+            return Err(Failure::invalid("standard input is named twice: by --channels-from and as the data"));
+        } else {
+            output::read_stdin()?
+        };
+        let text = String::from_utf8(text)
+            .map_err(|_| Failure::invalid(format!("--channels-from {}: it is not UTF-8", file.display())))?;
+        channels.extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
     }
     if channels.is_empty() {
         return Err(Failure::invalid(
@@ -65,7 +73,7 @@ fn addressees(broadcast: &Broadcast) -> Result<(Vec<String>, Option<String>), Fa
 
 fn print(result: &impl Serialize) -> Result<(), Failure> {
     match serde_json::to_string(result) {
-        Ok(text) => output::print(&text),
+        Ok(text) => output::print(&text).map_err(Failure::after_call),
         Err(error) => Err(Failure::io("the result has no JSON form", error.into())),
     }
 }
@@ -73,7 +81,7 @@ fn print(result: &impl Serialize) -> Result<(), Failure> {
 /// What to publish, of whatever kind it was said to be.
 fn payload(given: Option<&str>, Source { file, text, binary }: &Source) -> Result<Payload, Failure> {
     let (bytes, typed) = match (file, given) {
-        (Some(file), _) => (args::read("--file", file)?, false),
+        (Some(file), _) => (connection::read("--file", file)?, false),
         (None, Some("-")) => (output::read_stdin()?, false),
         (None, given) => (given.unwrap_or_default().as_bytes().to_vec(), true),
     };

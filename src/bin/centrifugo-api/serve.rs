@@ -8,8 +8,10 @@ use centrifugo_api::testing::{self, Server};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::args::{Connection, Serve};
-use crate::output::{self, Failure};
+use crate::args::Serve;
+use crate::connection::Connection;
+use crate::failure::Failure;
+use crate::output;
 
 pub(crate) async fn run(connection: &Connection, serve: Serve) -> Result<(), Failure> {
     // From the beginning, so that no signal is missed.
@@ -22,7 +24,7 @@ pub(crate) async fn run(connection: &Connection, serve: Serve) -> Result<(), Fai
         builder = builder.namespace(namespace.0);
     }
     let started = builder.start().await;
-    let server = started.map_err(|error| Failure::io("the stand-in cannot listen at its addresses", error))?;
+    let server = started.map_err(|error| Failure::io("the stand-in cannot be started", error))?;
     let urls = json!({ "grpc": server.grpc_url(), "http": server.http_url() });
     output::print(&urls.to_string())?;
     stopped.await;

@@ -1,47 +1,38 @@
-//! The numbers as a picture: bars from zero, one panel for throughput and one for the client's CPU time.
+//! The figures as a picture, SVG of its own: for every way the throughput and the client's CPU time, each group of bars on
+//! a scale of its own, so that one caller is as visible as a batch.
+//!
+//! It is 830 units wide, as wide as a README is shown, so that its text is as large there as it is here. The colours
+//! follow the reader's theme, background and text together.
 
-use std::error::Error as StdError;
+use std::fmt::{self, Write as _};
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 
-use plotters::coord::Shift;
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use super::numbers::{rounded, time};
+use super::report::{Report, Row, Spread};
+use crate::failure::Failure;
 
-use super::report::{Report, Row, Spread, digits, rounded};
-use crate::output::Failure;
+const WIDTH: f64 = 830.0;
+const MARGIN: f64 = 20.0;
+/// The first bar, below title, legend and the headings of the columns.
+const BARS: f64 = 122.0;
+const BAR: f64 = 18.0;
+/// From a bar to the next, and from a way to the next.
+const STEP: f64 = 23.0;
+const GAP: f64 = 20.0;
+/// Where the bars of the columns begin, and how long the longest is. To the right of it is room for its number.
+const COLUMNS: [f64; 2] = [200.0, 505.0];
+const LONGEST: f64 = 210.0;
 
-const WIDTH: u32 = 1080;
-/// Above the panels: title, server, legend.
-const HEAD: u32 = 128;
-/// Below them: how it was measured.
-const FOOT: u32 = 60;
-/// Where the bars begin in a panel, below its title.
-const BARS: i32 = 50;
-/// A bar and the space to the next; a group of bars has the same space once more.
-const BAR: i32 = 22;
-const STEP: i32 = 27;
-const MARGIN: i32 = 28;
-/// Where the names of the ways stand.
-const NAMES: i32 = 190;
-/// To the right of the longest bar, for its number.
-const NUMBER: i32 = 96;
-const FONT: &str = "sans-serif";
-
-const INK: RGBColor = RGBColor(0x22, 0x2b, 0x36);
-const FAINT: RGBColor = RGBColor(0x5c, 0x67, 0x75);
-const GRID: RGBColor = RGBColor(0xe1, 0xe5, 0xea);
-
-/// Colours that stay apart for people who see red and green alike, and in grey. The runtime with one thread is paler.
-fn colour(transport: &str, runtime: &str) -> RGBColor {
-    match (transport, runtime) {
-        ("grpc", "multi") => RGBColor(0x1f, 0x5f, 0xa8),
-        ("grpc", _) => RGBColor(0x8f, 0xb6, 0xdf),
-        (_, "multi") => RGBColor(0xf0, 0x9a, 0x3e),
-        _ => RGBColor(0xf9, 0xd2, 0xa3),
-    }
-}
+/// Blue and orange stay apart for people who see red and green alike, and in grey. One thread is paler.
+const STYLE: &str = "\
+text{font:15px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:#1f2328;dominant-baseline:central}\
+.title{font-size:19px;font-weight:600}.head{font-weight:600}.end{text-anchor:end}\
+.faint{font-size:14px;font-weight:400;fill:#59636e}.card{fill:#fff}.axis,.range{stroke:#59636e;fill:none}.range{stroke:#1f2328;stroke-width:1.5}\
+.grpc{fill:#2f74c0}.http{fill:#e8912d}.both .current{opacity:.55}\
+@media(prefers-color-scheme:dark){text{fill:#e6edf3}.faint{fill:#9198a1}.card{fill:#0d1117}\
+.axis{stroke:#9198a1}.range{stroke:#e6edf3}.grpc{fill:#58a6ff}.http{fill:#f0a04b}}";
 
 /// Makes the file of the picture.
 pub(super) fn create(file: &Path) -> Result<File, Failure> {
@@ -52,129 +43,115 @@ pub(super) fn create(file: &Path) -> Result<File, Failure> {
 }
 
 pub(super) fn draw(report: &Report, file: &mut File) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::io("the picture of --chart cannot be written", error);
     let mut svg = String::new();
-    picture(report, &mut svg).map_err(|error| failed(io::Error::other(error.to_string())))?;
-    file.write_all(svg.as_bytes()).map_err(failed)
+    // Writing to a string does not fail.
+    let _ = picture(report, &mut svg);
+    file.write_all(svg.as_bytes())
+        .map_err(|error| Failure::io("the picture of --chart cannot be written", error).after_call())
 }
 
-fn picture(report: &Report, svg: &mut String) -> Result<(), Box<dyn StdError>> {
-    let rows = lines(report);
-    let panel = rows.last().map_or(0, |(y, _)| y + STEP).unsigned_abs() + 74;
-    let area = SVGBackend::with_string(svg, (WIDTH, HEAD + panel + FOOT)).into_drawing_area();
-    area.fill(&WHITE)?;
-    write(&area, &report.title(), (MARGIN, 34), 22, INK, HPos::Left)?;
-    write(&area, &format!("server: {}", report.server.text()), (MARGIN, 62), 14, FAINT, HPos::Left)?;
+fn picture(report: &Report, svg: &mut String) -> fmt::Result {
+    let ways: Vec<&[Row]> = report.ways.chunk_by(|row, next| row.name == next.name).collect();
+    let foot = ways.iter().fold(BARS, |y, rows| y + height(rows) + GAP) + 6.0;
+    let end = foot + 40.0;
+    write!(
+        svg,
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {end}" width="{WIDTH}" height="{end}" "#
+    )?;
+    let class = if report.compares_runtimes() { "both" } else { "" };
+    writeln!(svg, r#"class="{class}" role="img" aria-label="{}"><style>{STYLE}</style>"#, escaped(&report.title()))?;
+    writeln!(svg, r#"<rect class="card" width="100%" height="100%"/>"#)?;
+    text(svg, MARGIN, 30.0, "title", &report.title())?;
+    legend(report, svg)?;
+    heading(svg, COLUMNS[0], "messages per second", "more is better")?;
+    heading(svg, COLUMNS[1], "client CPU per message", "less is better")?;
+    let mut top = BARS;
+    for rows in ways {
+        text(svg, COLUMNS[0] - 14.0, top + height(rows) / 2.0, "end", &rows[0].name)?;
+        let rate = |row: &Row| Some(row.messages_per_second);
+        bars(svg, COLUMNS[0], top, rows, rate, rounded)?;
+        bars(svg, COLUMNS[1], top, rows, |row| row.cpu_us_per_message, time)?;
+        top += height(rows) + GAP;
+    }
+    let range = if report.rounds > 1 { "; thin line: lowest to highest" } else { "" };
+    let scale = format!("each group of bars has its own scale; {}{range}", report.medians());
+    text(svg, MARGIN, foot, "faint", &scale)?;
+    let shared = if report.server.is_stand_in() { "which the server shares" } else { report.machine.os };
+    let cores = report.machine.cores;
+    let programs = format!("centrifugo-api {}, {}, {cores} cores, {shared}", report.version, report.server.name());
+    text(svg, MARGIN, foot + 20.0, "faint", &programs)?;
+    writeln!(svg, "</svg>")
+}
+
+fn heading(svg: &mut String, x: f64, name: &str, better: &str) -> fmt::Result {
+    let y = BARS - 26.0;
+    writeln!(svg, r#"<text class="head" x="{x}" y="{y}">{name}<tspan class="faint" dx="8">{better}</tspan></text>"#)
+}
+
+fn height(rows: &[Row]) -> f64 {
+    rows.iter().fold(BAR - STEP, |height, _| height + STEP)
+}
+
+/// A square and a name for each bar of a way.
+fn legend(report: &Report, svg: &mut String) -> fmt::Result {
+    let first = report.ways.iter().take_while(|row| row.name == report.ways[0].name);
     let mut left = MARGIN;
-    for row in report.ways.iter().take_while(|row| row.name == report.ways[0].name) {
-        let over = if row.transport == "grpc" { "over gRPC" } else { "over HTTP" };
+    for row in first {
+        let over = if row.transport == "grpc" { "gRPC" } else { "HTTP" };
         let (name, width) = match (report.compares_runtimes(), row.runtime) {
-            (false, _) => (over.to_owned(), 120),
-            (true, "multi") => (format!("{over}, multi-thread"), 200),
-            (true, _) => (format!("{over}, one thread"), 190),
+            (false, _) => (over.to_owned(), 90.0),
+            (true, "multi") => (format!("{over}, multi-thread"), 180.0),
+            (true, _) => (format!("{over}, one thread"), 165.0),
         };
-        area.draw(&Rectangle::new([(left, 84), (left + 14, 98)], colour(row.transport, row.runtime).filled()))?;
-        write(&area, &name, (left + 22, 91), 14, INK, HPos::Left)?;
+        rect(svg, row, [left, 52.0, 15.0, 15.0])?;
+        text(svg, left + 23.0, 60.0, "", &name)?;
         left += width;
     }
-    if report.rounds > 1 {
-        write(&area, "thin line: lowest to highest round", (left, 91), 14, FAINT, HPos::Left)?;
-    }
-    let (_, below) = area.split_vertically(HEAD);
-    let (panels, foot) = below.split_vertically(panel);
-    let (throughput, cpu) = panels.split_horizontally(i32::try_from(WIDTH)? / 2 + NAMES / 2);
-    draw_panel(&throughput, "messages per second (more is better)", NAMES + MARGIN, &rows, |row| {
-        Some((row.messages_per_second, rounded(row.messages_per_second.median)))
-    })?;
-    for way in rows.chunk_by(|(_, row), (_, next)| row.name == next.name) {
-        if let (Some((first, row)), Some((last, _))) = (way.first(), way.last()) {
-            write(&throughput, &row.name, (MARGIN, BARS + i32::midpoint(*first, last + BAR)), 14, INK, HPos::Left)?;
-        }
-    }
-    draw_panel(&cpu, "client CPU, µs per message (less is better)", MARGIN, &rows, |row| {
-        row.cpu_us_per_message.map(|cpu| (cpu, digits(cpu.median)))
-    })?;
-    for (y, line) in [14, 34].into_iter().zip(report.conditions()) {
-        write(&foot, &line, (MARGIN, y), 13, FAINT, HPos::Left)?;
-    }
-    area.present()?;
     Ok(())
 }
 
-/// Where each bar begins, from the top of the bars.
-fn lines(report: &Report) -> Vec<(i32, &Row)> {
-    let mut lines: Vec<(i32, &Row)> = Vec::new();
-    for row in &report.ways {
-        let y = match lines.last() {
-            None => 0,
-            Some((y, before)) if before.name == row.name => y + STEP,
-            Some((y, _)) => y + STEP + STEP / 2,
-        };
-        lines.push((y, row));
-    }
-    lines
-}
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-
-/// Draws the bars of one number, with an axis that begins at zero.
-fn draw_panel(
-    area: &Area<'_>,
-    title: &str,
-    left: i32,
-    rows: &[(i32, &Row)],
-    number: impl Fn(&Row) -> Option<(Spread, String)>,
-) -> Result<(), Box<dyn StdError>> {
-    let (width, height) = area.dim_in_pixel();
-    let length = f64::from(i32::try_from(width)? - left - NUMBER);
-    let bottom = i32::try_from(height)? - 22;
-    let most = rows.iter().filter_map(|(_, row)| number(row)).map(|(spread, _)| spread.max).fold(0.0, f64::max);
+/// The bars of one number of one way, from zero to the largest.
+fn bars(
+    svg: &mut String,
+    left: f64,
+    top: f64,
+    rows: &[Row],
+    number: impl Fn(&Row) -> Option<Spread>,
+    written: impl Fn(f64) -> String,
+) -> fmt::Result {
+    let most = rows.iter().filter_map(&number).map(|spread| spread.max).fold(0.0, f64::max);
     if most <= 0.0 {
-        return write(area, "not known on this system", (left, 60), 14, FAINT, HPos::Left);
+        return text(svg, left, top + height(rows) / 2.0, "faint", "not known on this system");
     }
-    let step = tick(most);
-    #[allow(clippy::cast_possible_truncation, reason = "a place in the picture")]
-    let x = |value: f64| left + (value / most * length).round() as i32;
-    write(area, title, (left, 14), 15, INK, HPos::Left)?;
-    for value in std::iter::successors(Some(0.0), |value| Some(value + step)).take_while(|value| *value <= most) {
-        let style = if value == 0.0 { INK } else { GRID };
-        area.draw(&PathElement::new([(x(value), BARS - 8), (x(value), bottom)], style))?;
-        let text = if step < 1.0 { format!("{value:.1}") } else { rounded(value) };
-        write(area, &text, (x(value), bottom + 12), 12, FAINT, HPos::Center)?;
-    }
-    for (y, row) in rows {
-        let Some((spread, text)) = number(row) else { continue };
-        let (top, middle) = (BARS + y, BARS + y + BAR / 2);
-        let colour = colour(row.transport, row.runtime);
-        area.draw(&Rectangle::new([(left, top), (x(spread.median), top + BAR)], colour.filled()))?;
-        let (low, high) = (x(spread.min), x(spread.max));
+    let length = |value: f64| value / most * LONGEST;
+    for (row, y) in rows.iter().zip(std::iter::successors(Some(top), |y| Some(y + STEP))) {
+        let Some(spread) = number(row) else { continue };
+        let middle = y + BAR / 2.0;
+        rect(svg, row, [left, y, length(spread.median), BAR])?;
+        let (low, high) = (left + length(spread.min), left + length(spread.max));
         if high > low {
-            area.draw(&PathElement::new([(low, middle), (high, middle)], INK))?;
-            for end in [low, high] {
-                area.draw(&PathElement::new([(end, middle - 4), (end, middle + 4)], INK))?;
-            }
+            writeln!(
+                svg,
+                r#"<path class="range" d="M{low:.1} {middle}H{high:.1}M{low:.1} {}v8M{high:.1} {}v8"/>"#,
+                middle - 4.0,
+                middle - 4.0
+            )?;
         }
-        write(area, &text, (high.max(x(spread.median)) + 7, middle), 13, INK, HPos::Left)?;
+        text(svg, high + 8.0, middle, "", &written(spread.median))?;
     }
-    Ok(())
+    writeln!(svg, r#"<path class="axis" d="M{left} {}V{}"/>"#, top - 4.0, top + height(rows) + 4.0)
 }
 
-/// The distance of the axis's numbers: 1, 2 or 5 of some power of ten, so that there are 3 to 6 of them.
-fn tick(most: f64) -> f64 {
-    let power = 10_f64.powf((most / 3.0).log10().floor());
-    [5.0, 2.0].into_iter().map(|times| times * power).find(|step| most / step >= 3.0).unwrap_or(power)
+fn rect(svg: &mut String, row: &Row, [x, y, width, height]: [f64; 4]) -> fmt::Result {
+    let class = format!("{} {}", row.transport, row.runtime);
+    writeln!(svg, r#"<rect class="{class}" x="{x}" y="{y}" width="{width:.1}" height="{height}"/>"#)
 }
 
 /// Writes text whose middle is at this height.
-fn write(
-    area: &Area<'_>,
-    text: &str,
-    at: (i32, i32),
-    size: i32,
-    colour: RGBColor,
-    anchor: HPos,
-) -> Result<(), Box<dyn StdError>> {
-    let style = TextStyle::from((FONT, size).into_font()).color(&colour).pos(Pos::new(anchor, VPos::Center));
-    area.draw(&Text::new(text.to_owned(), at, style))?;
-    Ok(())
+fn text(svg: &mut String, x: f64, y: f64, class: &str, text: &str) -> fmt::Result {
+    writeln!(svg, r#"<text class="{class}" x="{x:.1}" y="{y}">{}</text>"#, escaped(text))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }

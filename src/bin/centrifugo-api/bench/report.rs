@@ -1,9 +1,7 @@
-//! What the runs add up to: for people a table, for programs JSON.
+//! What the runs add up to, and how they were measured.
 
 use std::env::consts::{ARCH, OS};
-use std::fmt::Write as _;
 use std::fs;
-use std::iter;
 use std::num::NonZero;
 use std::thread;
 use std::time::Duration;
@@ -12,33 +10,34 @@ use serde::Serialize;
 
 use super::server::Described;
 use super::ways::{Plan, Run, Way};
-use crate::args::{Bench, Runtime, Transport};
-use crate::output::Failure;
+use crate::args::{Bench, Runtime};
+use crate::connection::Transport;
+use crate::failure::Failure;
 
 /// All that was measured, and how.
 #[derive(Serialize)]
 pub(super) struct Report {
     pub(super) server: Described,
-    /// Of this command.
-    version: &'static str,
-    machine: Machine,
+    /// The version of this command.
+    pub(super) version: &'static str,
+    pub(super) machine: Machine,
     pub(super) messages: usize,
     pub(super) channels: usize,
     pub(super) payload_bytes: usize,
     pub(super) rounds: usize,
-    runtimes: Vec<&'static str>,
-    grpc_connections: usize,
+    pub(super) runtimes: Vec<&'static str>,
+    pub(super) grpc_connections: usize,
     pub(super) ways: Vec<Row>,
 }
 
 #[derive(Clone, Copy, Serialize)]
 pub(super) struct Machine {
-    os: &'static str,
-    arch: &'static str,
-    cores: usize,
+    pub(super) os: &'static str,
+    pub(super) arch: &'static str,
+    pub(super) cores: usize,
     /// How many threads wanted to run in the minute before, on average; Linux says so.
     #[serde(skip_serializing_if = "Option::is_none")]
-    load: Option<f64>,
+    pub(super) load: Option<f64>,
 }
 
 impl Machine {
@@ -54,7 +53,7 @@ impl Machine {
     }
 
     /// Whether others had so much of the machine that the numbers are theirs as well.
-    fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         #[allow(clippy::cast_precision_loss, reason = "no machine has 2^53 cores")]
         self.load.is_some_and(|load| load > self.cores as f64 / 4.0)
     }
@@ -73,8 +72,8 @@ pub(super) struct Row {
     requests: usize,
     pub(super) messages_per_second: Spread,
     /// Of requests.
-    p50_us: Spread,
-    p99_us: Spread,
+    pub(super) p50_us: Spread,
+    pub(super) p99_us: Spread,
     pub(super) cpu_us_per_message: Option<Spread>,
 }
 
@@ -136,7 +135,8 @@ impl Row {
 }
 
 impl Report {
-    pub(super) fn new(bench: &Bench, machine: Machine, server: Described, ways: Vec<Row>) -> Self {
+    /// The report of a bench that has not begun.
+    pub(super) fn new(bench: &Bench, machine: Machine, server: Described) -> Self {
         Self {
             server,
             version: env!("CARGO_PKG_VERSION"),
@@ -147,7 +147,7 @@ impl Report {
             rounds: bench.rounds,
             runtimes: bench.runtime.each().iter().map(|runtime| runtime.name()).collect(),
             grpc_connections: bench.connections,
-            ways,
+            ways: Vec::new(),
         }
     }
 
@@ -155,189 +155,15 @@ impl Report {
         serde_json::to_string(self).map_err(|error| Failure::io("the numbers have no JSON form", error.into()))
     }
 
-    /// What was sent.
-    pub(super) fn title(&self) -> String {
-        format!(
-            "{} publications of {} to {}",
-            whole(self.messages),
-            count(self.payload_bytes, "byte"),
-            count(self.channels, "channel")
-        )
-    }
-
-    /// How it was measured.
-    pub(super) fn conditions(&self) -> [String; 2] {
-        let Machine { os, arch, cores, load } = self.machine;
-        let connections = match count(self.grpc_connections, "connection") {
-            connections if self.ways.iter().any(|row| row.transport == "grpc") => format!(", {connections} over gRPC"),
-            _ => String::new(),
-        };
-        let threads = match self.runtimes[..] {
-            ["multi"] => format!("a runtime with {}", count(cores, "thread")),
-            ["current"] => "a runtime with 1 thread".into(),
-            _ => format!("the runtimes multi ({}) and current (1 thread)", count(cores, "thread")),
-        };
-        let rounds = match self.rounds {
-            1 => "1 round".into(),
-            rounds => format!("medians of {rounds} rounds"),
-        };
-        let build = if cfg!(debug_assertions) { " (built without optimization)" } else { "" };
-        let shared = if self.server.is_stand_in() { ", which the server shares" } else { "" };
-        let busy = match load {
-            Some(load) if self.machine.is_busy() => format!("; busy before this began (load {load})"),
-            _ => String::new(),
-        };
-        [
-            format!("client: centrifugo-api {}{build}, {threads}{connections}; {rounds}", self.version),
-            format!("machine: {os} {arch}, {}{shared}{busy}", count(cores, "core")),
-        ]
-    }
-
     /// Whether rows differ by their runtime.
     pub(super) fn compares_runtimes(&self) -> bool {
         self.runtimes.len() > 1
     }
-
-    /// A table of at most 80 columns.
-    pub(super) fn table(&self) -> String {
-        let head = ["way", "over", "msgs/s", "from..to", "p50", "p99", "CPU/msg"];
-        let mut lines = vec![head.map(String::from)];
-        for row in &self.ways {
-            let Spread { median, min, max } = row.messages_per_second;
-            let over = if self.compares_runtimes() {
-                format!("{} {}", row.transport, row.runtime)
-            } else {
-                row.transport.to_owned()
-            };
-            let range = if self.rounds > 1 { format!("{}..{}", short(min), short(max)) } else { String::new() };
-            lines.push([
-                row.name.clone(),
-                over,
-                rounded(median),
-                range,
-                time(row.p50_us.median),
-                time(row.p99_us.median),
-                row.cpu_us_per_message.map_or("unknown".into(), |cpu| format!("{} µs", digits(cpu.median))),
-            ]);
-        }
-        let widths: Vec<usize> = (0..head.len())
-            .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default())
-            .collect();
-        let [client, machine] = self.conditions();
-        let mut text = String::new();
-        for line in [self.title(), format!("server: {}", self.server.text()), client, machine] {
-            text.push_str(&wrapped(&line));
-        }
-        text.push('\n');
-        for line in lines {
-            for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
-                // Words on the left, numbers on the right. Writing to a string does not fail.
-                let gap = if self.compares_runtimes() { 1 } else { 2 };
-                let _ = if column < 2 { write!(text, "{cell:<width$}") } else { write!(text, "{cell:>width$}") };
-                text.extend(iter::repeat_n(' ', gap));
-            }
-            text.truncate(text.trim_end().len());
-            text.push('\n');
-        }
-        text.push('\n');
-        text.push_str(&wrapped(
-            "p50 and p99 are of requests, from having the data to having checked every reply; of less than 100 requests, \
-             p99 is the slowest. CPU is this process's, user and system; the server's is not in it.",
-        ));
-        text.truncate(text.trim_end().len());
-        text
-    }
-}
-
-/// A number in thousands, where it has some.
-fn short(number: f64) -> String {
-    if number < 10_000.0 { rounded(number) } else { format!("{}k", rounded(number / 1e3)) }
-}
-
-/// Text in lines of at most 80 columns.
-fn wrapped(text: &str) -> String {
-    let (mut lines, mut width) = (String::new(), 0);
-    for word in text.split_whitespace() {
-        let length = word.chars().count();
-        if width > 0 && width + 1 + length > 80 {
-            lines.push_str("\n  ");
-            width = 2;
-        } else if width > 0 {
-            lines.push(' ');
-            width += 1;
-        }
-        lines.push_str(word);
-        width += length;
-    }
-    lines + "\n"
-}
-
-/// A time in the unit that suits it, with three digits or so.
-fn time(micros: f64) -> String {
-    match micros {
-        micros if micros < 1000.0 => format!("{micros:.0} µs"),
-        micros if micros < 10_000.0 => format!("{:.2} ms", micros / 1e3),
-        micros if micros < 1_000_000.0 => format!("{:.1} ms", micros / 1e3),
-        micros => format!("{:.2} s", micros / 1e6),
-    }
-}
-
-/// A number with three significant digits, of which two may be after the point.
-pub(super) fn digits(number: f64) -> String {
-    match number {
-        number if number < 10.0 => format!("{number:.2}"),
-        number if number < 100.0 => format!("{number:.1}"),
-        number => rounded(number),
-    }
-}
-
-/// A number with three significant digits and its thousands apart: the fourth would differ the next time.
-pub(super) fn rounded(number: f64) -> String {
-    let digits = number.abs().max(1.0).log10().floor();
-    let unit = 10_f64.powf((digits - 2.0).max(0.0));
-    thousands(&format!("{:.0}", (number / unit).round() * unit))
-}
-
-pub(super) fn whole(number: usize) -> String {
-    thousands(&number.to_string())
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{} {what}{}", whole(number), if number == 1 { "" } else { "s" })
-}
-
-fn thousands(digits: &str) -> String {
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_shown_with_three_digits() {
-        for (number, text) in [(0.4, "0"), (7.0, "7"), (123.4, "123"), (4812.0, "4,810"), (999_999.0, "1,000,000")] {
-            assert_eq!(rounded(number), text);
-        }
-        for (micros, text) in [(98.4, "98 µs"), (1234.0, "1.23 ms"), (12_345.0, "12.3 ms"), (2e6, "2.00 s")] {
-            assert_eq!(time(micros), text);
-        }
-    }
-
-    #[test]
-    fn text_is_wrapped_at_80_columns_and_keeps_its_words() {
-        let text = "word ".repeat(50);
-        let lines = wrapped(&text);
-        assert!(lines.lines().count() > 1 && lines.lines().all(|line| line.len() <= 80), "{lines}");
-        assert_eq!(lines.split_whitespace().count(), 50);
-    }
 
     #[test]
     fn the_median_and_the_percentiles_are_numbers_that_occurred() {

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use centrifugo_api::Config;
 use serde::{Deserialize, Serialize};
 
-use crate::args::{Connection, Transport};
-use crate::output::Failure;
+use crate::connection::{Connection, Transport};
+use crate::failure::Failure;
 
 /// The stand-in asks for a key as a server does, so that sending one is measured too.
 const KEY: &str = "bench";
@@ -58,8 +58,21 @@ impl Described {
         let version = self.version.as_ref().map(|version| format!(" (version {version})")).unwrap_or_default();
         match self.process {
             Some(process) => format!("the stand-in, started by this command as process {process}, at {urls}"),
-            None => format!("{urls}{version}, as given"),
+            None => format!("{urls}{version}"),
         }
+    }
+
+    /// What it is, without where it is.
+    pub(super) fn name(&self) -> String {
+        match (&self.version, self.process) {
+            (_, Some(_)) => "the stand-in".into(),
+            (Some(version), None) => format!("Centrifugo {version}"),
+            (None, None) => "Centrifugo".into(),
+        }
+    }
+
+    pub(super) fn has_grpc(&self) -> bool {
+        self.grpc.is_some()
     }
 
     pub(super) fn is_stand_in(&self) -> bool {
@@ -105,7 +118,7 @@ impl Server {
                 (Self::StandIn { urls, .. }, Transport::Grpc) => &urls.grpc,
                 (Self::StandIn { urls, .. }, Transport::Http) => &urls.http,
             };
-            used.then(|| url.to_owned())
+            used.then(|| url.replace(',', ", "))
         };
         let (kind, process) = match self {
             Self::Given => ("given", None),

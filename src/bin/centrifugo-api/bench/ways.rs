@@ -8,8 +8,8 @@ use centrifugo_api::{Batch, BroadcastRequest, Client, Payload, PublishRequest};
 use tokio::task::JoinSet;
 
 use super::cpu;
-use super::report::whole;
-use crate::output::Failure;
+use super::numbers::whole;
+use crate::failure::Failure;
 
 /// The publications: message `i` goes to channel `i`, from the first again after the last.
 #[derive(Clone)]
