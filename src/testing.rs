@@ -1,10 +1,10 @@
-//! A server that stands in for Centrifugo in tests: in memory, in this process, over real sockets.
+//! An in-memory server that stands in for Centrifugo in tests, in this process, over real sockets.
 //!
-//! [`Server`] has the two fronts of Centrifugo's server API, gRPC and HTTP, on free ports, and answers as Centrifugo
-//! v6.9.1 (open source, memory engine) does, byte for byte in the exchanges recorded from one. It keeps history,
-//! idempotency keys, versions, maps and presence; it [records](Server::calls) what it was asked; and it
-//! [misbehaves](Fault) as told to. It has no subscribers: presence is what a test says it is, and `subscribe`,
-//! `unsubscribe`, `disconnect` and `refresh` succeed and reach nobody.
+//! [`Server`] serves Centrifugo's server API over gRPC and over HTTP, on free ports, and responds as Centrifugo v6.9.1
+//! (open source, memory engine) does, byte for byte in the exchanges recorded from one. It keeps history, idempotency
+//! keys, versions, maps and presence, [records](Server::calls) the calls, and can [inject faults](Fault). It has no
+//! subscribers: a test sets the presence, and `subscribe`, `unsubscribe`, `disconnect` and `refresh` succeed without
+//! effect.
 //!
 //! ```
 //! use centrifugo_api::testing::{Fault, Server};
@@ -15,9 +15,9 @@
 //! let (grpc, http) = (server.grpc_url(), server.http_url()); // give one of them, or both, to the code under test
 //! # assert!(grpc.starts_with("http://127.0.0.1:") && http.ends_with("/api"));
 //!
-//! server.fault(Fault::cut_after().method(Method::Publish)); // the next answer to a publish is lost
+//! server.fault(Fault::cut_after().method(Method::Publish)); // the response to the next publish is lost
 //! // … run the code under test …
-//! assert_eq!(server.applied("news"), 0); // how often something was published there
+//! assert_eq!(server.applied("news"), 0); // the number of publications in that channel
 //! for call in server.calls() {
 //!     println!("{} over {}: {}", call.method, call.transport, call.request);
 //! }
@@ -25,16 +25,16 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Time is tokio's, so a test need not wait for history or idempotency keys to expire: `tokio::time::pause()`,
-//! `advance(…).await` and `resume()` take it there. Do not leave the clock paused while something waits for a socket, as
-//! tokio then runs ahead to the next timeout.
+//! The clock is tokio's, so a test need not wait for history or idempotency keys to expire: `tokio::time::pause()`,
+//! `advance(…).await` and `resume()` move it. Do not leave the clock paused while something waits for a socket: tokio
+//! then skips to the next timeout.
 //!
 //! # Where it differs
 //!
-//! - No connection has a time limit, gRPC pings are not counted, and the end is abrupt: no GOAWAY.
-//! - `info` has one of the server's some hundred counters.
-//! - Over HTTP, a request that holds broken UTF-8 anywhere (which Centrifugo keeps in payloads) has it replaced by U+FFFD
-//!   everywhere; `-0` is not an integer; filters nest up to some 60 levels only.
+//! - Connections have no time limit, gRPC pings are not counted, and connections end without a GOAWAY.
+//! - `info` has one of the server's hundred or so counters.
+//! - Over HTTP, invalid UTF-8 in a request (which Centrifugo keeps in payloads) is replaced by U+FFFD everywhere; `-0` is
+//!   not an integer; filters nest up to about 60 levels only.
 
 mod call;
 mod fault;
@@ -58,7 +58,7 @@ mod tls;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use fault::{Fault, Transport};
@@ -66,14 +66,15 @@ pub use namespace::{DataFormat, MapMode, Namespace};
 pub use record::Recorded;
 
 use crate::api::message::ClientInfo;
+use crate::sync::Mutex;
 use listen::{Handshake, Plain, Stop};
 use methods::Api;
 use node::{Keys, Node};
 
-/// The version that the server says it is.
+/// The version that `info` reports.
 const VERSION: &str = "6.9.1 OSS";
 
-/// A running server. It ends when it is dropped.
+/// A running server. Dropping it stops it.
 ///
 /// See the [module](self) for an example.
 pub struct Server {
@@ -85,16 +86,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server that needs no key, keeps history (100 publications, 300 s) and presence, and has no namespaces.
+    /// Starts a server that requires no API key, keeps history (100 publications, 300 s) and presence, and has no namespaces.
     ///
     /// # Errors
     ///
-    /// When there are no free ports on the loopback interface.
+    /// Fails when the loopback interface has no free ports.
     pub async fn start() -> io::Result<Self> {
         Self::builder().start().await
     }
 
-    /// A server with other settings.
+    /// Begins a server with other settings.
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -115,50 +116,50 @@ impl Server {
         if self.secure { "https" } else { "http" }
     }
 
-    /// Where gRPC is listened for.
+    /// The address that listens for gRPC.
     #[must_use]
     pub fn grpc_addr(&self) -> SocketAddr {
         self.grpc
     }
 
-    /// Where HTTP is listened for.
+    /// The address that listens for HTTP.
     #[must_use]
     pub fn http_addr(&self) -> SocketAddr {
         self.http
     }
 
-    /// Lets something go wrong.
+    /// Injects a fault.
     pub fn fault(&self, fault: Fault) {
         self.node.fault(fault);
     }
 
-    /// Lets nothing go wrong from now on.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.node.faults.clear();
     }
 
-    /// The calls so far, in the order they came. Only those that were understood and had the right key.
+    /// Returns the calls so far, in order of arrival: those that could be decoded and had the right API key.
     #[must_use]
     pub fn calls(&self) -> Vec<Recorded> {
         let calls = self.node.calls.as_ref();
-        calls.map(|calls| calls.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
+        calls.map(|calls| calls.lock().clone()).unwrap_or_default()
     }
 
-    /// Forgets the calls so far.
+    /// Removes the recorded calls.
     pub fn clear_calls(&self) {
         if let Some(calls) = &self.node.calls {
-            calls.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            calls.lock().clear();
         }
     }
 
-    /// How much was published into a channel, whether it keeps history or not. What was suppressed, for its idempotency
-    /// key or its version, is not counted.
+    /// Returns the number of publications applied to a channel, with or without history. Those suppressed by their
+    /// idempotency key or their version do not count.
     #[must_use]
     pub fn applied(&self, channel: &str) -> u64 {
         self.node.api.hub().applied(channel)
     }
 
-    /// Lets a client be in a channel, as `presence`, `presence_stats`, `channels` and `info` tell.
+    /// Adds a client to the presence of a channel, which `presence`, `presence_stats`, `channels` and `info` report.
     ///
     /// ```
     /// use centrifugo_api::ClientInfo;
@@ -172,7 +173,7 @@ impl Server {
     /// # Ok(()) }
     /// ```
     ///
-    /// If the info does not say which client it is of, that is filled in.
+    /// An empty `info.client` is filled in.
     pub fn set_presence(&self, channel: impl Into<String>, client: impl Into<String>, mut info: ClientInfo) {
         let client = client.into();
         if info.client.is_empty() {
@@ -181,25 +182,25 @@ impl Server {
         self.node.api.hub().join(channel.into(), client, info);
     }
 
-    /// Lets a client leave a channel, if it is there.
+    /// Removes a client from the presence of a channel, if it is there.
     pub fn remove_presence(&self, channel: &str, client: &str) {
         self.node.api.hub().leave(channel, client);
     }
 
-    /// Ends the server: the ports are free again, and every connection is closed, whatever was going on.
+    /// Stops the server: frees the ports and closes every connection, whatever is in flight.
     pub async fn shutdown(self) {
         self.stop.all().await;
     }
 }
 
-/// Shows where it is, and nothing of what it holds.
+/// Shows the addresses only.
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("grpc", &self.grpc_url()).field("http", &self.http_url()).finish_non_exhaustive()
     }
 }
 
-/// The settings of a [`Server`] to be started.
+/// The settings of a [`Server`].
 ///
 /// ```
 /// # use std::time::Duration;
@@ -214,7 +215,7 @@ impl fmt::Debug for Server {
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-#[must_use = "it does nothing until it is started"]
+#[must_use = "a builder does nothing until it is started"]
 pub struct Builder {
     grpc_addr: SocketAddr,
     http_addr: SocketAddr,
@@ -242,7 +243,7 @@ impl Builder {
             without_namespace: Namespace::new("").history(100, Duration::from_secs(300)).presence(true),
             namespaces: Vec::new(),
             transport_errors: false,
-            // grpc-go's default, which the server leaves.
+            // The default of grpc-go, which the server keeps.
             max_grpc_message: 4 << 20,
             max_http_body: usize::MAX,
             node_name: "stand-in".into(),
@@ -252,106 +253,106 @@ impl Builder {
         }
     }
 
-    /// Listens for gRPC here. A free port on the loopback interface unless set.
+    /// Sets the address that listens for gRPC. A free port on the loopback interface unless set.
     pub fn grpc_addr(mut self, address: SocketAddr) -> Self {
         self.grpc_addr = address;
         self
     }
 
-    /// Listens for HTTP here. A free port on the loopback interface unless set.
+    /// Sets the address that listens for HTTP. A free port on the loopback interface unless set.
     pub fn http_addr(mut self, address: SocketAddr) -> Self {
         self.http_addr = address;
         self
     }
 
-    /// Needs this key for every call, over both transports.
+    /// Requires this API key for every call, over both transports.
     pub fn api_key(self, key: impl Into<String>) -> Self {
         let key = key.into();
         self.grpc_api_key(key.clone()).http_api_key(key)
     }
 
-    /// Needs this key for calls over gRPC. An empty one is none, as for the real server.
+    /// Requires this API key over gRPC. An empty key means none, as for the real server.
     pub fn grpc_api_key(mut self, key: impl Into<String>) -> Self {
         self.grpc_key = Some(key.into());
         self
     }
 
-    /// Needs this key for calls over HTTP. With an empty one nobody may call, as with a real server that is given none.
+    /// Requires this API key over HTTP. With an empty key every call is refused, as by a real server that has none.
     pub fn http_api_key(mut self, key: impl Into<String>) -> Self {
         self.http_key = Some(key.into());
         self
     }
 
-    /// Needs no key: the default.
+    /// Requires no API key (the default).
     pub fn insecure(mut self) -> Self {
         self.grpc_key = None;
         self.http_key = None;
         self
     }
 
-    /// Adds a namespace. Of two with the same name the first counts.
+    /// Adds a namespace. Of two with the same name the first wins.
     pub fn namespace(mut self, namespace: Namespace) -> Self {
         self.namespaces.push(namespace);
         self
     }
 
-    /// Sets how channels without a namespace behave.
+    /// Sets the behaviour of channels without a namespace.
     pub fn without_namespace(mut self, settings: Namespace) -> Self {
         self.without_namespace = settings;
         self
     }
 
-    /// Answers every error of the API as an error of the transport (`error_mode: transport`), not only for callers that
-    /// ask for it.
+    /// Returns every API error as an error of the transport (`error_mode: transport`), not only to clients that ask for
+    /// it.
     pub fn error_mode_transport(mut self) -> Self {
         self.transport_errors = true;
         self
     }
 
-    /// The largest message that is accepted over gRPC, in bytes. 4 MiB unless set.
+    /// Sets the largest request accepted over gRPC, in bytes. 4 MiB unless set.
     pub fn max_grpc_message(mut self, bytes: usize) -> Self {
         self.max_grpc_message = bytes;
         self
     }
 
-    /// The largest body that is accepted over HTTP, in bytes, as a proxy in front of the server would have it: longer ones
-    /// are answered with 413. The server itself accepts any.
+    /// Sets the largest body accepted over HTTP, in bytes, as a proxy in front of the server would: longer ones get status
+    /// 413. The server itself accepts any.
     pub fn max_http_body(mut self, bytes: usize) -> Self {
         self.max_http_body = bytes;
         self
     }
 
-    /// The name of the node, as `info` tells it.
+    /// Sets the name of the node in `info`.
     pub fn node_name(mut self, name: impl Into<String>) -> Self {
         self.node_name = name.into();
         self
     }
 
-    /// Records no calls: for a server that runs for long, which would only remember more and more of them.
+    /// Records no calls: for a server that runs for long, whose memory would grow with every call.
     pub fn without_records(mut self) -> Self {
         self.record = false;
         self
     }
 
-    /// Listens with TLS on both ports, with this chain of certificates and this private key, both as PEM.
+    /// Serves TLS on both ports, with this certificate chain and this private key, both in PEM.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, certificates: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.tls.certificate = Some((certificates.into(), key.into()));
         self
     }
 
-    /// Accepts only callers with a certificate of one of these authorities, as PEM. It needs [`tls`](Self::tls).
+    /// Requires client certificates of one of these authorities, in PEM. Needs [`tls`](Self::tls).
     #[cfg(feature = "tls")]
     pub fn client_ca(mut self, certificates: impl Into<Vec<u8>>) -> Self {
         self.tls.client_ca = Some(certificates.into());
         self
     }
 
-    /// Starts the server, in the background of the current tokio runtime.
+    /// Starts the server on the current tokio runtime, in the background.
     ///
     /// # Errors
     ///
-    /// When an address cannot be listened at, or when the certificates or the key are not what they should be.
+    /// Fails when an address cannot be listened at (the text names it), or when certificates or key are not valid PEM.
     pub async fn start(self) -> io::Result<Server> {
         let grpc_handshake = self.handshake("h2")?;
         let http_handshake = self.handshake("http/1.1")?;
@@ -369,14 +370,14 @@ impl Builder {
         let plain = || Arc::new(Plain) as Arc<dyn Handshake>;
         let serve = Arc::clone(&node);
         let grpc = stop
-            .listen(self.grpc_addr, grpc_handshake.unwrap_or_else(plain), move |io, line| {
-                grpc::serve(Arc::clone(&serve), io, line)
+            .listen(self.grpc_addr, grpc_handshake.unwrap_or_else(plain), move |io, connection| {
+                grpc::serve(Arc::clone(&serve), io, connection)
             })
             .await?;
         let serve = Arc::clone(&node);
         let http = stop
-            .listen(self.http_addr, http_handshake.unwrap_or_else(plain), move |io, line| {
-                http::serve(Arc::clone(&serve), io, line)
+            .listen(self.http_addr, http_handshake.unwrap_or_else(plain), move |io, connection| {
+                http::serve(Arc::clone(&serve), io, connection)
             })
             .await?;
         Ok(Server { node, grpc, http, secure, stop })

@@ -1,4 +1,4 @@
-//! How many messages a second go in batches of 1 to 10,000, one batch after the other?
+//! How many messages per second do sequential batches of 1 to 10,000 publish?
 
 use centrifugo_api::{Batch, Client, PublishRequest};
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -19,12 +19,12 @@ pub(super) fn bench(criterion: &mut Criterion, Clients { runtime, clients }: &Cl
     group.finish();
 }
 
-/// Fills a batch, sends it, and looks at every answer.
+/// Fills a batch, sends it, and checks every reply.
 async fn publish(client: &Client, channels: &[String]) {
     let mut batch = Batch::new();
     let push = |channel| batch.push(PublishRequest::new(channel, PAYLOAD));
     let handles: Vec<_> = channels.iter().map(push).collect();
-    let replies = client.batch(&batch).await.expect("it is answered");
+    let replies = client.batch(&batch).await.expect("the batch succeeds");
     for handle in handles {
         replies.get(handle).expect("it is published");
     }

@@ -1,4 +1,4 @@
-//! How many messages a second go in broadcasts to 1 to 10,000 channels, one after the other?
+//! How many messages per second do sequential broadcasts to 1 to 10,000 channels publish?
 
 use centrifugo_api::{BroadcastRequest, Client};
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -20,6 +20,6 @@ pub(super) fn bench(criterion: &mut Criterion, Clients { runtime, clients }: &Cl
 }
 
 async fn publish(client: &Client, channels: &[String]) {
-    let result = client.broadcast(BroadcastRequest::new(channels, PAYLOAD)).await.expect("it is answered");
+    let result = client.broadcast(BroadcastRequest::new(channels, PAYLOAD)).await.expect("the broadcast succeeds");
     assert!(result.responses.len() == channels.len() && result.failed().next().is_none());
 }

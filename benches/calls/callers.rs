@@ -1,4 +1,4 @@
-//! How many messages a second do 1 to 2,048 callers publish, each of which waits for its result before the next?
+//! How many messages per second do 1 to 2,048 concurrent callers publish, each waiting for its result before the next?
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{Clients, PAYLOAD, channels, group};
 
-/// Enough for few callers to make a measurement.
+/// The least number of messages, so that few callers give a measurement.
 const MESSAGES: usize = 512;
 
 pub(super) fn bench(criterion: &mut Criterion, Clients { runtime, clients }: &Clients) {
@@ -27,7 +27,7 @@ pub(super) fn bench(criterion: &mut Criterion, Clients { runtime, clients }: &Cl
     group.finish();
 }
 
-/// The callers take the next message each.
+/// Every caller takes the next message until none is left.
 async fn publish(client: &Client, channels: &Arc<[String]>, callers: usize, messages: usize) {
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();

@@ -1,8 +1,8 @@
-//! Calls over both transports: a file for each question.
+//! Benchmarks of calls over both transports: a file for each question.
 //!
-//! The server is the crate's stand-in, on a thread of this process with a runtime of its own, and keeps no history. It
-//! takes its share of the machine, and with few cores it is the limit: read these figures as changes from run to run.
-//! `benches/peers` measures against a real server, and tells CPU time.
+//! The server is the crate's stand-in, on a thread of this process with a runtime of its own, without history. It shares
+//! the machine, and with few cores it is the bottleneck: compare these figures from run to run only. `benches/peers`
+//! measures against a real server, and reports CPU time.
 //!
 //! `cargo bench --all-features --bench calls`
 
@@ -24,7 +24,7 @@ const KEY: &str = "bench";
 /// JSON of 26 bytes.
 const PAYLOAD: &[u8] = br#"{"text":"hello everybody"}"#;
 
-/// The clients, by the names of their transports, and the runtime that they are used on.
+/// The clients, by the names of their transports, and their runtime.
 struct Clients {
     runtime: Runtime,
     clients: [(&'static str, Client); 2],
@@ -44,7 +44,7 @@ fn main() {
 impl Clients {
     fn new() -> Self {
         let (grpc, http) = serve();
-        // Keys would only fill the server's memory.
+        // Idempotency keys would only fill the server's memory.
         let client = |config: Config| {
             let config = config.api_key(KEY).retry(Retry::new().idempotency_keys(false));
             Client::new(config).expect("the addresses are right")
@@ -57,7 +57,7 @@ impl Clients {
     }
 }
 
-/// Starts the stand-in, which ends with the process.
+/// Starts the stand-in, which runs until the process ends.
 fn serve() -> (String, String) {
     let (started, urls) = mpsc::channel();
     thread::spawn(move || {
@@ -65,7 +65,7 @@ fn serve() -> (String, String) {
         runtime.block_on(async {
             let server = Server::builder().api_key(KEY).namespace(Namespace::new("plain")).without_records();
             let server = server.start().await.expect("there are free ports");
-            started.send((server.grpc_url(), server.http_url())).expect("they are waited for");
+            started.send((server.grpc_url(), server.http_url())).expect("the receiver waits");
             std::future::pending::<()>().await;
         });
     });

@@ -1,4 +1,4 @@
-//! How long does a single caller's publish take, with 64 bytes to 1 MiB of data?
+//! How long does a publish of 64 bytes to 1 MiB take, one call at a time?
 
 use centrifugo_api::{Payload, PublishRequest};
 use criterion::{BenchmarkId, Criterion, Throughput};

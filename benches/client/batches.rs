@@ -1,6 +1,6 @@
-//! How much does it cost to fill a batch, from 1 command to 10,000?
+//! What does it cost to fill a batch of 1 to 10,000 commands?
 //!
-//! A command is written as it is pushed, so this is what the batch adds up to before it is sent.
+//! A command is encoded when it is pushed, so this is the cost of a batch before it is sent.
 
 use centrifugo_api::{Batch, PublishRequest};
 use criterion::{BenchmarkId, Criterion, Throughput};

@@ -1,7 +1,8 @@
 //! What does the client itself cost a call?
 //!
-//! The request is made and written, the answer is read and checked, and between them is no network: the transport is a
-//! closure with the answer in hand. What a call over a connection takes beyond this is the transport's and the server's.
+//! The request is built and encoded, the response is decoded and checked, and there is no network in between: the
+//! transport is a closure that returns a prepared response. Whatever more a real call takes is spent by the transport
+//! and the server.
 
 use std::future::ready;
 use std::hint::black_box;
@@ -38,7 +39,7 @@ pub(super) fn bench(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A client whose calls are written in protobuf and answered at once.
+/// A client whose calls are encoded in protobuf and get their response at once.
 fn protobuf(position: &PublishResult) -> Client {
     // The fields of `PublishResponse`, `Reply` and `BatchResponse`.
     const RESULT: u32 = 2;
@@ -73,8 +74,8 @@ async fn publish_all(client: &Client) {
     let mut batch = Batch::new();
     let push = |_| batch.push(PublishRequest::new("news:everybody", PAYLOAD));
     let handles: Vec<_> = (0..BATCH).map(push).collect();
-    let replies = client.batch(&batch).await.expect("it is answered");
+    let replies = client.batch(&batch).await.expect("the batch succeeds");
     for handle in handles {
-        replies.get(handle).expect("every command is");
+        replies.get(handle).expect("every command succeeds");
     }
 }

@@ -1,6 +1,6 @@
-//! How much does it cost to write and to read a message, in protobuf and in JSON?
+//! What does it cost to encode and to decode a message, in protobuf and in JSON?
 //!
-//! The messages alone, without the envelope around a result.
+//! The messages alone, without the envelope of a result.
 
 use std::hint::black_box;
 
@@ -35,12 +35,16 @@ fn one<T: Message>(criterion: &mut Criterion, name: &str, message: &T) {
 
     let mut group = criterion.benchmark_group(name);
     group.throughput(Throughput::Bytes(protobuf.len() as u64));
-    group.bench_function("protobuf/write", |b| b.iter(|| black_box(message).encode_to_vec()));
-    group.bench_function("protobuf/read", |b| b.iter(|| T::decode(protobuf.clone()).expect("what was written")));
+    group.bench_function("protobuf/encode", |b| b.iter(|| black_box(message).encode_to_vec()));
+    group.bench_function("protobuf/decode", |b| {
+        b.iter(|| T::decode(protobuf.clone()).expect("it decodes what was encoded"));
+    });
     group.throughput(Throughput::Bytes(json.len() as u64));
-    group.bench_function("json/write", |b| b.iter(|| serde_json::to_vec(black_box(message)).expect("as above")));
-    group.bench_function("json/read", |b| {
-        b.iter(|| serde_json::from_slice::<T>(black_box(&json)).expect("what was written"));
+    group.bench_function("json/encode", |b| {
+        b.iter(|| serde_json::to_vec(black_box(message)).expect("the payloads are JSON"));
+    });
+    group.bench_function("json/decode", |b| {
+        b.iter(|| serde_json::from_slice::<T>(black_box(&json)).expect("it decodes what was encoded"));
     });
     group.finish();
 }

@@ -1,4 +1,4 @@
-//! What needs no server: a file for each question.
+//! Benchmarks without a server: a file for each question.
 //!
 //! `cargo bench --bench client`
 
@@ -15,7 +15,7 @@ mod payloads;
 const PAYLOAD: &[u8] = br#"{"text":"hello everybody"}"#;
 
 fn main() {
-    // All of it is pure computing, so little time is enough.
+    // Pure computation, so a short time is enough.
     let criterion = Criterion::default().warm_up_time(Duration::from_millis(300)).sample_size(50);
     let mut criterion = criterion.measurement_time(Duration::from_secs(1)).configure_from_args();
     formats::bench(&mut criterion);

@@ -1,4 +1,4 @@
-//! A call, whatever its method and however it came: read, carried out, and its answer written.
+//! A call of any method over any transport: decodes the request, executes it and encodes the result.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::api::request::Request;
 use crate::error::ApiError;
 use crate::wire::body::Message;
 
-/// How requests are read.
+/// The form in which requests are decoded.
 pub(super) trait Format {
     type Error;
 
@@ -69,13 +69,13 @@ pub(super) enum Call {
     Batch(Batch),
 }
 
-/// Many calls in one.
+/// A batch of commands.
 pub(super) struct Batch {
     pub(super) commands: Vec<Command>,
     pub(super) parallel: bool,
 }
 
-/// One of them.
+/// One command of a batch.
 pub(super) enum Command {
     /// JSON's `null`.
     Null,
@@ -90,7 +90,7 @@ macro_rules! read_one {
         $rpc:ident => $name:ident($request:ident { $($field:ident: $type:ty),* }) -> $reply:ident,
             repeat $repeat:ident $($key:ident)? $(, check $check:ident)?;
     )+ })+) => {
-        /// Reads a request of this method; none for a batch.
+        /// Decodes a request of this method; `None` for a batch.
         fn read_one<F: Format>(format: &F, method: Method, body: &[u8]) -> Result<Option<Box<dyn One>>, F::Error> {
             Ok(match method {
                 $($(Method::$rpc => Some(Box::new(format.read::<message::$request>(body)?)),)+)+
@@ -139,16 +139,16 @@ impl Call {
         }
     }
 
-    /// Carries it out.
+    /// Executes the call.
     pub(super) fn run(&self, api: &Api) -> Reply {
         match self {
             Self::One(one) => Reply::One(one.run(api)),
-            // Commands that run at once may run in any order, so this one is as good as another.
+            // Parallel commands may run in any order, so they run in sequence here.
             Self::Batch(batch) => Reply::Batch(batch.each(|one| one.run(api))),
         }
     }
 
-    /// The answer of a server that refuses everything with this error.
+    /// The result of a server that refuses everything with this error.
     pub(super) fn refuse(&self, error: &ApiError) -> Reply {
         match self {
             Self::One(_) => Reply::One(Err(error.clone())),
@@ -173,12 +173,12 @@ impl Batch {
 }
 
 impl Command {
-    /// Reads the command whose fields are found by method. Of several methods the first that the server looks for counts.
+    /// Decodes a command, whose methods are fields. Of several methods the first in the server's order counts.
     pub(super) fn read<F: Format>(
         format: &F,
         mut field: impl FnMut(Method) -> Option<Bytes>,
     ) -> Result<Self, F::Error> {
-        /// The order the server looks in. What is not here it does not carry out.
+        /// The order in which the server looks for methods. It executes no others.
         const ORDER: [Method; 20] = [
             Method::Publish,
             Method::Broadcast,
@@ -203,7 +203,7 @@ impl Command {
         ];
         let others = Method::ALL.iter().filter(|method| !ORDER.contains(method));
         let mut first = None;
-        // Every field is read, so that a broken one is noticed even if it does not count.
+        // Every field is decoded, so that an invalid one is found even if it does not count.
         for method in ORDER.iter().chain(others) {
             if let Some(body) = field(*method) {
                 let one = read_one(format, *method, &body)?;
@@ -214,14 +214,14 @@ impl Command {
     }
 }
 
-/// What the server answers to a call.
+/// What the server returns for a call.
 pub(super) enum Reply {
     One(Outcome),
     Batch(Vec<(Method, Outcome)>),
 }
 
 impl Reply {
-    /// The error, if it is nothing else.
+    /// The error, if it is one as a whole.
     pub(super) fn error(&self) -> Option<&ApiError> {
         match self {
             Self::One(Err(error)) => Some(error),
@@ -231,7 +231,7 @@ impl Reply {
 
     pub(super) fn json(&self) -> Result<Vec<u8>, NotJson> {
         match self {
-            Self::One(Ok(answer)) => Ok(wrap("result", &answer.json()?)),
+            Self::One(Ok(result)) => Ok(wrap("result", &result.json()?)),
             Self::One(Err(error)) => Ok(wrap("error", &error_json(error))),
             Self::Batch(replies) if replies.is_empty() => Ok(b"{}".to_vec()),
             Self::Batch(replies) => {
@@ -241,7 +241,7 @@ impl Reply {
                         list.push(b',');
                     }
                     list.extend(match outcome {
-                        Ok(answer) => wrap(method.name(), &answer.json()?),
+                        Ok(result) => wrap(method.name(), &result.json()?),
                         Err(error) => wrap("error", &error_json(error)),
                     });
                 }
@@ -253,11 +253,11 @@ impl Reply {
 
     pub(super) fn protobuf(&self) -> Vec<u8> {
         match self {
-            Self::One(Ok(answer)) => protobuf::field(2, &answer.protobuf()),
+            Self::One(Ok(result)) => protobuf::field(2, &result.protobuf()),
             Self::One(Err(error)) => protobuf::field(1, &prost::Message::encode_to_vec(error)),
             Self::Batch(replies) => {
                 let one = |(method, outcome): &(Method, Outcome)| match outcome {
-                    Ok(answer) => protobuf::field(method.command_tag().unwrap_or_default(), &answer.protobuf()),
+                    Ok(result) => protobuf::field(method.command_tag().unwrap_or_default(), &result.protobuf()),
                     Err(error) => protobuf::field(2, &prost::Message::encode_to_vec(error)),
                 };
                 replies.iter().flat_map(|reply| protobuf::field(1, &one(reply))).collect()

@@ -1,15 +1,15 @@
-//! What a server can be told to do wrong.
+//! Faults that a server injects.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::api::method::Method;
 use crate::error::ApiError;
+use crate::sync::Mutex;
 
-/// Which of its two fronts a call came through.
+/// The transport that a call came over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Transport {
@@ -36,14 +36,14 @@ impl fmt::Display for Transport {
     }
 }
 
-/// Something that goes wrong with a call, for [`Server::fault`](super::Server::fault).
+/// A fault to inject with [`Server::fault`](super::Server::fault).
 ///
-/// It happens to the next call, or to the next few ([`times`](Self::times), [`always`](Self::always)), perhaps after
-/// some that go well ([`after`](Self::after)), and perhaps only to calls of one [`method`](Self::method) or over one
-/// [`transport`](Self::transport). Faults are looked at in the order they were given, and the first that fits happens.
+/// It applies to the next call, or to several ([`times`](Self::times), [`always`](Self::always)), after a number of calls
+/// that succeed ([`after`](Self::after)), and only to calls of one [`method`](Self::method) or over one
+/// [`transport`](Self::transport) if these are set. Faults are matched in the order they were given; the first match applies.
 ///
-/// Only calls that the server would carry out, or a Centrifugo PRO would, are looked at: not those with a wrong key,
-/// an unknown path or a broken body. A batch is one call, of the method `batch`.
+/// Only calls that the server, or a Centrifugo PRO, would execute are matched: not those with a wrong API key, an unknown
+/// path or an invalid body. A batch is one call, of the method `batch`.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -55,10 +55,10 @@ impl fmt::Display for Transport {
 /// // The first two publications fail as if the broker was down.
 /// let error = ApiError::new(ApiError::INTERNAL, "internal server error");
 /// server.fault(Fault::api_error(error).method(Method::Publish).times(2));
-/// // The second history call over HTTP is answered late.
+/// // The response to the second history call over HTTP comes late.
 /// let late = Fault::delay(Duration::from_secs(20));
 /// server.fault(late.method(Method::History).transport(Transport::Http).after(1));
-/// // Every broadcast is carried out, but nobody is told.
+/// // Every broadcast is executed, and its response is lost.
 /// server.fault(Fault::cut_after().method(Method::Broadcast).always());
 /// # Ok(()) }
 /// ```
@@ -88,58 +88,57 @@ impl Fault {
         Self { kind, method: None, transport: None, after: 0, times: Some(1) }
     }
 
-    /// The call is carried out at once, and its answer comes this much later.
+    /// Executes the call at once and delays the response.
     pub fn delay(delay: Duration) -> Self {
         Self::new(Kind::Delay(delay))
     }
 
-    /// The call is not carried out, and the answer is this error, in the form that the caller asked for. In a batch
-    /// every command gets it.
+    /// Responds with this API error, in the form that the client asked for, without executing the call. In a batch every
+    /// command gets the error.
     pub fn api_error(error: ApiError) -> Self {
         Self::new(Kind::ApiError(error))
     }
 
-    /// The call is not carried out, and the answer is this status, as a proxy in front of the server might give it.
-    /// Add to it with [`header`](Self::header) and [`body`](Self::body). Only over HTTP.
+    /// Responds with this HTTP status, as a proxy in front of the server might, without executing the call.
+    /// [`header`](Self::header) and [`body`](Self::body) add to it. HTTP only.
     pub fn http_status(code: u16) -> Self {
         Self::new(Kind::HttpStatus { code, headers: Vec::new(), body: Bytes::new() }).transport(Transport::Http)
     }
 
-    /// The call is not carried out, and the answer is this status. Add to it with [`header`](Self::header), which is
-    /// metadata here, and with [`body`](Self::body), which is its details: an encoded `google.rpc.Status`. Only over
-    /// gRPC.
+    /// Responds with this gRPC status without executing the call. [`header`](Self::header) adds metadata,
+    /// [`body`](Self::body) sets the details, an encoded `google.rpc.Status`. gRPC only.
     pub fn grpc_status(code: i32, message: impl Into<String>) -> Self {
         let (message, details, metadata) = (message.into(), Bytes::new(), Vec::new());
         Self::new(Kind::GrpcStatus { code, message, details, metadata }).transport(Transport::Grpc)
     }
 
-    /// The connection is closed, and the call is not carried out. Other calls on the same connection are lost too.
+    /// Closes the connection without executing the call. Other calls on the same connection are lost too.
     pub fn cut_before() -> Self {
         Self::new(Kind::Cut { applied: false })
     }
 
-    /// The call is carried out, and then the connection is closed, without a response.
+    /// Executes the call, then closes the connection without a response.
     pub fn cut_after() -> Self {
         Self::new(Kind::Cut { applied: true })
     }
 
-    /// There is never an answer, and the call is not carried out.
+    /// Never responds, and does not execute the call.
     pub fn hang_before() -> Self {
         Self::new(Kind::Hang { applied: false })
     }
 
-    /// The call is carried out, and there is never an answer.
+    /// Executes the call and never responds.
     pub fn hang_after() -> Self {
         Self::new(Kind::Hang { applied: true })
     }
 
-    /// The call is carried out, and these bytes are answered in place of the truth, with the status of a success: as
-    /// JSON over HTTP, as the message in protobuf over gRPC. They need not be either.
+    /// Executes the call and responds with these bytes in place of the result, with the status of a success: in place of
+    /// JSON over HTTP, of the protobuf message over gRPC. They need not be valid.
     pub fn raw_reply(bytes: impl Into<Bytes>) -> Self {
         Self::new(Kind::RawReply(bytes.into()))
     }
 
-    /// Adds a header to a status. It means nothing for other faults, and neither does a header that is not valid.
+    /// Adds a header to a status. Other faults ignore it; a header that is not valid is ignored.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         if let Kind::HttpStatus { headers, .. } | Kind::GrpcStatus { metadata: headers, .. } = &mut self.kind {
             headers.push((name.into(), value.into()));
@@ -147,7 +146,7 @@ impl Fault {
         self
     }
 
-    /// Sets the body of an HTTP status, or the details of a gRPC one. It means nothing for other faults.
+    /// Sets the body of an HTTP status, or the details of a gRPC status. Other faults ignore it.
     pub fn body(mut self, bytes: impl Into<Bytes>) -> Self {
         if let Kind::HttpStatus { body, .. } | Kind::GrpcStatus { details: body, .. } = &mut self.kind {
             *body = bytes.into();
@@ -155,41 +154,41 @@ impl Fault {
         self
     }
 
-    /// Only calls of this method.
+    /// Applies to calls of this method only.
     pub fn method(mut self, method: Method) -> Self {
         self.method = Some(method);
         self
     }
 
-    /// Only calls over this transport.
+    /// Applies to calls over this transport only.
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = Some(transport);
         self
     }
 
-    /// Lets so many calls that fit go well first.
+    /// Lets so many matching calls succeed first.
     pub fn after(mut self, calls: u64) -> Self {
         self.after = calls;
         self
     }
 
-    /// Happens so often. Once unless set.
+    /// Applies so many times. Once unless set.
     pub fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// Happens every time, until [`Server::clear_faults`](super::Server::clear_faults).
+    /// Applies every time, until [`Server::clear_faults`](super::Server::clear_faults).
     pub fn always(mut self) -> Self {
         self.times = None;
         self
     }
 
-    fn fits(&self, method: Method, transport: Transport) -> bool {
+    fn matches(&self, method: Method, transport: Transport) -> bool {
         self.method.is_none_or(|only| only == method)
             && self.transport.is_none_or(|only| only == transport)
             && self.times != Some(0)
-            // A status of the one transport cannot be given over the other.
+            // A status belongs to one transport.
             && match self.kind {
                 Kind::HttpStatus { .. } => transport == Transport::Http,
                 Kind::GrpcStatus { .. } => transport == Transport::Grpc,
@@ -198,7 +197,7 @@ impl Fault {
     }
 }
 
-/// Shows neither the bytes nor the texts to be answered.
+/// Shows neither bytes nor texts.
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.kind {
@@ -222,29 +221,29 @@ impl fmt::Debug for Fault {
     }
 }
 
-/// The faults that are still to happen.
+/// The faults still to apply.
 #[derive(Debug, Default)]
 pub(super) struct Faults(Mutex<Vec<Fault>>);
 
 impl Faults {
     pub(super) fn add(&self, fault: Fault) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+        self.0.lock().push(fault);
     }
 
     pub(super) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.lock().clear();
     }
 
-    /// Whether a fault looks at such a call.
-    pub(super) fn concern(&self, method: Method, transport: Transport) -> bool {
-        let faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.iter().any(|fault| fault.fits(method, transport))
+    /// Whether a fault matches such a call.
+    pub(super) fn any_matches(&self, method: Method, transport: Transport) -> bool {
+        let faults = self.0.lock();
+        faults.iter().any(|fault| fault.matches(method, transport))
     }
 
-    /// What happens to such a call.
+    /// Takes the fault that applies to such a call.
     pub(super) fn take(&self, method: Method, transport: Transport) -> Option<Kind> {
-        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for fault in faults.iter_mut().filter(|fault| fault.fits(method, transport)) {
+        let mut faults = self.0.lock();
+        for fault in faults.iter_mut().filter(|fault| fault.matches(method, transport)) {
             if fault.after > 0 {
                 fault.after -= 1;
                 continue;

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 
 use super::call::Call;
 use super::fault::{Kind, Transport};
-use super::listen::{Io, Line};
+use super::listen::{Connection, Io};
 use super::node::{Node, Outcome};
 use super::protobuf::{self, Protobuf, Refused};
 use crate::api::method::Method;
@@ -27,7 +27,7 @@ use crate::error::ApiError;
 
 const SERVICE: &str = "centrifugal.centrifugo.api.CentrifugoApi";
 
-/// The bytes before a message: whether it is compressed, and its length.
+/// The length of a message's prefix: a flag for compression, and the message's length.
 const PREFIX: usize = 5;
 
 mod code {
@@ -44,12 +44,12 @@ mod code {
 }
 
 /// Serves a connection.
-pub(super) async fn serve(node: Arc<Node>, io: Io, line: Line) {
+pub(super) async fn serve(node: Arc<Node>, io: Io, connection: Connection) {
     let service = service_fn(|request| {
-        let (node, line) = (Arc::clone(&node), line.clone());
+        let (node, connection) = (Arc::clone(&node), connection.clone());
         async move {
             let content_type = content_type(request.headers());
-            let mut response = match answer(&node, request, &line).await {
+            let mut response = match respond(&node, request, &connection).await {
                 Ok((message, gzip)) => message_response(message, gzip),
                 Err(status) => status.response(),
             };
@@ -57,21 +57,21 @@ pub(super) async fn serve(node: Arc<Node>, io: Io, line: Line) {
             Ok::<_, Infallible>(response)
         }
     });
-    let connection = hyper::server::conn::http2::Builder::new(line.clone())
-        // Neither streams nor headers have a limit that a caller would meet; and callers may give up as they like.
+    let connection = hyper::server::conn::http2::Builder::new(connection.clone())
+        // No limit on streams, headers or resets that a client would reach.
         .max_concurrent_streams(None)
         .max_header_list_size(16 << 20)
-        // Half of it bounds how much of short requests may wait to be read, by h2's count.
+        // h2 bounds unread short requests by half of it.
         .initial_connection_window_size(64 << 20)
         .max_pending_accept_reset_streams(1 << 20)
         .max_local_error_reset_streams(None)
         .serve_connection(TokioIo::new(io), service);
-    // A connection that breaks is the caller's to notice.
+    // The client sees a broken connection by itself.
     let _ = connection.await;
 }
 
-/// Answers with a message, and whether it is to be compressed.
-async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Result<(Bytes, bool), Status> {
+/// Returns the message of the response, and whether to compress it.
+async fn respond(node: &Node, request: Request<Incoming>, connection: &Connection) -> Result<(Bytes, bool), Status> {
     let (head, body) = request.into_parts();
     check_head(&head)?;
     let method = find_method(head.uri.path())?;
@@ -84,7 +84,7 @@ async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Result<
             return Err(Status::new(code::UNAUTHENTICATED, "unauthenticated"));
         }
     }
-    let reply = match node.carry_out(&call, Transport::Grpc, &head.headers, line).await {
+    let reply = match node.execute(&call, Transport::Grpc, &head.headers, connection).await {
         Outcome::Reply(reply) => reply,
         Outcome::Unsupported => {
             let name = method.grpc_path().rsplit('/').next().unwrap_or_default();
@@ -103,21 +103,21 @@ async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Result<
     }
 }
 
-/// What of a content type is left after `application/grpc`, if it is that: `+proto`, or nothing.
+/// The suffix of a content type `application/grpc`: `+proto`, or nothing.
 fn subtype(headers: &HeaderMap) -> Result<&str, &str> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let rest = content_type.strip_prefix("application/grpc").ok_or(content_type)?;
     if rest.is_empty() || rest.starts_with(['+', ';']) { Ok(rest) } else { Err(content_type) }
 }
 
-/// The content type of the answer, which is that of the request.
+/// The content type of the response, which is that of the request.
 fn content_type(headers: &HeaderMap) -> HeaderValue {
     let subtype = subtype(headers).ok().and_then(|subtype| subtype.get(1..)).filter(|subtype| !subtype.is_empty());
     let content_type = subtype.and_then(|subtype| format!("application/grpc+{subtype}").parse().ok());
     content_type.unwrap_or(HeaderValue::from_static("application/grpc"))
 }
 
-/// What is looked at before the path: the content type, the HTTP method, the time left.
+/// Checks what comes before the path: content type, HTTP method, timeout.
 fn check_head(head: &http::request::Parts) -> Result<(), Status> {
     if let Err(content_type) = subtype(&head.headers) {
         let status = Status::new(code::INVALID_ARGUMENT, format!("invalid gRPC request content-type {content_type:?}"));
@@ -169,7 +169,7 @@ fn asks_for_gzip(headers: &HeaderMap) -> bool {
     headers.get("grpc-encoding").is_some_and(|encoding| encoding == "gzip")
 }
 
-/// Reads the one message of a request.
+/// Reads the message of a request.
 async fn read_message(mut body: Incoming, headers: &HeaderMap, max: usize) -> Result<Bytes, Status> {
     let encoding = headers.get("grpc-encoding").and_then(|value| value.to_str().ok()).unwrap_or("identity");
     if !matches!(encoding, "" | "identity" | "gzip") {
@@ -279,7 +279,7 @@ impl Status {
         headers
     }
 
-    /// Headers and nothing else.
+    /// A response of headers only.
     fn response(&self) -> Response<Body> {
         let mut response = Response::new(Body::default());
         *response.status_mut() = self.http;
@@ -289,7 +289,7 @@ impl Status {
 }
 
 fn message_response(message: Bytes, gzip: bool) -> Response<Body> {
-    // An empty message is not worth it, and the server does not.
+    // The server does not compress an empty message.
     let packed = Some(&message).filter(|message| gzip && !message.is_empty()).and_then(|message| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(message).and_then(|()| encoder.finish()).ok()
@@ -307,7 +307,7 @@ fn message_response(message: Bytes, gzip: bool) -> Response<Body> {
     response
 }
 
-/// What may not stand in a status message stands there as `%` and two digits.
+/// Percent-encodes a status message.
 fn percent_encode(message: &str) -> String {
     message.bytes().fold(String::with_capacity(message.len()), |mut out, byte| {
         match byte {
@@ -321,7 +321,7 @@ fn percent_encode(message: &str) -> String {
     })
 }
 
-/// A message and the trailers after it, or nothing.
+/// A body of one message and trailers, or of nothing.
 #[derive(Default)]
 struct Body {
     data: Option<Bytes>,

@@ -1,4 +1,4 @@
-//! The API over HTTP: its paths, its keys, its pages.
+//! The API over HTTP: paths, keys, pages.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::call::{Batch, Call, Command, Format, error_json};
 use super::fault::{Kind, Transport};
 use super::json::{self, NotAccepted, Object};
 use super::legacy;
-use super::listen::{Io, Line};
+use super::listen::{Connection, Io};
 use super::methods::is_pro;
 use super::node::{Node, Outcome};
 use crate::api::method::Method;
@@ -24,21 +24,21 @@ use crate::error::ApiError;
 pub(super) type Page = Response<Full<Bytes>>;
 
 /// Serves a connection.
-pub(super) async fn serve(node: Arc<Node>, io: Io, line: Line) {
+pub(super) async fn serve(node: Arc<Node>, io: Io, connection: Connection) {
     let service = service_fn(|request| {
-        let (node, line) = (Arc::clone(&node), line.clone());
-        async move { Ok::<_, Infallible>(answer(&node, request, &line).await) }
+        let (node, connection) = (Arc::clone(&node), connection.clone());
+        async move { Ok::<_, Infallible>(respond(&node, request, &connection).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
-        // A caller may close its side once it has asked.
+        // A client may close its side after the request.
         .half_close(true)
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(io), service);
-    // A connection that breaks is the caller's to notice.
+    // The client sees a broken connection by itself.
     let _ = connection.await;
 }
 
-async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Page {
+async fn respond(node: &Node, request: Request<Incoming>, connection: &Connection) -> Page {
     let uri = request.uri();
     if let Some(clean) = clean(uri.path()) {
         return redirect(&request, &clean);
@@ -48,8 +48,8 @@ async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Page {
         "/api" => None,
         path => {
             let method = path.strip_prefix("/api/").and_then(Method::from_name);
-            // A method of PRO is here only for a fault to answer it.
-            match method.filter(|method| !is_pro(*method) || node.faults.concern(*method, Transport::Http)) {
+            // A method of PRO is found only if a fault matches it.
+            match method.filter(|method| !is_pro(*method) || node.faults.any_matches(*method, Transport::Http)) {
                 Some(method) => Some(method),
                 None => return not_found(),
             }
@@ -67,10 +67,10 @@ async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Page {
     if body.len() > node.max_http_body {
         return page(StatusCode::PAYLOAD_TOO_LARGE, None, "");
     }
-    let Some(method) = method else { return legacy::answer(node, &head.headers, &body, line).await };
+    let Some(method) = method else { return legacy::respond(node, &head.headers, &body, connection).await };
 
     let Ok(call) = Call::read(&Json, method, &body) else { return bad_request() };
-    match node.carry_out(&call, Transport::Http, &head.headers, line).await {
+    match node.execute(&call, Transport::Http, &head.headers, connection).await {
         Outcome::Unsupported => not_found(),
         Outcome::Reply(reply) => match reply.error() {
             Some(error) if node.transport_errors || asks_for_transport_errors(&head.headers) => {
@@ -85,7 +85,7 @@ async fn answer(node: &Node, request: Request<Incoming>, line: &Line) -> Page {
     }
 }
 
-/// The page for what is answered in place of the truth.
+/// The page of an outcome that is not a reply.
 pub(super) fn instead(outcome: Outcome) -> Page {
     match outcome {
         Outcome::Raw(bytes) => page(StatusCode::OK, Some("application/json"), bytes),
@@ -116,7 +116,7 @@ fn status_of(error: &ApiError) -> StatusCode {
     }
 }
 
-/// Whether the key is right. A key of its own header hides that in `authorization`; the query is the last resort.
+/// Whether the key is right. The header of its own takes precedence over `authorization`, and that over the query.
 fn may_call(node: &Node, headers: &HeaderMap, query: Option<&str>) -> bool {
     let Some(key) = &node.keys.http else { return true };
     if key.is_empty() {
@@ -137,7 +137,7 @@ fn may_call(node: &Node, headers: &HeaderMap, query: Option<&str>) -> bool {
             .is_some_and(|(_, value)| value == *key)
 }
 
-/// The path with what stands in it as `%` and two digits.
+/// Percent-decodes the path.
 fn percent_decode(path: &str) -> String {
     let mut parts = path.split('%');
     let mut out = parts.next().unwrap_or_default().as_bytes().to_vec();
@@ -154,7 +154,7 @@ fn percent_decode(path: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The path without empty and dotted parts, if it has any.
+/// The path without empty and dotted segments, if it has any.
 fn clean(path: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/').skip(1) {

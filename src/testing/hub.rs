@@ -1,7 +1,7 @@
-//! What the channels hold: streams, idempotency keys, presence, and how much was published. It knows no protocol.
+//! The state of the channels: streams, idempotency keys, presence, and counts of publications.
 //!
-//! Nothing runs in the background: what has expired is removed when it is next looked at. Time is tokio's, so a test
-//! with a paused clock decides when that is.
+//! Nothing runs in the background: expired entries are removed at the next access. The clock is tokio's, which a test can
+//! pause.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -17,14 +17,14 @@ use crate::api::message::{ClientInfo, Publication};
 /// How long the server remembers an idempotency key.
 const IDEMPOTENCY_TTL: Duration = Duration::from_secs(300);
 
-/// A place in a stream.
+/// A position in a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) offset: u64,
     pub(super) epoch: String,
 }
 
-/// What is published, and under which conditions.
+/// A publication and its conditions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Publish {
     pub(super) data: Bytes,
@@ -35,7 +35,7 @@ pub(super) struct Publish {
     pub(super) version_epoch: String,
 }
 
-/// Which publications are read.
+/// The publications to read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Range {
     /// Negative: all.
@@ -44,10 +44,10 @@ pub(super) struct Range {
     pub(super) reverse: bool,
 }
 
-/// Why a stream is not read.
+/// Why a stream cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadError {
-    /// The request makes no sense to the server, which calls that an internal error.
+    /// The request is invalid, which the server reports as an internal error.
     Internal,
     /// The position is of another epoch.
     Unrecoverable,
@@ -70,9 +70,9 @@ struct Stream {
     kept: VecDeque<Publication>,
     version: u64,
     version_epoch: String,
-    /// When the publications go.
+    /// When the publications expire.
     expires: Option<Instant>,
-    /// When the whole stream goes, its epoch included.
+    /// When the stream with its epoch expires.
     removed: Instant,
 }
 
@@ -95,7 +95,7 @@ impl Stream {
 }
 
 impl Hub {
-    /// Publishes into a stream and answers where the publication stands.
+    /// Publishes into a stream and returns the position of the publication.
     pub(super) fn publish(&mut self, channel: &str, namespace: &Namespace, publish: Publish) -> Position {
         let key = (!publish.idempotency_key.is_empty()).then_some(publish.idempotency_key.as_str());
         if let Some(first) = key.and_then(|key| self.keys.get(channel, key)) {
@@ -105,7 +105,7 @@ impl Hub {
         if namespace.has_history() && !publish.skip_history {
             let now = Instant::now();
             let stream = self.stream(channel, namespace);
-            // Even a publication that turns out to be stale keeps the others for longer.
+            // Even a stale publication renews the expiry of the others.
             stream.expires = Some(now + namespace.history_ttl);
             let same_epoch = publish.version_epoch.is_empty() || publish.version_epoch == stream.version_epoch;
             if publish.version > 0 && same_epoch && publish.version <= stream.version {
@@ -132,7 +132,7 @@ impl Hub {
         position
     }
 
-    /// Reads a stream. Reading one that was never used makes it, so that its epoch can be relied on.
+    /// Reads a stream. Reading creates a stream that does not exist, so that its epoch is stable.
     pub(super) fn history(
         &mut self,
         channel: &str,
@@ -152,7 +152,7 @@ impl Hub {
         Ok((chosen.into_iter().filter_map(|index| stream.kept.get(index).cloned()).collect(), position))
     }
 
-    /// Empties a stream. Its position stays.
+    /// Removes the publications of a stream and keeps its position.
     pub(super) fn history_remove(&mut self, channel: &str, namespace: &Namespace) {
         self.drop_expired(channel);
         if let Some(stream) = self.streams.get_mut(channel) {
@@ -161,7 +161,7 @@ impl Hub {
         }
     }
 
-    /// The stream of a channel, made if need be, without what has expired; using it lets it live on.
+    /// Returns the stream of a channel, created if absent, without expired entries, and renews its expiry.
     fn stream(&mut self, channel: &str, namespace: &Namespace) -> &mut Stream {
         self.drop_expired(channel);
         let removed = Instant::now() + namespace.history_meta_ttl;
@@ -182,12 +182,12 @@ impl Hub {
         }
     }
 
-    /// Notes that something was published, for [`applied`](Self::applied).
+    /// Counts a publication, for [`applied`](Self::applied).
     pub(super) fn count(&mut self, channel: &str) {
         *self.applied.entry(channel.to_owned()).or_default() += 1;
     }
 
-    /// How much was published into a channel.
+    /// The number of publications applied to a channel.
     pub(super) fn applied(&self, channel: &str) -> u64 {
         self.applied.get(channel).copied().unwrap_or_default()
     }
@@ -205,17 +205,17 @@ impl Hub {
         }
     }
 
-    /// Who is in a channel.
+    /// The clients in a channel.
     pub(super) fn presence(&self, channel: &str) -> BTreeMap<String, ClientInfo> {
         self.presence.get(channel).cloned().unwrap_or_default()
     }
 
-    /// The channels somebody is in, with the number of clients.
+    /// The channels that have clients, with the number of clients.
     pub(super) fn channels(&self) -> impl Iterator<Item = (&str, usize)> {
         self.presence.iter().map(|(channel, clients)| (channel.as_str(), clients.len()))
     }
 
-    /// How many clients, users and channels there are, and how many subscriptions.
+    /// The numbers of clients, users, channels and subscriptions.
     pub(super) fn counts(&self) -> [usize; 4] {
         let clients: BTreeSet<&str> = self.presence.values().flatten().map(|(client, _)| client.as_str()).collect();
         let users: BTreeSet<&str> = self.presence.values().flatten().map(|(_, info)| info.user.as_str()).collect();
@@ -224,9 +224,9 @@ impl Hub {
     }
 }
 
-/// Which of the offsets kept are read, as indexes in the order to be answered in.
+/// The kept offsets to read, as indexes in the order of the result.
 ///
-/// Forward from a place that is gone begins with the oldest kept; backward from one that is gone reads nothing.
+/// Forward from an expired position it begins with the oldest kept; backward from one it reads nothing.
 pub(super) fn choose(
     kept: impl ExactSizeIterator<Item = u64> + DoubleEndedIterator,
     top: u64,
@@ -253,7 +253,7 @@ pub(super) fn choose(
     all.into_iter().take(limit).collect()
 }
 
-/// The idempotency keys of each channel, with the position that the first publication got.
+/// The idempotency keys of each channel, with the position of the first publication.
 #[derive(Debug, Default)]
 pub(super) struct Keys(HashMap<String, HashMap<String, (Position, Instant)>>);
 
@@ -266,7 +266,7 @@ impl Keys {
     pub(super) fn put(&mut self, channel: &str, key: &str, position: Position) {
         let expires = Instant::now() + IDEMPOTENCY_TTL;
         let keys = self.0.entry(channel.to_owned()).or_default();
-        // Now and then those that nobody asks for any more have to go.
+        // Expired keys are removed now and then.
         if keys.len() >= 1024 && keys.len().is_power_of_two() {
             keys.retain(|_, (_, expires)| *expires > Instant::now());
         }
@@ -278,7 +278,7 @@ impl Keys {
     }
 }
 
-/// A number nobody can foresee.
+/// An unpredictable number.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one(())
 }

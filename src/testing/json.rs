@@ -1,4 +1,4 @@
-//! JSON as the server's language reads and writes it, where that differs from what `serde_json` does.
+//! JSON as Go's `encoding/json` reads and writes it, where that differs from `serde_json`.
 
 use std::fmt::Write as _;
 
@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use crate::wire::embed;
 
-/// The nesting from which on the server refuses JSON.
+/// The nesting depth at which the server refuses JSON.
 const MAX_DEPTH: usize = 10_000;
 
-/// Whether the bytes are JSON to the server: text inside strings need not be UTF-8.
+/// Whether the server accepts the bytes as JSON: strings need not be UTF-8.
 pub(super) fn is_json(bytes: &[u8]) -> bool {
     serde_json::from_slice::<IgnoredAny>(bytes).is_ok() && !embed::is_nested_deeper(bytes, MAX_DEPTH)
 }
@@ -48,10 +48,10 @@ pub(super) fn compact(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A request's text, with what `serde_json` would refuse in strings and the server does not replaced as the server does.
+/// A request with what the server accepts in strings and `serde_json` refuses replaced as the server replaces it.
 ///
-/// Only one thing is lost on the way: a payload's text is replaced too, where the server would keep it. The text is
-/// therefore left alone unless it was refused.
+/// It replaces in payloads too, which the server keeps as they are. The text is therefore changed only if `serde_json`
+/// refused it.
 pub(super) fn mend(text: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(text);
     let mut out = String::with_capacity(text.len());
@@ -81,7 +81,7 @@ fn surrogate(text: &str) -> Option<u32> {
     u32::from_str_radix(digits, 16).ok().filter(|code| (0xd800..0xe000).contains(code))
 }
 
-/// Reads a whole text, as the server does: `null` is a value of zeroes.
+/// Decodes a whole text as the server does: `null` is the zero value.
 pub(super) fn read<T: serde::de::DeserializeOwned + Default>(text: &[u8]) -> Result<T, NotAccepted> {
     if embed::is_nested_deeper(text, MAX_DEPTH) {
         return Err(NotAccepted);
@@ -99,7 +99,7 @@ pub(super) fn read<T: serde::de::DeserializeOwned + Default>(text: &[u8]) -> Res
 #[derive(Debug)]
 pub(super) struct NotAccepted;
 
-/// An object whose values are read later; names in lower case, in the order of the text.
+/// An object whose values are decoded later; names in lower case, in the order of the text.
 #[derive(Debug, Default)]
 pub(super) struct Object(Vec<(String, Box<RawValue>)>);
 
@@ -109,7 +109,7 @@ impl Object {
         Some(self.0.iter().rev().find(|(found, _)| found == name)?.1.get().as_bytes())
     }
 
-    /// The same, read as a type.
+    /// The last value of this name, decoded.
     pub(super) fn read<T: serde::de::DeserializeOwned + Default>(&self, name: &str) -> Result<T, NotAccepted> {
         self.get(name).map_or_else(|| Ok(T::default()), read)
     }

@@ -7,12 +7,12 @@ use super::call::{Call, error_json};
 use super::fault::Transport;
 use super::http::{Json, Page, bad_request, instead, internal_error, page};
 use super::json::{NotAccepted, Object, mend};
-use super::listen::Line;
+use super::listen::Connection;
 use super::methods::{bad_request as bad_request_error, is_pro, not_found};
 use super::node::{Node, Outcome};
 use crate::api::method::Method;
 
-pub(super) async fn answer(node: &Node, headers: &HeaderMap, body: &Bytes, line: &Line) -> Page {
+pub(super) async fn respond(node: &Node, headers: &HeaderMap, body: &Bytes, connection: &Connection) -> Page {
     if body.is_empty() {
         return bad_request();
     }
@@ -20,13 +20,13 @@ pub(super) async fn answer(node: &Node, headers: &HeaderMap, body: &Bytes, line:
     let body = mended.as_deref().unwrap_or(body);
     let mut replies: Vec<Vec<u8>> = Vec::new();
     for command in serde_json::Deserializer::from_slice(body).into_iter::<Option<Object>>() {
-        // What came before a broken command has been carried out all the same.
+        // The commands before an invalid one are executed nevertheless.
         let Ok(command) = command else { return bad_request() };
         let command = command.unwrap_or_default();
         let (Ok(id), Ok(method)) = (command.read::<u32>("id"), method(&command)) else { return bad_request() };
         let reply = match read(method, &command) {
             Err(error) => field("error", &error_json(&error)),
-            Ok(call) => match node.carry_out(&call, Transport::Http, headers, line).await {
+            Ok(call) => match node.execute(&call, Transport::Http, headers, connection).await {
                 Outcome::Unsupported => field("error", &error_json(&not_found())),
                 Outcome::Reply(reply) => match reply.json() {
                     // An object with the error or the result, to which the id is added in front.
@@ -47,9 +47,9 @@ fn field(name: &str, value: &[u8]) -> Vec<u8> {
     super::call::wrap(name, value)[1..].to_vec()
 }
 
-/// The method that a command names in text of any case, or by its number. Without any it publishes.
+/// The method that a command names, in any case, or by its number. Without a method it publishes.
 fn method(command: &Object) -> Result<Option<Method>, NotAccepted> {
-    /// The numbers of the methods. What has none here the server does not know.
+    /// The numbers of the methods. The server knows no others.
     const NUMBERS: [(i64, Method); 20] = [
         (0, Method::Publish),
         (1, Method::Broadcast),
@@ -73,7 +73,7 @@ fn method(command: &Object) -> Result<Option<Method>, NotAccepted> {
         (39, Method::SharedPollPublish),
     ];
     let Some(named) = command.get("method") else { return Ok(Some(Method::Publish)) };
-    // The text is compared as it stands: escapes in it are not looked into.
+    // The text is compared without decoding its escapes.
     let name = std::str::from_utf8(named).ok().and_then(|named| named.strip_prefix('"')?.strip_suffix('"'));
     if let Some(name) = name {
         return match Method::from_name(&name.to_ascii_lowercase()) {

@@ -1,104 +1,103 @@
-//! Connections: accepting them, cutting them, and ending them all.
+//! Accepts connections, closes one of them, or stops them all.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+use crate::sync::BoxFuture;
 
-/// A connection's bytes, in the clear.
+/// The byte stream of a connection, after TLS.
 pub(super) type Io = Box<dyn Stream>;
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// What comes before the first byte in the clear.
+/// What happens before the first byte: TLS, or nothing.
 pub(super) trait Handshake: fmt::Debug + Send + Sync {
-    fn shake(&self, stream: TcpStream) -> BoxFuture<io::Result<Io>>;
+    fn shake(&self, stream: TcpStream) -> BoxFuture<'static, io::Result<Io>>;
 }
 
-/// Nothing.
+/// No handshake.
 #[derive(Debug)]
 pub(super) struct Plain;
 
 impl Handshake for Plain {
-    fn shake(&self, stream: TcpStream) -> BoxFuture<io::Result<Io>> {
+    fn shake(&self, stream: TcpStream) -> BoxFuture<'static, io::Result<Io>> {
         Box::pin(async move { Ok(Box::new(stream) as Io) })
     }
 }
 
-/// One connection, to those that serve it.
+/// A handle of one connection.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
-    state: Arc<watch::Sender<LineState>>,
-    /// Held by all that is still going on.
+pub(super) struct Connection {
+    state: Arc<watch::Sender<ConnectionState>>,
+    /// Dropped when the connection has ended.
     _alive: mpsc::Sender<()>,
 }
 
-/// The streams of a connection end only after it is closed: a stream that ended before would still say so to the other side.
+/// The streams of a connection end after it is closed: one that ended before would send its own reset.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-enum LineState {
+enum ConnectionState {
     Open,
-    Cut,
+    Cancelled,
     Closed,
 }
 
-impl Line {
-    /// Closes the connection, and then drops all that is going on for it.
-    pub(super) fn cut(&self) {
-        self.state.send_replace(LineState::Cut);
+impl Connection {
+    /// Closes the connection, then drops its streams.
+    pub(super) fn close(&self) {
+        self.state.send_replace(ConnectionState::Cancelled);
     }
 
-    async fn is(&self, state: LineState) {
-        // The sender is in `self`, so there is no other way for this to end.
+    async fn is(&self, state: ConnectionState) {
+        // The sender is in `self`, so the channel stays open.
         let _ = self.state.subscribe().wait_for(|now| *now >= state).await;
     }
 }
 
-/// Runs what a connection does besides: its streams.
-impl<F> hyper::rt::Executor<F> for Line
+/// Runs the streams of a connection.
+impl<F> hyper::rt::Executor<F> for Connection
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, task: F) {
-        let line = self.clone();
+        let connection = self.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = task => {}
-                () = line.is(LineState::Closed) => {}
+                () = connection.is(ConnectionState::Closed) => {}
             }
         });
     }
 }
 
-/// Ends everything when told to, or when dropped.
+/// Stops listeners and connections, when asked to or when dropped.
 #[derive(Debug)]
 pub(super) struct Stop {
-    told: watch::Sender<bool>,
+    stopping: watch::Sender<bool>,
     alive: mpsc::Receiver<()>,
-    // Kept until the end, so that listeners can be given it.
-    lend: Option<mpsc::Sender<()>>,
+    /// Cloned for each listener and connection.
+    guard: Option<mpsc::Sender<()>>,
 }
 
 impl Stop {
     pub(super) fn new() -> Self {
-        let (lend, alive) = mpsc::channel(1);
-        Self { told: watch::Sender::new(false), alive, lend: Some(lend) }
+        let (guard, alive) = mpsc::channel(1);
+        Self { stopping: watch::Sender::new(false), alive, guard: Some(guard) }
     }
 
-    /// Ends everything, and waits until it has ended.
+    /// Stops everything, and waits until it has ended.
     pub(super) async fn all(mut self) {
-        self.told.send_replace(true);
-        self.lend = None;
-        // Nobody sends: it is the last sender's end that is waited for.
+        self.stopping.send_replace(true);
+        self.guard = None;
+        // Nothing is sent: the channel closes when the last sender is dropped.
         while self.alive.recv().await.is_some() {}
     }
 
@@ -110,14 +109,14 @@ impl Stop {
         serve: S,
     ) -> io::Result<SocketAddr>
     where
-        S: Fn(Io, Line) -> F + Clone + Send + Sync + 'static,
+        S: Fn(Io, Connection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send,
     {
         let refused = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr()?;
-        let mut stop = self.told.subscribe();
-        let Some(alive) = self.lend.clone() else { return Ok(address) };
+        let mut stop = self.stopping.subscribe();
+        let Some(alive) = self.guard.clone() else { return Ok(address) };
         tokio::spawn(async move {
             loop {
                 let accepted = tokio::select! {
@@ -125,26 +124,27 @@ impl Stop {
                     () = stopped(&mut stop) => break,
                 };
                 let Ok((stream, _)) = accepted else {
-                    // A connection that ended before it was accepted, or too many at once: neither lasts.
+                    // The connection ended before it was accepted, or there are too many: both are transient.
                     tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                     continue;
                 };
-                let line = Line { state: Arc::new(watch::Sender::new(LineState::Open)), _alive: alive.clone() };
+                let connection =
+                    Connection { state: Arc::new(watch::Sender::new(ConnectionState::Open)), _alive: alive.clone() };
                 let (handshake, serve, mut stop) = (Arc::clone(&handshake), serve.clone(), stop.clone());
                 tokio::spawn(async move {
-                    let connection = async {
-                        // Small answers should not wait for more to come.
+                    let served = async {
+                        // A small response is sent at once.
                         let _ = stream.set_nodelay(true);
                         if let Ok(io) = handshake.shake(stream).await {
-                            serve(io, line.clone()).await;
+                            serve(io, connection.clone()).await;
                         }
                     };
                     tokio::select! {
-                        () = connection => {}
-                        () = line.is(LineState::Cut) => {}
+                        () = served => {}
+                        () = connection.is(ConnectionState::Cancelled) => {}
                         () = stopped(&mut stop) => {}
                     }
-                    line.state.send_replace(LineState::Closed);
+                    connection.state.send_replace(ConnectionState::Closed);
                 });
             }
             drop(alive);
@@ -168,8 +168,8 @@ mod tests {
     async fn stopping_ends_connections_their_tasks_and_the_listener() {
         let stop = Stop::new();
         let address = "127.0.0.1:0".parse().unwrap();
-        let serve = |io: Io, line: Line| async move {
-            hyper::rt::Executor::execute(&line, std::future::pending());
+        let serve = |io: Io, connection: Connection| async move {
+            hyper::rt::Executor::execute(&connection, std::future::pending());
             std::future::pending::<()>().await;
             drop(io);
         };

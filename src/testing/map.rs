@@ -1,4 +1,4 @@
-//! What map channels hold: keys with their entries, and a stream of the changes.
+//! The state of map channels: keys with their entries, and a stream of changes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use super::hub::{Keys, Position, Range, ReadError, choose, epoch};
 use super::namespace::{Map, MapMode};
 use crate::api::message::{MapEntry, MapPublishRequest, MapReadStateRequest};
 
-/// Where a change stands, and why it was not made if it was not.
+/// The position of a change, and why it was suppressed if it was.
 pub(super) type Change = (Position, Option<&'static str>);
 
 #[derive(Debug, Default)]
@@ -24,9 +24,9 @@ struct Channel {
     top: u64,
     stream: VecDeque<MapEntry>,
     state: BTreeMap<String, Entry>,
-    /// When the stream's entries go.
+    /// When the stream's entries expire.
     expires: Option<Instant>,
-    /// When the whole channel goes.
+    /// When the channel expires.
     removed: Option<Instant>,
 }
 
@@ -50,7 +50,7 @@ impl Map {
         !matches!(self.mode, MapMode::Ephemeral { .. })
     }
 
-    /// How long a channel outlives its last use; for ever if there is none.
+    /// How long a channel is kept after its last use; `None` is for ever.
     fn meta_ttl(&self) -> Option<Duration> {
         match self.mode {
             MapMode::Recoverable { key_ttl } => Some(key_ttl.max(self.stream_ttl * 10)),
@@ -68,7 +68,7 @@ impl Channel {
         Position { offset: self.top, epoch: self.epoch.clone() }
     }
 
-    /// Adds a change to the stream, if there is one, and gives it its offset.
+    /// Appends a change to the stream, if there is one, and sets its offset.
     fn add(&mut self, entry: &mut MapEntry, settings: &Map) {
         if settings.has_stream() {
             self.top += 1;
@@ -80,7 +80,7 @@ impl Channel {
         }
     }
 
-    /// Does what should have happened by now, in the order of time.
+    /// Expires what is due, in order of time.
     fn catch_up(&mut self, settings: &Map, now: Instant) {
         let mut expired: Vec<(Instant, String)> = self
             .state
@@ -144,7 +144,7 @@ impl Maps {
             MapEntry { key: key.clone(), data, tags: request.tags.clone(), time: unix_ms(), ..MapEntry::default() };
         channel.expires = settings.has_stream().then(|| now + settings.stream_ttl);
         channel.add(&mut entry, settings);
-        // A publication without a version leaves the one that the key had.
+        // A publication without a version keeps that of the key.
         let (version, version_epoch) = match before {
             Some(before) if request.version == 0 => before,
             _ => (request.version, request.version_epoch.clone()),
@@ -184,7 +184,7 @@ impl Maps {
     ) -> Result<(Vec<MapEntry>, Position, String), ReadError> {
         let (channel, is_new) = self.channel(&request.channel, settings);
         let position = channel.position();
-        // A channel that was never used has no revision, so only an epoch can be a wrong one.
+        // A channel that was never used has no offset, so only the epoch can be wrong.
         let revision = (request.revision_offset > 0 && !is_new) || !request.revision_epoch.is_empty();
         if revision && request.revision_epoch != position.epoch {
             return Err(ReadError::Unrecoverable);
@@ -207,7 +207,7 @@ impl Maps {
         Ok((page, position, cursor))
     }
 
-    /// Reads the changes. Unlike a stream of publications, one that misses some is an error.
+    /// Reads the changes. Unlike in a stream of publications, missing changes are an error.
     pub(super) fn stream(
         &mut self,
         channel: &str,
@@ -233,13 +233,13 @@ impl Maps {
         }
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub(super) fn len(&mut self, channel: &str, settings: &Map) -> usize {
         self.drop_expired(channel, settings);
         self.channels.get(channel).map_or(0, |channel| channel.state.len())
     }
 
-    /// Forgets a channel.
+    /// Removes a channel.
     pub(super) fn clear(&mut self, channel: &str) {
         self.channels.remove(channel);
         self.keys.forget(channel);
@@ -255,7 +255,7 @@ impl Maps {
         }
     }
 
-    /// A channel, made if need be (and whether it was), without what has expired; using it lets it live on.
+    /// Returns a channel without expired entries, created if absent (and whether it was), and renews its expiry.
     fn channel(&mut self, channel: &str, settings: &Map) -> (&mut Channel, bool) {
         self.drop_expired(channel, settings);
         let is_new = !self.channels.contains_key(channel);

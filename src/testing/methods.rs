@@ -1,6 +1,6 @@
-//! Each method of the API, in terms of the hub: its checks, in the order the server makes them, and what it does.
+//! Each method of the API on the hub: its checks, in the server's order, and its effect.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -12,9 +12,10 @@ use super::namespace::{Kind, Map, Namespace, name_of};
 use crate::api::message::*;
 use crate::api::request::Request;
 use crate::error::ApiError;
+use crate::sync::Mutex;
 use crate::wire::json::decode_base64;
 
-/// What a node is and holds.
+/// The settings and the state of a node.
 #[derive(Debug)]
 pub(super) struct Api {
     hub: Mutex<Hub>,
@@ -25,9 +26,9 @@ pub(super) struct Api {
     started: Instant,
 }
 
-/// The server's answer to a request.
+/// A request that the server can execute.
 pub(super) trait Serve: Request {
-    /// Carries it out.
+    /// Executes the request.
     fn serve(&self, api: &Api) -> Result<Self::Reply, ApiError>;
 }
 
@@ -47,8 +48,7 @@ impl Api {
     }
 
     pub(super) fn hub(&self) -> MutexGuard<'_, Hub> {
-        // Nothing panics while it holds the lock.
-        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hub.lock()
     }
 
     /// The settings of a channel.
@@ -59,7 +59,7 @@ impl Api {
         }
     }
 
-    /// The settings of a channel that has to be given and to be a map.
+    /// The settings of a channel that must be named and be a map.
     fn map(&self, channel: &str) -> Result<&Map, ApiError> {
         given(channel)?;
         match &self.namespace(channel)?.kind {
@@ -68,13 +68,13 @@ impl Api {
         }
     }
 
-    /// The settings of a channel that has to be given and to keep history.
+    /// The settings of a channel that must be named and keep history.
     fn with_history(&self, channel: &str) -> Result<&Namespace, ApiError> {
         given(channel)?;
         Some(self.namespace(channel)?).filter(|namespace| namespace.has_history()).ok_or_else(not_available)
     }
 
-    /// The same for presence.
+    /// The settings of a channel that must be named and have presence.
     fn with_presence(&self, channel: &str) -> Result<(), ApiError> {
         given(channel)?;
         Some(self.namespace(channel)?).filter(|namespace| namespace.presence).ok_or_else(not_available)?;
@@ -115,7 +115,7 @@ fn given(field: &str) -> Result<(), ApiError> {
     if field.is_empty() { Err(bad_request()) } else { Ok(()) }
 }
 
-/// The data itself, or its twin in base64 if that is set. Line breaks in base64 do not matter.
+/// The data, or the data decoded from its base64 field if that is set. Line breaks in base64 are ignored.
 fn either(raw: &Bytes, base64: &str) -> Result<Bytes, ApiError> {
     if base64.is_empty() {
         return Ok(raw.clone());
@@ -157,7 +157,7 @@ impl Serve for BroadcastRequest {
         let one = |channel: &String| {
             given(channel)?;
             let namespace = api.namespace(channel)?;
-            // The kind of the namespace is not looked at here.
+            // The server does not check the kind of the namespace here.
             if !namespace.accepts(&data) {
                 return Err(bad_request());
             }
@@ -257,7 +257,7 @@ impl Serve for InfoRequest {
             num_channels: number(channels),
             num_subs: number(subs),
             uptime: u32::try_from(api.started.elapsed().as_secs()).unwrap_or(u32::MAX),
-            // The server's interval; of its counters there is one, as a sign that they are doubles.
+            // The server's interval, and one of its counters, which are doubles.
             metrics: Some(Metrics { interval: 60.0, items: [("centrifugo.node.num_nodes".to_owned(), 1.0)].into() }),
             process: None,
         };
@@ -384,7 +384,7 @@ impl Serve for SharedPollPublishRequest {
     }
 }
 
-/// The methods that only Centrifugo PRO has. Inside a batch they are not found; alone they do not get this far.
+/// The methods that only Centrifugo PRO has. A batch does not find them; single calls do not reach this.
 macro_rules! pro {
     ($($request:ident)*) => {
         $(impl Serve for $request {

@@ -1,12 +1,12 @@
-//! What the server is configured to do with a channel, by the namespace in the channel's name.
+//! Namespaces: the settings of channels, found by the prefix of the channel's name.
 
 use std::time::Duration;
 
 use super::json;
 
-/// The settings of the channels whose name begins with `name:`, or of those that name no namespace.
+/// The settings of channels whose names begin with `name:`, or of channels without a namespace.
 ///
-/// A new namespace keeps no history, has no presence, and is a stream: the server's own defaults.
+/// The defaults are the server's: no history, no presence, channels are streams.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct Namespace {
     pub(super) kind: Kind,
 }
 
-/// How the server reads and writes a namespace's channels.
+/// The kind of a namespace's channels.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     Stream,
@@ -43,42 +43,41 @@ pub(super) struct Map {
     pub(super) stream_ttl: Duration,
 }
 
-/// What a namespace of maps keeps.
+/// What the map channels of a namespace keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MapMode {
-    /// Keys stay until they are removed, and changes can be read as a stream.
+    /// Keys stay until removed; changes can be read as a stream.
     Persistent,
-    /// Keys expire, and changes can be read as a stream.
+    /// Keys expire; changes can be read as a stream.
     Recoverable {
-        /// How long a key stays after it was last set.
+        /// How long a key is kept after it was last set.
         key_ttl: Duration,
     },
-    /// Keys expire, there is no stream, and offsets are 0.
+    /// Keys expire; there is no stream, and offsets are 0.
     Ephemeral {
-        /// How long a key stays after it was last set.
+        /// How long a key is kept after it was last set.
         key_ttl: Duration,
     },
 }
 
-/// What a publication's data has to be.
+/// The form that the data of publications must have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DataFormat {
-    /// Anything but nothing.
+    /// Any bytes, but not none.
     #[default]
     Any,
     /// JSON.
     Json,
     /// A JSON object.
     JsonObject,
-    /// Anything, and nothing too.
+    /// Any bytes, or none.
     Binary,
 }
 
 impl Namespace {
-    /// A namespace of this name. The name does not matter for
-    /// [`Builder::without_namespace`](super::Builder::without_namespace).
+    /// Creates a namespace. [`Builder::without_namespace`](super::Builder::without_namespace) ignores the name.
     pub fn new(name: impl Into<String>) -> Self {
         /// `channel.history_meta_ttl` of the server: 30 days.
         const META_TTL: Duration = Duration::from_secs(720 * 60 * 60);
@@ -93,7 +92,7 @@ impl Namespace {
         }
     }
 
-    /// Keeps the last `size` publications of a channel, until `ttl` has passed since the last one. Either zero: none.
+    /// Keeps the last `size` publications of a channel for `ttl` after the last one. None if either is zero.
     #[must_use]
     pub fn history(mut self, size: usize, ttl: Duration) -> Self {
         self.history_size = size;
@@ -101,21 +100,21 @@ impl Namespace {
         self
     }
 
-    /// How long a channel's offset and epoch outlive its last use. 30 days unless set.
+    /// Sets how long a channel's offset and epoch are kept after its last use. 30 days unless set.
     #[must_use]
     pub fn history_meta_ttl(mut self, ttl: Duration) -> Self {
         self.history_meta_ttl = ttl;
         self
     }
 
-    /// Whether the server says who is there.
+    /// Turns presence on or off.
     #[must_use]
     pub fn presence(mut self, presence: bool) -> Self {
         self.presence = presence;
         self
     }
 
-    /// What data is accepted.
+    /// Sets the form of data that is accepted.
     #[must_use]
     pub fn data_format(mut self, format: DataFormat) -> Self {
         self.data_format = format;
@@ -125,13 +124,13 @@ impl Namespace {
     /// Makes the channels maps (`subscription_type: map`).
     #[must_use]
     pub fn map(mut self, mode: MapMode) -> Self {
-        // The size and the time are the server's defaults.
+        // Size and TTL are the server's defaults.
         self.kind = Kind::Map(Map { mode, stream_size: 100, stream_ttl: Duration::from_secs(60) });
         self
     }
 
-    /// How many changes of a map its stream keeps, and for how long after the last one. 100 and 60 s unless set; it
-    /// means nothing where the channels are not maps with a stream.
+    /// Sets how many changes the stream of a map keeps, and for how long after the last one. 100 and 60 s unless set.
+    /// Ignored unless the channels are maps with a stream.
     #[must_use]
     pub fn map_stream(mut self, size: usize, ttl: Duration) -> Self {
         if let Kind::Map(map) = &mut self.kind {
@@ -141,7 +140,7 @@ impl Namespace {
         self
     }
 
-    /// Makes the channels shared polls (`subscription_type: shared_poll`), which may be published to or may not.
+    /// Makes the channels shared polls (`subscription_type: shared_poll`), with or without publishing.
     #[must_use]
     pub fn shared_poll(mut self, publish_enabled: bool) -> Self {
         self.kind = Kind::SharedPoll { publish_enabled };
@@ -162,7 +161,7 @@ impl Namespace {
     }
 }
 
-/// The name of the namespace that a channel is in, if it names one.
+/// The namespace in a channel's name, if it has one.
 pub(super) fn name_of(channel: &str) -> Option<&str> {
     let (name, _) = channel.strip_prefix('$').unwrap_or(channel).split_once(':')?;
     Some(name).filter(|name| !name.is_empty())

@@ -1,33 +1,32 @@
-//! What both fronts share: the API, the keys, what goes wrong, and what was asked.
-
-use std::sync::{Mutex, PoisonError};
+//! What both transports share: the API, the keys, the faults and the recorded calls.
 
 use bytes::Bytes;
 
 use super::call::{Call, Reply};
 use super::fault::{Fault, Faults, Kind, Transport};
-use super::listen::Line;
+use super::listen::Connection;
 use super::methods::{Api, is_pro};
 use super::record::Recorded;
+use crate::sync::Mutex;
 
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) api: Api,
     pub(super) faults: Faults,
-    /// None when calls are not to be recorded.
+    /// `None` if calls are not recorded.
     pub(super) calls: Option<Mutex<Vec<Recorded>>>,
     pub(super) keys: Keys,
-    /// Whether errors are always answered as the transport's own.
+    /// Whether API errors are always returned as errors of the transport.
     pub(super) transport_errors: bool,
     pub(super) max_grpc_message: usize,
     pub(super) max_http_body: usize,
 }
 
-/// The keys that callers have to show.
+/// The API keys that calls must have.
 pub(super) struct Keys {
-    /// None: everybody may call. Empty: nobody.
+    /// `None` accepts every call, an empty one accepts none.
     pub(super) http: Option<String>,
-    /// None or empty: everybody may call.
+    /// `None` or an empty one accepts every call.
     pub(super) grpc: Option<String>,
 }
 
@@ -40,31 +39,31 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 pub(super) enum Outcome {
     Reply(Reply),
     /// The server does not have the method.
     Unsupported,
     /// These bytes in place of the reply.
     Raw(Bytes),
-    /// A status in place of the reply: one of the two kinds that are statuses.
+    /// A status in place of the reply: an HTTP or a gRPC status.
     Status(Kind),
 }
 
 impl Node {
-    /// Carries a call out, or lets happen what was said to go wrong with it.
-    pub(super) async fn carry_out(
+    /// Executes a call, or applies the fault that matches it.
+    pub(super) async fn execute(
         &self,
         call: &Call,
         transport: Transport,
         headers: &http::HeaderMap,
-        line: &Line,
+        connection: &Connection,
     ) -> Outcome {
         let method = call.method();
         if let Some(calls) = &self.calls {
             let headers = super::record::headers(headers);
             let recorded = Recorded { transport, method, request: call.request(), headers };
-            calls.lock().unwrap_or_else(PoisonError::into_inner).push(recorded);
+            calls.lock().push(recorded);
         }
 
         let run = || call.run(&self.api);
@@ -82,8 +81,8 @@ impl Node {
                 if applied {
                     run();
                 }
-                line.cut();
-                // Everything on the line ends now, this included.
+                connection.close();
+                // The connection ends all of its streams, this one included.
                 std::future::pending().await
             }
             Some(Kind::Hang { applied }) => {

@@ -1,4 +1,4 @@
-//! How results that carry payloads become JSON: each payload is embedded, written again as the server does.
+//! Encodes results with payloads as JSON: each payload is embedded as the server writes it.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::api::message;
 use crate::wire::body::Message;
 use bytes::Bytes;
 
-/// A payload that has to be JSON is not.
+/// A payload that must be JSON is not.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NotJson;
 
@@ -62,10 +62,10 @@ without_payloads! {
     UpdatePushStatusResult CancelPushResult
 }
 
-/// Writes a result.
+/// Encodes a result.
 ///
-/// Payloads that are JSON to the server, but not UTF-8, are no JSON to `serde_json`. Each is replaced by a number in a
-/// string that stands nowhere else, and put in afterwards.
+/// Payloads that the server accepts as JSON need not be UTF-8, which `serde_json` refuses. Each is replaced by a
+/// placeholder that occurs nowhere else, and inserted afterwards.
 pub(super) fn write<T: Message + Payloads>(result: &T) -> Result<Vec<u8>, NotJson> {
     let mark = format!("{:016x}", super::hub::random());
     let (mut result, mut payloads, mut broken) = (result.clone(), Vec::new(), false);

@@ -1,4 +1,4 @@
-//! What a server was asked.
+//! Recorded calls.
 
 use std::fmt;
 
@@ -7,30 +7,30 @@ use serde_json::Value;
 use super::fault::Transport;
 use crate::api::method::Method;
 
-/// A call that a server understood, for [`Server::calls`](super::Server::calls).
+/// A recorded call, of [`Server::calls`](super::Server::calls).
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Recorded {
-    /// How it came.
+    /// The transport that it came over.
     pub transport: Transport,
-    /// Its method; [`Method::name`] gives it as text.
+    /// The method.
     pub method: Method,
-    /// The request as JSON, whatever its form was on the wire: fields that are not set are left out, and data that is
-    /// not JSON stands in the `b64…` field. Of a batch, `{"commands": [{"publish": {…}}, …]}`.
+    /// The request as JSON, whatever its form on the wire: fields that are not set are omitted, and data that is not JSON
+    /// is in the `b64…` field. A batch is `{"commands": [{"publish": {…}}, …]}`.
     pub request: Value,
-    /// The headers, or the metadata, in their order; names are in lower case. Keys are `[redacted]`.
+    /// The headers or the metadata, in order, with names in lower case. Keys are `[redacted]`.
     pub headers: Vec<(String, String)>,
 }
 
 impl Recorded {
-    /// The first header of this name, in lower case.
+    /// Returns the first header of this name, which is in lower case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// Shows the names of what was sent, and no values.
+/// Shows names, and no values.
 impl fmt::Debug for Recorded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fields: Vec<&String> = self.request.as_object().into_iter().flat_map(serde_json::Map::keys).collect();
@@ -44,7 +44,7 @@ impl fmt::Debug for Recorded {
     }
 }
 
-/// The headers as they are recorded.
+/// The headers to record.
 pub(super) fn headers(headers: &http::HeaderMap) -> Vec<(String, String)> {
     headers
         .iter()

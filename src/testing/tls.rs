@@ -1,4 +1,4 @@
-//! TLS for both fronts.
+//! TLS for both transports.
 
 use std::future::Future;
 use std::io;
@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::listen::{Handshake, Io};
 
-/// What the server shows, and what callers have to.
+/// The server's certificate, and the authorities of client certificates.
 #[derive(Clone, Default)]
 pub(super) struct Tls {
     pub(super) certificate: Option<(Vec<u8>, Vec<u8>)>,
@@ -22,7 +22,7 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// The handshake for a front that speaks this protocol; none when there is no certificate.
+    /// The handshake for a port that speaks this protocol; `None` without a certificate.
     pub(super) fn handshake(&self, protocol: &str) -> io::Result<Option<Arc<dyn Handshake>>> {
         let Some((certificate, key)) = &self.certificate else { return Ok(None) };
         let provider = Arc::new(rustls::crypto::ring::default_provider());

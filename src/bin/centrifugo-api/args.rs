@@ -108,7 +108,7 @@ pub(crate) struct Publication {
     /// A tag for the publication, as `lang=en`; may be given again
     #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = tag)]
     pub(crate) tags: Vec<(String, String)>,
-    /// A name for this publication: repeating it within 5 minutes publishes nothing and answers as the first time
+    /// The idempotency key: repeating it within 5 minutes publishes nothing and prints the first result
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
     /// Keeps the publication out of the channel's history
@@ -156,28 +156,28 @@ pub(crate) struct Source {
 
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// How many publications to send in every way and round
+    /// The number of publications, in every way and round
     #[arg(long, value_name = "N", default_value = "10000", value_parser = at_least_one)]
     pub(crate) messages: usize,
-    /// How many channels they go to
+    /// The number of channels they go to
     #[arg(long, value_name = "N", default_value = "10000", value_parser = at_least_one)]
     pub(crate) channels: usize,
-    /// What the channels' names begin with; put a namespace here
+    /// The prefix of the channels' names; put a namespace here
     #[arg(long, value_name = "TEXT", default_value = "bench_")]
     pub(crate) channel_prefix: String,
     /// The size of a publication's data; it is a JSON string, with its quotes
     #[arg(long, value_name = "BYTES", default_value = "26")]
     pub(crate) payload: usize,
-    /// How many tasks publish at the same time where many do
+    /// The number of tasks that publish concurrently
     #[arg(long, value_name = "N", default_value = "64", value_parser = at_least_one)]
     pub(crate) callers: usize,
-    /// How many publications a batch has, and how many channels a broadcast
+    /// The number of publications in a batch, and of channels in a broadcast
     #[arg(long, value_name = "N", default_value = "1000", value_parser = at_least_one)]
     pub(crate) batch: usize,
-    /// How often to measure everything; the table has the medians
+    /// The number of rounds; the table has the medians
     #[arg(long, value_name = "N", default_value = "3", value_parser = at_least_one)]
     pub(crate) rounds: usize,
-    /// How many connections to keep over gRPC
+    /// The number of connections over gRPC
     #[arg(long, value_name = "N", default_value = "1", value_parser = at_least_one)]
     pub(crate) connections: usize,
     /// Which of tokio's runtimes the client runs on; `both` compares them

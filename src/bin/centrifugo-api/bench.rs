@@ -48,12 +48,12 @@ pub(crate) fn run(mut connection: Connection, bench: &Bench, json: bool) -> Resu
     let ignored = if bench.server_from_env { Vec::new() } else { connection.ignore_addresses_of_environment() };
     let connection = &connection;
     let plan = plan(bench)?;
-    // A file that cannot be written is found out before anything is measured.
+    // A file that cannot be written is refused before anything is measured.
     let mut chart = bench.chart.as_deref().map(chart::create).transpose()?;
     let machine = Machine::new();
     let server = Server::new(connection)?;
     let sides = sides(connection, bench, &server)?;
-    // The stand-in says that it is what it stands in for.
+    // The stand-in reports the version that it stands in for.
     let real = sides.first().filter(|_| connection.names_a_server());
     let version = real.and_then(|side| side.runtime.block_on(version(&side.client)));
     let mut report = Report::new(bench, machine, server.described(connection, version));
@@ -68,7 +68,7 @@ pub(crate) fn run(mut connection: Connection, bench: &Bench, json: bool) -> Resu
         output::print(&head)?;
     }
     report.ways = measure(&sides, bench, &plan)?;
-    // Drawn first, because printing ends the command where nobody reads; and printed, whether it could be drawn or not.
+    // Drawn first, because printing ends the command if the reader is gone; and printed, whether it could be drawn or not.
     let drawn = chart.as_mut().map_or(Ok(()), |file| chart::draw(&report, file));
     output::print(&if json { report.json()? } else { report.table() })?;
     drawn
@@ -154,7 +154,7 @@ fn plan(bench: &Bench) -> Result<Plan, Failure> {
     })
 }
 
-/// What the server says of itself; not every server has to.
+/// The version that the server reports, if it does.
 async fn version(client: &Client) -> Option<String> {
     let info = client.with_timeout(Duration::from_secs(1)).info(InfoRequest::new()).await.ok()?;
     info.nodes.into_iter().next().map(|node| node.version).filter(|version| !version.is_empty())

@@ -14,7 +14,7 @@ pub(crate) async fn run(connection: &Connection, call: Call) -> Result<(), Failu
         _ => call.params,
     };
     let params: Box<RawValue> = serde_json::from_str(&params).map_err(|error| {
-        // The parameters may hold what nobody should see, so only the place is told.
+        // The parameters may be secret, so the error has only the position.
         let (line, column) = (error.line(), error.column());
         Failure::invalid(format!("the parameters are not JSON (line {line}, column {column})"))
     })?;

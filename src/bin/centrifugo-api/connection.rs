@@ -76,7 +76,7 @@ pub(crate) struct Connection {
     /// The server is Centrifugo PRO: without it, fields that the open-source server would ignore are refused
     #[arg(long, global = true, hide_short_help = true)]
     pub(crate) pro: bool,
-    /// DANGEROUS: accepts any certificate, so that anybody on the way can read and change everything
+    /// DANGEROUS: accepts any certificate, so that anyone on the network can read and change everything
     #[arg(long, global = true, hide_short_help = true)]
     insecure_skip_verification: bool,
     #[arg(skip = Environment::read())]
@@ -147,7 +147,7 @@ impl Connection {
         self.transport.unwrap_or(if only_http { Transport::Http } else { Transport::Grpc })
     }
 
-    /// The transports to compare, which are those asked for: with `--transport`, or by giving an address.
+    /// The transports to compare: those of `--transport` or with an address.
     pub(crate) fn transports(&self) -> Vec<Transport> {
         let all = [Transport::Grpc, Transport::Http];
         let given = |transport: &Transport| self.transport.is_none_or(|only| only == *transport);
@@ -164,7 +164,7 @@ impl Connection {
         self.url(Transport::Grpc).is_some() || self.url(Transport::Http).is_some()
     }
 
-    /// Ignores the addresses of the environment, and says which variables named some.
+    /// Removes the addresses of the environment, and returns the variables that had one.
     pub(crate) fn ignore_addresses_of_environment(&mut self) -> Vec<&'static str> {
         let Environment { grpc, http, .. } = &mut self.environment;
         let named = [("CENTRIFUGO_GRPC", grpc.take()), ("CENTRIFUGO_HTTP", http.take())];
@@ -199,7 +199,7 @@ impl Connection {
         Ok(self.calls(server))
     }
 
-    /// The configuration with what is said of calls.
+    /// The configuration with the deadline, retries and `pro`.
     fn calls(&self, config: Config) -> Config {
         config.timeout(self.timeout).pro(self.pro).retry(self.retry())
     }
@@ -209,7 +209,7 @@ impl Connection {
         (attempts > 1).then(|| Retry::new().attempts(attempts).idempotency_keys(!self.no_idempotency_keys))
     }
 
-    /// The configuration of a server over one transport: its addresses, the key, and TLS.
+    /// The configuration of a server over one transport: addresses, key and TLS.
     pub(crate) fn server<T>(
         &self,
         transport: Transport,

@@ -117,7 +117,7 @@ pub(crate) fn exit_codes() -> String {
     text
 }
 
-/// What is told of an error.
+/// The fields of an error.
 #[derive(Serialize)]
 struct Report<'a> {
     kind: &'static str,

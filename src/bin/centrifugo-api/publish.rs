@@ -8,7 +8,7 @@ use crate::connection::{self, Connection};
 use crate::failure::Failure;
 use crate::output;
 
-/// Sets what publications and broadcasts have in common. Their types have nothing to say that in.
+/// Sets the options that publications and broadcasts share. Their types have no trait in common.
 macro_rules! with_options {
     ($request:expr, $options:expr) => {{
         let options = $options;
@@ -78,7 +78,7 @@ fn print(result: &impl Serialize) -> Result<(), Failure> {
     }
 }
 
-/// What to publish, of whatever kind it was said to be.
+/// The payload, of the kind that the options name.
 fn payload(given: Option<&str>, Source { file, text, binary }: &Source) -> Result<Payload, Failure> {
     let (bytes, typed) = match (file, given) {
         (Some(file), _) => (connection::read("--file", file)?, false),

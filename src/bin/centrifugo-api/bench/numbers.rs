@@ -25,11 +25,11 @@ pub(super) fn rounded(number: f64) -> String {
     thousands(&format!("{:.0}", (number / unit).round() * unit))
 }
 
-/// A whole number in at most five characters, up to a thousand millions.
+/// A number in at most six characters, up to a thousand millions.
 pub(super) fn short(number: f64) -> String {
     match number {
         number if number < 10_000.0 => rounded(number),
-        number if number < 1e6 => format!("{}k", rounded(number / 1e3)),
+        number if number < 1e6 => format!("{}k", digits(number / 1e3)),
         number => format!("{}M", digits(number / 1e6)),
     }
 }
@@ -68,7 +68,7 @@ mod tests {
         {
             assert_eq!(time(micros), text);
         }
-        for (number, text) in [(9430.0, "9,430"), (58_400.0, "58k"), (309_000.0, "309k"), (1_234_000.0, "1.23M")] {
+        for (number, text) in [(9430.0, "9,430"), (58_400.0, "58.4k"), (309_000.0, "309k"), (1_234_000.0, "1.23M")] {
             assert_eq!(short(number), text);
         }
     }

@@ -1,4 +1,4 @@
-//! What the runs add up to, and how they were measured.
+//! The figures of all runs, and how they were measured.
 
 use std::env::consts::{ARCH, OS};
 use std::fs;
@@ -35,7 +35,7 @@ pub(super) struct Machine {
     pub(super) os: &'static str,
     pub(super) arch: &'static str,
     pub(super) cores: usize,
-    /// How many threads wanted to run in the minute before, on average; Linux says so.
+    /// The load average of the minute before, on Linux.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) load: Option<f64>,
 }
@@ -54,7 +54,7 @@ impl Machine {
 
     /// Whether others had so much of the machine that the numbers are theirs as well.
     pub(super) fn is_busy(&self) -> bool {
-        #[allow(clippy::cast_precision_loss, reason = "no machine has 2^53 cores")]
+        #[allow(clippy::cast_precision_loss, reason = "fewer than 2^53 cores")]
         self.load.is_some_and(|load| load > self.cores as f64 / 4.0)
     }
 }
@@ -112,7 +112,7 @@ fn micros(time: Duration) -> f64 {
 
 impl Row {
     pub(super) fn new(way: Way, transport: Transport, runtime: Runtime, plan: &Plan, runs: &[Run]) -> Self {
-        #[allow(clippy::cast_precision_loss, reason = "nobody sends 2^53 messages")]
+        #[allow(clippy::cast_precision_loss, reason = "fewer than 2^53 messages")]
         let messages = plan.messages as f64;
         // There is always a round, and in it a request.
         let spread = |number: &dyn Fn(&Run) -> Option<f64>| {

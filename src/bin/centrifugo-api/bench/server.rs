@@ -1,4 +1,4 @@
-//! The server that the bench publishes to: one that was given, or the stand-in in a process of its own.
+//! The server that the bench loads: one that was given, or the stand-in in a process of its own.
 
 use std::env;
 use std::io::{self, BufRead as _, BufReader};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::connection::{Connection, Transport};
 use crate::failure::Failure;
 
-/// The stand-in asks for a key as a server does, so that sending one is measured too.
+/// The stand-in requires a key as a server does, so that sending one is measured too.
 const KEY: &str = "bench";
 
 pub(super) enum Server {
@@ -128,7 +128,7 @@ impl Server {
     }
 }
 
-/// Starts the stand-in, and waits until it says where it is.
+/// Starts the stand-in, and waits until it prints its addresses.
 fn start() -> io::Result<(Process, Urls)> {
     let mut process = Command::new(env::current_exe()?)
         .args(["serve", "--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--stop-with-stdin"])
@@ -141,6 +141,6 @@ fn start() -> io::Result<(Process, Urls)> {
     if let Some(stdout) = process.0.stdout.take() {
         BufReader::new(stdout).read_line(&mut line)?;
     }
-    let urls = serde_json::from_str(&line).map_err(|_| io::Error::other("it did not say where it listens"))?;
+    let urls = serde_json::from_str(&line).map_err(|_| io::Error::other("it did not print its addresses"))?;
     Ok((process, urls))
 }
