@@ -55,7 +55,7 @@ impl Failure {
         Self::Io { what: what.into(), error, outcome: Outcome::NotSent }
     }
 
-    /// The same failure after the server executed the call.
+    /// The same failure after the call succeeded.
     pub(crate) fn after_call(self) -> Self {
         match self {
             Self::Io { what, error, .. } => Self::Io { what, error, outcome: Outcome::Done },
@@ -246,10 +246,11 @@ impl<'a> Report<'a> {
         text.push_str("\n  ");
         if self.method.is_some() {
             text.push_str(match self.outcome {
-                Outcome::NotSent => "not sent",
-                Outcome::Refused => "not executed",
-                Outcome::Unknown => "it may have been executed",
-                Outcome::Done => "it was executed",
+                Outcome::NotSent => "it was not sent",
+                Outcome::Refused => "it did not take effect",
+                Outcome::Unknown if !self.failures.is_empty() => "it may have taken effect in part",
+                Outcome::Unknown => "it may have taken effect",
+                Outcome::Done => "it took effect",
             });
             if self.attempts > 1 {
                 let _ = write!(text, " ({} attempts)", self.attempts);

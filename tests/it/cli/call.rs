@@ -82,6 +82,7 @@ async fn a_filter_that_only_pro_looks_at_is_refused_unless_the_server_is_said_to
     for transport in TRANSPORTS {
         let error = run(&mut over(&server, transport, &call)).error(19);
         assert!(error["message"].as_str().unwrap().contains("`label_filter` is for Centrifugo PRO"), "{error}");
+        assert!(error["message"].as_str().unwrap().ends_with("say so with --pro"), "{error}");
         assert!(server.calls().is_empty());
         run(over(&server, transport, &call).arg("--pro")).result();
         server.clear_calls();

@@ -213,7 +213,7 @@ fn an_error_of_the_configuration_names_the_option_or_the_variable_and_quotes_the
         let error = run(command(&["call", "info"]).args(arguments)).error(19);
         let message = error["message"].as_str().unwrap();
         assert!(message.starts_with(start), "{message}");
-        assert!(!message.contains("a\nb"), "{message}");
+        assert!(!message.contains("a\nb") && !message.contains("allow_clear_text_fallback"), "{message}");
         assert_eq!((&error["attempts"], &error["advice"]), (&json!(0), &json!("correct the command line")));
     }
     let error = run(command(&["call", "info"]).env("CENTRIFUGO_HTTP", "ftp://a")).error(19);
@@ -239,4 +239,12 @@ async fn the_idempotency_key_is_told_when_the_call_may_have_run() {
     server.clear_faults();
     let refused = run(&mut over(&server, "grpc", &["publish", "nowhere:1", "1"])).error(10);
     assert_eq!(refused["idempotency_key"], json!(null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn advice_names_options_and_no_setters() {
+    let server = server().await;
+    let https = server.grpc_url().replace("http://", "https://");
+    let error = run(&mut command(&["call", "info", "--grpc", &https])).error(13);
+    assert!(error["advice"].as_str().unwrap().contains("the authorities that --ca names"), "{error}");
 }

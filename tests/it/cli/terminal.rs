@@ -37,14 +37,14 @@ async fn an_error_on_a_terminal_is_a_line_of_what_happened_and_one_of_what_to_do
     assert_eq!(
         text,
         format!(
-            "error: publish over grpc to {url}: unknown channel (code 102)\n  not executed; configure the \
+            "error: publish over grpc to {url}: unknown channel (code 102)\n  it did not take effect; configure the \
              channel's namespace on the server, or correct the channel's name\n"
         )
     );
     server.fault(Fault::cut_after().always());
     let (code, text) = on_terminal(&mut over(&server, "grpc", &["publish", "a", "1"]));
     assert_eq!((code, text.lines().count()), (Some(14), 2), "{text}");
-    assert!(text.contains("\n  it may have been executed (3 attempts); "), "{text}");
+    assert!(text.contains("\n  it may have taken effect (3 attempts); "), "{text}");
     assert!(text.contains(" (--idempotency-key "), "{text}");
     let (code, text) = on_terminal(&mut command(&["publish", "a", "--file", "/nowhere"]));
     let expected =
