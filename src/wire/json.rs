@@ -299,7 +299,7 @@ impl<T: Display> Serialize for Displayed<T> {
     }
 }
 
-/// The bytes as JSON, for a field that can carry nothing else.
+/// The bytes as JSON, for a field that can hold nothing else.
 pub(crate) fn must_be_json<'a, E: serde::ser::Error>(field: &str, bytes: &'a [u8]) -> Result<&'a RawValue, E> {
     embed::as_json(bytes).ok_or_else(|| {
         E::custom(format!(
