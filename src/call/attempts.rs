@@ -1,6 +1,10 @@
 //! One call, attempt after attempt, until it ends.
 
-use tokio::time::Instant;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::api::method::Method;
 use crate::call::Core;
@@ -225,10 +229,7 @@ impl<'a> Attempts<'a> {
         let call = Call::of(self.method, self.known, body, now, deadline);
         let call = call.that_ends_attempt(deadline != end).avoiding(self.endpoint);
         let sent = unless(self.core.transport().send(&call), self.cancelled());
-        let sent = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, sent).await.map_err(|_| deadline - now),
-            None => Ok(sent.await),
-        };
+        let sent = in_time(sent, || call.end()).await.map_err(|end| end - now);
         self.endpoint = call.endpoint();
         let error = match sent {
             Ok(Some(Ok(reply))) => return Ok(reply),
@@ -292,4 +293,25 @@ impl<'a> Attempts<'a> {
 fn log(method: &str, error: Error) -> Error {
     tracing::debug!(method, kind = error.kind().name(), %error, "call failed");
     error
+}
+
+/// The future's output, or when its time was over. `end` is asked after each poll, as it may become earlier. There is one timer,
+/// and none for a future that is ready at once.
+async fn in_time<F: Future>(future: F, end: impl Fn() -> Option<Instant>) -> Result<F::Output, Instant> {
+    let (mut future, mut timer) = (pin!(future), pin!(None::<Sleep>));
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        let Some(end) = end() else { return Poll::Pending };
+        if timer.is_none() {
+            timer.set(Some(sleep_until(end)));
+        }
+        let Some(mut timer) = timer.as_mut().as_pin_mut() else { return Poll::Pending };
+        if timer.deadline() != end {
+            timer.as_mut().reset(end);
+        }
+        timer.poll(cx).map(|()| Err(end))
+    })
+    .await
 }

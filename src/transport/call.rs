@@ -1,7 +1,8 @@
 //! One attempt of a call, as a transport gets it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -21,6 +22,8 @@ pub struct Call<'a> {
     deadline: Option<Instant>,
     handover: Handover,
     began: Instant,
+    /// When a transport's own limit for a response ends, in nanoseconds since it began; 0 for none.
+    response_limit: AtomicU64,
     /// Whether its deadline is the attempt's own, and not the caller's.
     ends_attempt: bool,
     endpoint: AtomicUsize,
@@ -59,7 +62,8 @@ impl<'a> Call<'a> {
         deadline: Option<Instant>,
     ) -> Self {
         let (handover, endpoint, avoided) = (Handover::default(), AtomicUsize::new(NO_ENDPOINT), NO_ENDPOINT);
-        Self { method, known, body, deadline, handover, began, ends_attempt: false, endpoint, avoided }
+        let response_limit = AtomicU64::new(0);
+        Self { method, known, body, deadline, handover, began, response_limit, ends_attempt: false, endpoint, avoided }
     }
 
     /// The same call, whose deadline may be that of an attempt with another one after it.
@@ -70,6 +74,21 @@ impl<'a> Call<'a> {
     /// The same call, to another endpoint than this one if there is one.
     pub(crate) fn avoiding(self, endpoint: usize) -> Self {
         Self { avoided: endpoint, ..self }
+    }
+
+    /// Sets how long the transport waits for a response, from when the attempt began. The client ends the attempt then: one
+    /// timer for that and for the deadline.
+    pub(crate) fn limit_response(&self, limit: Duration) {
+        self.response_limit.store(limit.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When the attempt ends: at its deadline, or at the transport's limit for a response.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        let limit = match self.response_limit.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => self.began.checked_add(Duration::from_nanos(nanos)),
+        };
+        self.deadline.into_iter().chain(limit).min()
     }
 
     /// The index of the endpoint that it was given to last.
@@ -129,9 +148,9 @@ impl<'a> Call<'a> {
     /// Whether it is dropped at its deadline, and that says something about the server: the deadline is the attempt's, or the
     /// caller's and at least a second. A shorter one is the caller's choice.
     pub(crate) fn has_timed_out(&self) -> bool {
-        const LONG: std::time::Duration = std::time::Duration::from_secs(1);
-        let says_something = |deadline| self.ends_attempt || deadline - self.began >= LONG;
-        self.deadline.is_some_and(|deadline| says_something(deadline) && deadline <= Instant::now())
+        const LONG: Duration = Duration::from_secs(1);
+        let says_something = |end| self.ends_attempt || end - self.began >= LONG;
+        self.end().is_some_and(|end| says_something(end) && end <= Instant::now())
     }
 
     /// The record that proves whether the request was sent, as the crate's own transports keep it.

@@ -10,14 +10,12 @@ use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
-use tokio::time::Instant;
 use url::Url;
 
 use crate::api::method::Method;
 use crate::config::{self, Common, TokenSource};
 use crate::error::{Error, ErrorKind, Form, Outcome, causes};
 use crate::sync::BoxFuture;
-use crate::sync::cancel::unless;
 use crate::sync::per_runtime::PerRuntime;
 use crate::transport::call::Call;
 use crate::transport::handover::Handover;
@@ -140,22 +138,6 @@ impl Http {
             Error::new(ErrorKind::TooLarge, what).with_outcome(Outcome::Unknown)
         })
     }
-
-    /// Makes the call, for as long as the server can respond.
-    async fn call_in_time(&self, call: &Call<'_>) -> Result<Reply, Error> {
-        let limit = Instant::now() + RESPONSE_LIMIT;
-        let ends_earlier = call.deadline().is_some_and(|deadline| deadline <= limit);
-        let over = async {
-            if ends_earlier {
-                std::future::pending::<()>().await;
-            }
-            tokio::time::sleep_until(limit).await;
-        };
-        unless(self.call(call), over).await.unwrap_or_else(|| {
-            let what = format!("no response within {RESPONSE_LIMIT:?}, and over HTTP the server sends none after 10 s");
-            Err(call.handover().judge(Error::new(ErrorKind::Timeout, what)))
-        })
-    }
 }
 
 impl Transport for Http {
@@ -168,7 +150,8 @@ impl Transport for Http {
     }
 
     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
-        Box::pin(self.call_in_time(call))
+        call.limit_response(RESPONSE_LIMIT);
+        Box::pin(self.call(call))
     }
 
     fn disconnect(&self) {
