@@ -12,7 +12,7 @@ use centrifugo_api::testing::{Fault, Namespace, Server};
 use centrifugo_api::{ApiError, ErrorKind};
 use serde_json::{Value, json};
 
-use crate::support::servers::Nobody;
+use crate::support::servers::ClosedPort;
 
 /// Long enough to be found anywhere it should not be.
 const KEY: &str = "open-sesame-0123456789";
@@ -286,7 +286,7 @@ async fn every_kind_of_error_has_its_exit_code_and_says_where_it_happened() {
         check(&faulty(too_large).await, ErrorKind::TooLarge, 17, false, &publish);
         check(&faulty(Fault::raw_reply("\u{7f}no")).await, ErrorKind::Protocol, 18, true, &publish);
 
-        let nobody = Nobody::new();
+        let nobody = ClosedPort::new();
         let url = nobody.url();
         let error = run(&mut command(&["publish", "a", "1", &format!("--{transport}"), &url])).error(13);
         assert_eq!((&error["kind"], &error["may_have_run"]), (&json!("connect"), &json!(false)));

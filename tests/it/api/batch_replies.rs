@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::within;
 use crate::support::{BOTH, Over, SECOND, assert_error, quick_retry, request};
 
-/// The answers to a batch of `publish`, `publish` and `publish`, where the server gives `json` or `protobuf`.
+/// The responses to a batch of `publish`, `publish` and `publish`, where the server gives `json` or `protobuf`.
 async fn batch(
     over: Over,
     json: &'static str,

@@ -50,18 +50,18 @@ fn numbers(server: &Server) -> Vec<Vec<u64>> {
 }
 
 /// What became of each command: its offset, or its error's kind and outcome.
-fn fates(
+fn outcomes(
     replies: &centrifugo_api::BatchReplies,
     handles: &[BatchHandle<PublishResult>],
 ) -> Vec<Result<u64, (ErrorKind, Outcome)>> {
-    let fate = |handle: &BatchHandle<PublishResult>| match replies.get(*handle) {
+    let outcome = |handle: &BatchHandle<PublishResult>| match replies.get(*handle) {
         Ok(result) => Ok(result.offset),
         Err(error) => {
             assert_eq!(error.method(), Some("publish"));
             Err((error.kind(), error.outcome()))
         }
     };
-    handles.iter().map(fate).collect()
+    handles.iter().map(outcome).collect()
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_batch_over_the_clients_limit_is_split_into_the_fewest_requests() {
             let replies = client.batch(&batch).await.unwrap();
             assert_eq!(numbers(&server), [[0, 1, 2], [3, 4, 5], [6, 7, 8]]);
             assert!(server.calls().iter().all(|call| call.request["parallel"] == json!(true) || !parallel));
-            let mut offsets: Vec<_> = fates(&replies, &handles).into_iter().map(Result::unwrap).collect();
+            let mut offsets: Vec<_> = outcomes(&replies, &handles).into_iter().map(Result::unwrap).collect();
             offsets.sort_unstable();
             assert_eq!(offsets, (1..10).collect::<Vec<_>>());
             assert_eq!((replies.len(), server.applied("news")), (9, 9));
@@ -93,7 +93,7 @@ async fn a_batch_that_is_refused_as_too_large_is_halved_until_it_fits() {
         let handles = nine(&mut batch);
         let replies = client.batch(&batch).await.unwrap();
         assert_eq!(numbers(&server), [vec![0, 1], vec![2, 3], vec![4, 5], vec![6, 7, 8]]);
-        assert_eq!(fates(&replies, &handles), (1..10).map(Ok).collect::<Vec<_>>());
+        assert_eq!(outcomes(&replies, &handles), (1..10).map(Ok).collect::<Vec<_>>());
     }
 }
 
@@ -145,12 +145,12 @@ async fn a_command_that_is_refused_as_too_large_ends_a_sequential_batch() {
             let handles: Vec<_> = (0..).zip(lengths).map(|(n, length)| batch.push(long(n, length))).collect();
             let replies = client.batch(&batch).await.unwrap();
             let last = if parallel { Ok(3) } else { Err(skipped) };
-            let mut fates = fates(&replies, &handles);
+            let mut outcomes = outcomes(&replies, &handles);
             if parallel {
                 // Those of one request run in any order.
-                fates[..2].sort_by_key(|fate| *fate.as_ref().unwrap());
+                outcomes[..2].sort_by_key(|outcome| *outcome.as_ref().unwrap());
             }
-            assert_eq!(fates, [Ok(1), Ok(2), Err(refused), last]);
+            assert_eq!(outcomes, [Ok(1), Ok(2), Err(refused), last]);
             assert_eq!(server.applied("news"), if parallel { 3 } else { 2 });
         }
     }
@@ -166,13 +166,13 @@ async fn replies_of_earlier_parts_are_kept_when_a_later_part_fails() {
             let mut batch = Batch::new().idempotency_keys(false).parallel(parallel);
             let handles = nine(&mut batch);
             let replies = client.batch(&batch).await.unwrap();
-            let fates = fates(&replies, &handles);
-            assert!(fates[..3].iter().all(Result::is_ok), "{fates:?}");
-            assert_eq!(fates[3..6], [Err(lost); 3]);
+            let outcomes = outcomes(&replies, &handles);
+            assert!(outcomes[..3].iter().all(Result::is_ok), "{outcomes:?}");
+            assert_eq!(outcomes[3..6], [Err(lost); 3]);
             if parallel {
-                assert!(fates[6..].iter().all(Result::is_ok), "{fates:?}");
+                assert!(outcomes[6..].iter().all(Result::is_ok), "{outcomes:?}");
             } else {
-                assert_eq!(fates[6..], [Err(skipped); 3]);
+                assert_eq!(outcomes[6..], [Err(skipped); 3]);
                 let error = replies.get(handles[8]).unwrap_err();
                 assert!(error.to_string().contains("ended without a response"), "it says why: {error}");
             }
@@ -202,7 +202,7 @@ async fn each_part_is_retried_alone_with_the_same_keys() {
         let mut batch = Batch::new().idempotency_keys(false).idempotency_keys(true);
         let handles = nine(&mut batch);
         let replies = client.batch(&batch).await.unwrap();
-        assert_eq!(fates(&replies, &handles), (1..10).map(Ok).collect::<Vec<_>>());
+        assert_eq!(outcomes(&replies, &handles), (1..10).map(Ok).collect::<Vec<_>>());
         let (parts, calls) = (numbers(&server), server.calls());
         assert_eq!(parts[1..4], [parts[1].clone(), parts[1].clone(), parts[1].clone()]);
         assert_eq!(calls[1].request, calls[3].request);
@@ -228,7 +228,7 @@ async fn a_part_that_only_reads_is_retried_though_another_cannot_be() {
     }
 }
 
-/// A transport that answers in turn as it is told, and then never.
+/// A transport with scripted responses, which never responds after the last.
 #[derive(Debug)]
 struct Scripted {
     answers: Mutex<Vec<Result<Reply, Error>>>,
@@ -277,7 +277,7 @@ async fn nothing_is_sent_of_a_parallel_batch_after_its_deadline() {
     let replies = client.batch(&batch).await.unwrap();
     let (unknown, not_sent) = ((ErrorKind::Timeout, Outcome::Unknown), (ErrorKind::Timeout, Outcome::NotSent));
     let expected = [vec![Ok(1), Ok(2)], vec![Err(unknown); 2], vec![Err(not_sent); 4]].concat();
-    assert_eq!(fates(&replies, &handles), expected);
+    assert_eq!(outcomes(&replies, &handles), expected);
     assert_eq!(asked.lock().unwrap().len(), 4);
 }
 

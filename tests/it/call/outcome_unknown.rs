@@ -1,4 +1,4 @@
-//! An answer with refusals in it, after an attempt that ended without one: what was refused now may have been carried out then.
+//! A response with refusals after an attempt without a response: what is refused now may have been applied then.
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::support::tally::Server as Script;
-use crate::support::{BOTH, Over, SECOND, counts, request, servers::Nobody, start, until};
+use crate::support::{BOTH, Over, SECOND, counts, request, servers::ClosedPort, start, until};
 use crate::support::{h1script, h2script, soon, within};
 
 /// How much longer than its timeout a close may take, on a machine with much else to do.
@@ -31,7 +31,7 @@ fn publish(client: &Client, number: usize) -> Vec<JoinHandle<Result<PublishResul
     (0..number).map(|_| tokio::spawn(publish(client.clone()))).collect()
 }
 
-/// What the callers were told, counted as a close counts.
+/// The outcomes of the callers, counted as a close counts.
 async fn told(calls: Vec<JoinHandle<Result<PublishResult, Error>>>) -> [u64; 4] {
     let mut told = [0; 4];
     for call in calls {
@@ -120,7 +120,7 @@ impl Transport for Told {
             match what {
                 "done" => Ok(Reply::result(&PublishResult::default())),
                 "refused" => Ok(Reply::error(&ApiError::new(102, "unknown channel"))),
-                "nobody" => Err(Error::new(ErrorKind::Connect, "nobody is there")),
+                "nobody" => Err(Error::new(ErrorKind::Connect, "connection refused")),
                 "lost" => Err(Error::new(ErrorKind::Lost, "no answer")),
                 _ => std::future::pending().await,
             }
@@ -164,7 +164,7 @@ async fn a_close_tells_how_all_calls_of_the_client_ended() {
     assert_eq!(counts(closed), [1 + 8, 1 + 4, 1 + 2, 1 + 6 + 7 + 1 + 1]);
     assert_eq!(told(during).await, [8, 4, 2, 6 + 7 + 1]);
     assert!(dropped.await.unwrap_err().is_cancelled());
-    // Whoever asks again is told the same at once.
+    // A second close returns the same at once.
     let again = client.close(60 * SECOND).await;
     assert_eq!((again, started.elapsed() < SECOND), (closed, true));
 }
@@ -296,8 +296,8 @@ async fn calls_cancelled_before_they_are_sent_were_not_sent() {
 async fn a_close_ends_a_call_in_backoff_with_its_last_error() {
     let minute = Duration::from_secs(60);
     for over in BOTH {
-        let nobody = Nobody::new();
-        let config = over.config_at(&nobody.url());
+        let closed = ClosedPort::new();
+        let config = over.config_at(&closed.url());
         let retry = Retry::new().attempts(100).backoff(minute, minute);
         let client = Client::new(config.retry(retry).timeout(100 * minute)).unwrap();
         let calls = publish(&client, 5);
@@ -330,7 +330,7 @@ async fn calls_that_are_not_polled_do_not_delay_a_close() {
         poll_until_applied(&mut call, &server).await;
         let closed = within(SECOND / 10 + SLACK, client.close(SECOND / 10)).await;
         assert_eq!(counts(closed), [0, 0, 0, 1]);
-        // When it is polled after all, it is told the same.
+        // When it is polled after all, it has the same outcome.
         let error = soon(call).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Closed, Outcome::Unknown), "{error:?}");
         assert_eq!(counts(client.close(Duration::ZERO).await), [0, 0, 0, 1]);
@@ -412,8 +412,8 @@ fn a_client_with_a_fallback_leaves_nothing_behind() {
     let (servers, ends) = (elsewhere(), Arc::default());
     let server = servers.block_on(async { counting_ends(Over::Http, &ends) });
     Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-        let (nobody, tasks) = (Nobody::new(), Handle::current().metrics().num_alive_tasks());
-        let client = Client::new(Config::grpc(nobody.url()).fallback(Config::http(server.api_url()))).unwrap();
+        let (closed, tasks) = (ClosedPort::new(), Handle::current().metrics().num_alive_tasks());
+        let client = Client::new(Config::grpc(closed.url()).fallback(Config::http(server.api_url()))).unwrap();
         client.publish(request()).await.unwrap();
         let mut state = client.watch_breaker().unwrap();
         assert_eq!(*state.borrow_and_update(), BreakerState::Open);

@@ -1,4 +1,4 @@
-//! Nodes that are told to end, and calls on their connections.
+//! Nodes that get SIGTERM, and calls on their connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -99,7 +99,7 @@ async fn the_only_node_may_restart_while_calls_wait_for_it() {
     }
 }
 
-/// What the server does with a connection and with a call on it, when it is told to end.
+/// What the server does at SIGTERM with a connection and with a call on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary"]
 async fn a_call_half_sent_at_sigterm_gets_its_response() {

@@ -9,13 +9,13 @@ use centrifugo_api::{HistoryRemoveRequest, HistoryRequest, PublishRequest};
 use fastrand::Rng;
 use tokio::time::{Instant, sleep};
 
-use super::harm::either;
-use super::world::{Entry, Kind, Told, World, id_of, payload, raw};
+use super::faults::either;
+use super::harness::{Entry, Harness, Kind, Told, id_of, payload, raw};
 use super::{LAST_CALLS, SLACK};
 use crate::support::proxy::End;
 
-impl World {
-    /// Compares the ledger with the history, and begins both anew.
+impl Harness {
+    /// Compares the ledger with the history, and empties both.
     pub(super) async fn check(self: Arc<Self>) {
         for proxy in &self.proxies {
             proxy.heal();
@@ -78,13 +78,13 @@ impl World {
         let ended = Arc::new(AtomicU64::new(0));
         let calls: Vec<_> = (0..LAST_CALLS)
             .map(|_| {
-                let (world, ended) = (Arc::clone(&self), Arc::clone(&ended));
+                let (harness, ended) = (Arc::clone(&self), Arc::clone(&ended));
                 tokio::spawn(async move {
-                    let id = world.next();
+                    let id = harness.next();
                     let result =
-                        world.client.publish(PublishRequest::new(world.channel("last"), raw(&payload(id)))).await;
+                        harness.client.publish(PublishRequest::new(harness.channel("last"), raw(&payload(id)))).await;
                     ended.fetch_add(1, Ordering::SeqCst);
-                    world.note_all(Kind::Publish, id, &world.channel("last"), false, Some(&result));
+                    harness.note_all(Kind::Publish, id, &harness.channel("last"), false, Some(&result));
                 })
             })
             .collect();

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{keys, unavailable};
 use crate::support::soon;
 use crate::support::{
-    BOTH, Over, assert_error, client_answering, publish, quick_retry, request, servers::Nobody, start,
+    BOTH, Over, assert_error, client_answering, publish, quick_retry, request, servers::ClosedPort, start,
 };
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn a_key_of_the_caller_is_kept() {
     }
 }
 
-/// The ways to have no keys, of which only the second repeats anything.
+/// The ways to have no keys, of which only the second retries anything.
 fn keyless() -> [(Retry, u32); 2] {
     [(crate::support::once(), 1), (quick_retry().idempotency_keys(false), 3)]
 }
@@ -101,9 +101,9 @@ async fn without_keys_a_publish_that_was_not_applied_is_retried() {
             assert_error(&error, ErrorKind::Api, Outcome::Refused, attempts);
             assert_eq!((keys(&server), server.applied("news")), (vec![String::new(); attempts as usize], 0));
 
-            // Not sent, as there is nobody.
-            let nobody = Nobody::new();
-            let config = over.config_at(&nobody.url());
+            // Not sent, as the connection is refused.
+            let closed = ClosedPort::new();
+            let config = over.config_at(&closed.url());
             let error = publish(&Client::new(config.retry(retry)).unwrap()).await.unwrap_err();
             assert_error(&error, ErrorKind::Connect, Outcome::NotSent, attempts);
         }
@@ -230,7 +230,7 @@ async fn a_call_that_was_not_sent_is_retried_however_late() {
     let minute = Duration::from_secs(60);
     let started = Instant::now();
     let client = client_answering(move |_| match started.elapsed() {
-        early if early < 10 * minute => Err(Error::new(ErrorKind::Connect, "nobody is there")),
+        early if early < 10 * minute => Err(Error::new(ErrorKind::Connect, "connection refused")),
         _ => Ok(Reply::result(&PublishResult::default())),
     });
     let retry = crate::support::once().wait_for_ready(true).backoff(minute, minute);

@@ -22,7 +22,7 @@ enum Probed {
     Never,
 }
 
-/// A gRPC server whose publications are answered badly and whose probes are answered as told, and counted.
+/// A gRPC server whose publications fail, and whose probes are counted and get the response that `how` says.
 fn probing(how: &watch::Sender<Probed>, probes: &Arc<AtomicUsize>, healthy: &Arc<AtomicBool>) -> Script {
     let (how, probes, healthy) = (how.subscribe(), Arc::clone(probes), Arc::clone(healthy));
     h2script::start(move |mut connection| {
