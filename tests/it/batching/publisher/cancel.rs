@@ -30,7 +30,7 @@ async fn a_dropped_publish_is_cancelled_unless_it_is_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_publish_that_nobody_polls_delays_no_other() {
+async fn a_publish_that_is_not_polled_delays_no_other() {
     for order in ORDERS {
         let publisher = Publisher::new(&slow().client(), one_by_one().order(order)).unwrap();
         let kept = poll_once(publisher.publish(message("a", 1)));
@@ -97,7 +97,7 @@ async fn a_cancel_that_comes_too_late_gives_the_ticket_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn mass_cancellation_leaves_no_trace() {
+async fn mass_cancellation_frees_all_capacity() {
     for order in ORDERS {
         let fake = Fake::new(|sent: Sent| async move {
             tokio::time::sleep(Duration::from_millis(10)).await;

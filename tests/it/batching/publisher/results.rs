@@ -145,7 +145,7 @@ async fn messages_are_given_keys_unless_the_client_or_the_publisher_has_them_off
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_be_carried_out_twice_is_repeated_after_a_loss_and_the_rest_is_of_unknown_outcome() {
+async fn after_a_loss_idempotent_messages_are_retried_and_others_are_unknown() {
     let (fake, permits) = Fake::held(|sent| match sent.number {
         1 => Err(Error::new(ErrorKind::Lost, "no answer")),
         _ => sent.done(),
