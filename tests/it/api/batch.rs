@@ -1,12 +1,13 @@
 //! Batches.
 
-use super::suite::{assert_code, assert_kind, kept, offsets, publish, suite};
-use crate::support::{Over, servers::Setup};
 use centrifugo_api::{
     ApiError, Batch, Client, ConnectionsRequest, ErrorKind, HistoryRequest, HistoryResult, PresenceStatsRequest,
     PublishRequest, RpcRequest, StreamPosition,
 };
 use serde_json::{Value, json};
+
+use super::suite::{assert_code, assert_kind, kept, offsets, publish, suite};
+use crate::support::{Over, servers::Setup};
 
 async fn a_batch_runs_its_commands_in_order(client: &Client, setup: &Setup) {
     let channel = setup.channel("");

@@ -1,10 +1,12 @@
 //! Broadcasts.
 
-use super::suite::{assert_code, kept, offsets, publish, suite};
-use crate::support::servers::Setup;
+use std::time::Duration;
+
 use centrifugo_api::{ApiError, Batch, BroadcastRequest, Client, ErrorKind, InfoRequest, Outcome, PublishRequest};
 use serde_json::{Value, json};
-use std::time::Duration;
+
+use super::suite::{assert_code, kept, offsets, publish, suite};
+use crate::support::servers::Setup;
 
 async fn a_broadcast_has_a_result_for_every_channel_in_order(client: &Client, setup: &Setup) {
     let (first, second, plain) = (setup.channel(""), setup.channel(""), setup.channel("plain"));

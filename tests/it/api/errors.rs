@@ -1,15 +1,16 @@
 //! Errors of the API, and keys.
 
-use super::suite::{assert_code, assert_kind, suite};
-use crate::support::{
-    Over,
-    servers::{self, Setup},
-};
 use centrifugo_api::{
     ApiError, Client, Config, ErrorKind, HistoryRemoveRequest, HistoryRequest, InfoRequest, MapStatsRequest,
     PresenceRequest, PresenceStatsRequest, PublishRequest, SubscribeRequest,
 };
 use serde_json::json;
+
+use super::suite::{assert_code, assert_kind, suite};
+use crate::support::{
+    Over,
+    servers::{self, Setup},
+};
 
 async fn an_unknown_namespace_is_error_102(client: &Client, setup: &Setup) {
     let channel = setup.channel("nope");

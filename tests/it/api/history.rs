@@ -1,12 +1,13 @@
 //! History and presence.
 
-use super::suite::{assert_code, assert_kind, kept, offsets, publish, suite};
-use crate::support::{Over, servers::Setup};
 use centrifugo_api::{
     ApiError, Batch, ChannelsRequest, Client, ClientInfo, ErrorKind, HistoryRemoveRequest, HistoryRequest,
     PresenceRequest, PresenceStatsRequest, StreamPosition,
 };
 use serde_json::{Value, json};
+
+use super::suite::{assert_code, assert_kind, kept, offsets, publish, suite};
+use crate::support::{Over, servers::Setup};
 
 async fn a_channel_without_clients_has_no_presence(client: &Client, setup: &Setup) {
     let channel = setup.channel("presence");

@@ -1,10 +1,11 @@
 //! Calls by name, with parameters and results as JSON.
 
-use super::suite::{assert_code, assert_kind, suite};
-use crate::support::{Over, servers::Setup};
 use centrifugo_api::{ApiError, Client, ErrorKind, HistoryRequest, Payload, PublishRequest, PublishResult};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+
+use super::suite::{assert_code, assert_kind, suite};
+use crate::support::{Over, servers::Setup};
 
 async fn calls_by_name_take_and_give_json(client: &Client, setup: &Setup) {
     let channel = setup.channel("");

@@ -1,11 +1,13 @@
 //! Sizes and deadlines.
 
-use super::suite::{assert_kind, offsets, publish, suite};
-use crate::support::{Over, servers::Setup};
+use std::time::Duration;
+
 use centrifugo_api::testing::Fault;
 use centrifugo_api::{Client, Config, ErrorKind, HistoryRequest, InfoRequest, Method, Payload, PublishRequest, Tls};
 use serde_json::json;
-use std::time::Duration;
+
+use super::suite::{assert_kind, offsets, publish, suite};
+use crate::support::{Over, servers::Setup};
 
 /// A request for a channel without history that has exactly this many bytes in protobuf.
 fn request_of(size: usize, setup: &Setup) -> PublishRequest {

@@ -1,12 +1,13 @@
 //! Maps and shared polls.
 
-use super::suite::{assert_code, suite};
-use crate::support::servers::Setup;
 use centrifugo_api::{
     ApiError, Client, MapClearRequest, MapPublishRequest, MapReadStateRequest, MapReadStreamRequest, MapRemoveRequest,
     MapStatsRequest, PublishRequest, SharedPollPublishRequest,
 };
 use serde_json::{Value, json};
+
+use super::suite::{assert_code, suite};
+use crate::support::servers::Setup;
 
 async fn a_map_is_published_to_read_and_cleared(client: &Client, setup: &Setup) {
     let channel = setup.channel("map");

@@ -1,9 +1,10 @@
 //! Publications.
 
-use super::suite::{assert_code, assert_kind, kept, offsets, publish, suite};
-use crate::support::{Over, servers::Setup};
 use centrifugo_api::{ApiError, Client, ErrorKind, HistoryRequest, Payload, PublishRequest, PublishResult};
 use serde_json::{Value, json};
+
+use super::suite::{assert_code, assert_kind, kept, offsets, publish, suite};
+use crate::support::{Over, servers::Setup};
 
 async fn each_publish_moves_the_position_by_one(client: &Client, setup: &Setup) {
     let channel = setup.channel("");

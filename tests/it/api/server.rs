@@ -1,12 +1,13 @@
 //! The server, its channels and connections, and the methods of PRO.
 
-use super::suite::{assert_code, assert_kind, publish, suite};
-use crate::support::{Over, servers::Setup};
 use centrifugo_api::{
     ApiError, Batch, BlockUserRequest, ChannelsRequest, Client, ConnectionsRequest, DisconnectRequest, ErrorKind,
     FilterNode, InfoRequest, Method, RefreshRequest, RpcRequest, SubscribeRequest, UnsubscribeRequest,
 };
 use serde_json::{Value, json};
+
+use super::suite::{assert_code, assert_kind, publish, suite};
+use crate::support::{Over, servers::Setup};
 
 async fn info_lists_one_node(client: &Client, _: &Setup) {
     let info = client.info(InfoRequest::new()).await.unwrap();

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    Batch, BatchHandle, BoxFuture, BroadcastRequest, Call, Client, Error, ErrorKind, HistoryRequest, Outcome, Payload,
-    PublishRequest, PublishResult, Reply, Transport,
+    Batch, BatchHandle, BroadcastRequest, Client, Error, ErrorKind, HistoryRequest, Outcome, Payload, PublishRequest,
+    PublishResult, Reply, from_fn,
 };
 use proptest::prelude::*;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::support::Over;
-use crate::support::{BOTH, client_answering, quick_retry};
+use crate::support::{BOTH, Over, client_answering, quick_retry};
 
 /// What goes in one request, in bytes.
 const LIMIT: usize = 2_000;
@@ -228,39 +227,22 @@ async fn a_part_that_only_reads_is_retried_though_another_cannot_be() {
     }
 }
 
-/// A transport with scripted responses, which never responds after the last.
-#[derive(Debug)]
-struct Scripted {
-    answers: Mutex<Vec<Result<Reply, Error>>>,
-    asked: Arc<Mutex<Vec<Value>>>,
-}
-
-impl Scripted {
-    fn client(answers: impl IntoIterator<Item = Result<Reply, Error>>) -> (Client, Arc<Mutex<Vec<Value>>>) {
-        let asked = Arc::default();
-        let mut answers: Vec<_> = answers.into_iter().collect();
-        answers.reverse();
-        let scripted = Self { answers: Mutex::new(answers), asked: Arc::clone(&asked) };
-        (Client::with_transport(scripted).with_timeout(Duration::from_secs(10)), asked)
-    }
-}
-
-impl Transport for Scripted {
-    fn name(&self) -> &'static str {
-        "scripted"
-    }
-
-    fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
-        let request = call.to_json().unwrap();
-        self.asked.lock().unwrap().push(serde_json::from_slice(&request).unwrap());
-        let answer = self.answers.lock().unwrap().pop();
-        Box::pin(async move {
+/// A client with scripted responses, which never come after the last, and the requests that it sent.
+fn scripted(answers: impl IntoIterator<Item = Result<Reply, Error>>) -> (Client, Arc<Mutex<Vec<Value>>>) {
+    let asked = Arc::<Mutex<Vec<Value>>>::default();
+    let answers: Vec<_> = answers.into_iter().collect();
+    let (seen, answers) = (Arc::clone(&asked), Mutex::new(answers.into_iter()));
+    let client = Client::with_transport(from_fn("scripted", move |call| {
+        seen.lock().unwrap().push(serde_json::from_slice(&call.to_json().unwrap()).unwrap());
+        let answer = answers.lock().unwrap().next();
+        async move {
             match answer {
                 Some(answer) => answer,
                 None => std::future::pending().await,
             }
-        })
-    }
+        }
+    }));
+    (client.with_timeout(Duration::from_secs(10)), asked)
 }
 
 fn too_large() -> Result<Reply, Error> {
@@ -271,7 +253,7 @@ fn too_large() -> Result<Reply, Error> {
 async fn nothing_is_sent_of_a_parallel_batch_after_its_deadline() {
     let replies = Reply::json(r#"{"replies":[{"publish":{"offset":1}},{"publish":{"offset":2}}]}"#);
     // Halved twice; the first quarter is answered, the second never.
-    let (client, asked) = Scripted::client([too_large(), too_large(), Ok(replies)]);
+    let (client, asked) = scripted([too_large(), too_large(), Ok(replies)]);
     let mut batch = Batch::new().idempotency_keys(false).parallel(true);
     let handles: Vec<_> = (0..8).map(|n| batch.push(long(n, 1))).collect();
     let replies = client.batch(&batch).await.unwrap();
@@ -285,7 +267,7 @@ async fn nothing_is_sent_of_a_parallel_batch_after_its_deadline() {
 async fn a_batch_whose_parts_all_failed_is_unknown_if_one_is() {
     let refused = || Err(Error::new(ErrorKind::Unauthenticated, "no"));
     let lost = || Err(Error::new(ErrorKind::Lost, "lost"));
-    let (client, _) = Scripted::client([too_large(), refused(), lost()]);
+    let (client, _) = scripted([too_large(), refused(), lost()]);
     let mut batch = Batch::new().idempotency_keys(false).parallel(true);
     for n in 0..2 {
         batch.push(long(n, 1));
@@ -297,7 +279,7 @@ async fn a_batch_whose_parts_all_failed_is_unknown_if_one_is() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_may_have_run_is_not_split() {
     let long_reply = Error::new(ErrorKind::TooLarge, "the reply is too large").with_outcome(Outcome::Unknown);
-    let (client, asked) = Scripted::client([Err(long_reply)]);
+    let (client, asked) = scripted([Err(long_reply)]);
     let mut batch = Batch::new().idempotency_keys(false);
     nine(&mut batch);
     assert!(client.batch(&batch).await.unwrap_err().may_have_run());
@@ -356,7 +338,7 @@ async fn a_failed_part_of_a_broadcast_fails_its_channels() {
     let lost = Error::new(ErrorKind::Lost, "lost");
     let answers =
         [too_large(), too_large(), Ok(offsets(&[1])), Err(lost), too_large(), Err(refused), Ok(offsets(&[4]))];
-    let (client, _) = Scripted::client(answers);
+    let (client, _) = scripted(answers);
     let request = || BroadcastRequest::new(["a", "b", "c", "d"], json!(1));
     let result = client.broadcast(request()).await.unwrap();
     let told: Vec<_> = result.iter().map(|it| it.map(|it| it.offset).map_err(|error| error.code)).collect();
@@ -365,7 +347,7 @@ async fn a_failed_part_of_a_broadcast_fails_its_channels() {
     assert!(texts[0].contains("it is unknown") && texts[1].contains("was not carried out"), "{texts:?}");
 
     // The call fails as its first part does.
-    let (client, asked) = Scripted::client([too_large(), Err(Error::new(ErrorKind::Lost, "lost"))]);
+    let (client, asked) = scripted([too_large(), Err(Error::new(ErrorKind::Lost, "lost"))]);
     let error = client.broadcast(request()).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome(), asked.lock().unwrap().len()), (ErrorKind::Lost, Outcome::Unknown, 2));
 }
@@ -376,14 +358,14 @@ async fn the_channels_of_a_failed_part_are_retried_a_bounded_number_of_times() {
     let twice = || [lost(), lost()];
     let answers = [too_large()].into_iter().chain([Ok(offsets(&[1]))]).chain(twice()).chain([lost()]);
     // The part that failed three times had all its attempts.
-    let (client, asked) = Scripted::client(answers);
+    let (client, asked) = scripted(answers);
     let client = client.with_retry(quick_retry());
     let result = client.broadcast(BroadcastRequest::new(["a", "b"], json!(1))).await.unwrap();
     assert_eq!((result.failed().count(), asked.lock().unwrap().len()), (1, 5));
 
     // After a part between others, there is an attempt left for its channels.
     let answers = [too_large(), too_large(), Ok(offsets(&[1]))].into_iter().chain(twice());
-    let (client, asked) = Scripted::client(answers.chain([lost(), Ok(offsets(&[3, 4])), Ok(offsets(&[2]))]));
+    let (client, asked) = scripted(answers.chain([lost(), Ok(offsets(&[3, 4])), Ok(offsets(&[2]))]));
     let client = client.with_retry(quick_retry());
     let result = client.broadcast(BroadcastRequest::new(["a", "b", "c", "d"], json!(1))).await.unwrap();
     let told: Vec<_> = result.iter().map(|it| it.unwrap().offset).collect();
@@ -465,7 +447,7 @@ async fn a_batch_whose_parts_all_failed_counts_as_unknown_if_one_may_have_run() 
     let lost = Err(Error::new(ErrorKind::Lost, "the first half").with_outcome(Outcome::Unknown));
     let unsent = || Err(Error::new(ErrorKind::Unavailable, "the second half").with_outcome(Outcome::NotSent));
     // The second half is tried three times, and the client closed meanwhile.
-    let (client, _) = Scripted::client([too_large(), lost, unsent(), unsent(), unsent()]);
+    let (client, _) = scripted([too_large(), lost, unsent(), unsent(), unsent()]);
     let client = client.with_retry(quick_retry());
     let mut batch = Batch::new().idempotency_keys(false).parallel(true);
     batch.push(PublishRequest::new("one", json!({})));

@@ -7,8 +7,7 @@ use centrifugo_api::{
 };
 use serde_json::json;
 
-use crate::support::Over;
-use crate::support::{BOTH, client_answering};
+use crate::support::{BOTH, Over, client_answering};
 
 fn too_many() -> ApiError {
     ApiError::new(ApiError::TOO_MANY_REQUESTS, "too many requests")

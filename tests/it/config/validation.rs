@@ -9,9 +9,8 @@ use centrifugo_api::{
 };
 use serde_json::{Value, json};
 
-use crate::support::block_on;
 use crate::support::servers::ClosedPort;
-use crate::support::{client_answering, client_replying};
+use crate::support::{block_on, client_answering, client_replying};
 
 const GRPC: &str = "http://localhost:10000";
 const HTTP: &str = "http://localhost:8000/api";

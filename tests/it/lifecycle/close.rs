@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    ApiError, Batch, BoxFuture, BreakerState, Call, Client, CloseSummary, Config, Error, ErrorKind, Outcome,
-    PublishRequest, PublishResult, Reply, Retry, Transport,
+    ApiError, Batch, BreakerState, Client, CloseSummary, Config, Error, ErrorKind, Outcome, PublishRequest,
+    PublishResult, Reply, Retry, from_fn,
 };
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -19,8 +19,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::support::tally::Server as Script;
-use crate::support::{BOTH, Over, SECOND, counts, request, servers::ClosedPort, start, until};
-use crate::support::{h1script, h2script, soon, within};
+use crate::support::{
+    BOTH, Over, SECOND, counts, h1script, h2script, request, servers::ClosedPort, soon, start, until, within,
+};
 
 /// How much longer than its timeout a close may take, on a machine with much else to do.
 const SLACK: Duration = Duration::from_millis(500);
@@ -103,18 +104,11 @@ async fn a_close_waits_for_calls_in_flight_and_refuses_new_ones() {
     }
 }
 
-/// A transport that does what the channel's name says, each after its own time.
-#[derive(Debug)]
-struct Told;
-
-impl Transport for Told {
-    fn name(&self) -> &'static str {
-        "told"
-    }
-
-    fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
-        Box::pin(async move {
-            let request: Value = serde_json::from_slice(&call.to_json()?).unwrap();
+/// A client whose transport does what the channel's name says, after the time that it says.
+fn scripted_client() -> Client {
+    Client::with_transport(from_fn("told", |call| {
+        let request: Value = serde_json::from_slice(&call.to_json().unwrap()).unwrap();
+        async move {
             let (time, what) = request["channel"].as_str().unwrap().split_once(' ').unwrap();
             tokio::time::sleep(Duration::from_millis(time.parse().unwrap())).await;
             match what {
@@ -124,8 +118,8 @@ impl Transport for Told {
                 "lost" => Err(Error::new(ErrorKind::Lost, "no answer")),
                 _ => std::future::pending().await,
             }
-        })
-    }
+        }
+    }))
 }
 
 /// Publishes to that transport.
@@ -136,7 +130,7 @@ fn tell(client: &Client, channel: &'static str) -> JoinHandle<Result<PublishResu
 
 #[tokio::test(start_paused = true)]
 async fn a_close_tells_how_all_calls_of_the_client_ended() {
-    let client = Client::with_transport(Told);
+    let client = scripted_client();
     // Those that have ended before are counted.
     let before = ["1 done", "1 refused", "1 nobody", "1 lost"].map(|channel| tell(&client, channel));
     assert_eq!(told(before.into()).await, [1, 1, 1, 1]);
@@ -171,7 +165,7 @@ async fn a_close_tells_how_all_calls_of_the_client_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn concurrent_closes_agree() {
-    let client = Client::with_transport(Told);
+    let client = scripted_client();
     let _calls = ["50 done", "100 done", "0 never", "20 refused"].map(|channel| tell(&client, channel));
     tokio::task::yield_now().await;
     let started = Instant::now();
@@ -202,27 +196,13 @@ async fn a_close_under_load_counts_the_outcomes_of_the_callers() {
     }
 }
 
-/// A transport that answers after a moment.
-#[derive(Debug)]
-struct Quick;
-
-impl Transport for Quick {
-    fn name(&self) -> &'static str {
-        "quick"
-    }
-
-    fn send<'a>(&'a self, _: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
-        Box::pin(async {
-            tokio::task::yield_now().await;
-            Ok(Reply::result(&PublishResult::default()))
-        })
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_close_during_traffic_counts_only_calls_that_ran() {
     for round in 0..2000 {
-        let client = Client::with_transport(Quick);
+        let client = Client::with_transport(from_fn("quick", |_| async {
+            tokio::task::yield_now().await;
+            Ok(Reply::result(&PublishResult::default()))
+        }));
         let stop = Arc::<AtomicBool>::default();
         let caller = || {
             let (client, stop) = (client.clone(), Arc::clone(&stop));

@@ -10,8 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{KEY, Load, PUBLISHERS, Process, Sent, counted, failed, history, print_counts};
 use crate::soak::{self, Addresses};
-use crate::support::soon;
-use crate::support::{BOTH, Over};
+use crate::support::{BOTH, Over, soon};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary"]

@@ -11,8 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{KEY, Process};
 use crate::support::proxy::Proxy;
-use crate::support::soon;
-use crate::support::{Over, servers::ClosedPort};
+use crate::support::{Over, servers::ClosedPort, soon};
 
 #[tokio::test]
 #[ignore = "needs the server's binary"]

@@ -11,9 +11,8 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{KEY, Load, PUBLISHERS, Process, Sent, counted, failed, print_counts};
-use crate::support::Over;
 use crate::support::proxy::Proxy;
-use crate::support::soon;
+use crate::support::{Over, soon};
 
 /// Ends one of two nodes under load, with this much time on the way to each.
 async fn end_one_of_two(over: Over, retry: Retry, latency: Duration) -> Vec<Sent> {

@@ -11,9 +11,8 @@ use centrifugo_api::{
 
 use crate::support::authority::Authority;
 use crate::support::backlog::Backlog;
-use crate::support::scripted;
 use crate::support::servers::ClosedPort;
-use crate::support::{BOTH, Over, client_replying, h1script, h2script, start, until};
+use crate::support::{BOTH, Over, client_replying, h1script, h2script, scripted, start, until};
 
 const TABLE: &str = include_str!("../../../docs/errors.md");
 

@@ -10,8 +10,7 @@ use centrifugo_api::{Client, Publisher, PublisherConfig};
 
 use super::{ORDERS, enqueue, message, one_by_one};
 use crate::support::fake::{Fake, Sent};
-use crate::support::{BOTH, SECOND, counts, poll_once, settle, until};
-use crate::support::{soon, within};
+use crate::support::{BOTH, SECOND, counts, poll_once, settle, soon, until, within};
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_publish_is_cancelled_unless_it_is_in_flight() {

@@ -9,8 +9,7 @@ use tokio::time::Instant;
 
 use super::{ORDERS, enqueue, later, message, one_by_one};
 use crate::support::fake::{Fake, Sent};
-use crate::support::soon;
-use crate::support::{BOTH, SECOND, assert_fails, counts, poll_once, quick_retry, servers::Setup, settle, until};
+use crate::support::{BOTH, SECOND, assert_fails, counts, poll_once, quick_retry, servers::Setup, settle, soon, until};
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_waits_for_what_was_accepted_before_and_tells_how_all_messages_ended() {

@@ -11,8 +11,7 @@ use centrifugo_api::{
 use serde_json::{Value, json};
 
 use super::{ORDERS, enqueue, message};
-use crate::support::within;
-use crate::support::{BOTH, Over, SECOND, quick_retry, servers::Setup};
+use crate::support::{BOTH, Over, SECOND, quick_retry, servers::Setup, within};
 
 /// What each channel was published, as the server keeps it.
 async fn kept(client: &Client, channel: &str) -> Vec<Value> {

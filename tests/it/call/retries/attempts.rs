@@ -8,9 +8,9 @@ use centrifugo_api::{ApiError, Client, Config, Error, ErrorKind, LoadBalancing, 
 use tokio::time::Instant;
 
 use super::{Seen, unavailable};
-use crate::support::within;
 use crate::support::{
     BOTH, Over, SECOND, assert_error, client_answering, publish, quick_retry, request, servers::ClosedPort, start,
+    within,
 };
 
 #[tokio::test]

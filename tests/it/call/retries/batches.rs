@@ -6,8 +6,7 @@ use centrifugo_api::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{BOTH, Over, SECOND, assert_error, quick_retry, request, start};
-use crate::support::{h1script, soon, within};
+use crate::support::{BOTH, Over, SECOND, assert_error, h1script, quick_retry, request, soon, start, within};
 
 fn two(keys: bool) -> Batch {
     let mut batch = Batch::new().idempotency_keys(keys);

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::{Seen, unavailable};
 use crate::support::proxy::Proxy;
-use crate::support::{BOTH, Over, SECOND, assert_error, client_answering, publish, quick_retry, request, start};
-use crate::support::{soon, within};
+use crate::support::{
+    BOTH, Over, SECOND, assert_error, client_answering, publish, quick_retry, request, soon, start, within,
+};
 
 /// A client over a transport that counts its calls, and that fails while it is set to.
 fn failing(retry: Retry) -> (Client, Arc<AtomicUsize>, Arc<Mutex<Option<ErrorKind>>>) {

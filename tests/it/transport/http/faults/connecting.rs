@@ -10,8 +10,7 @@ use crate::support::authority::Authority;
 use crate::support::backlog::Backlog;
 use crate::support::h2script::{self, REFUSED_STREAM};
 use crate::support::tls_peers::{Flaw, Peer};
-use crate::support::within;
-use crate::support::{SECOND, assert_error, publish, quick_retry, request, servers::ClosedPort};
+use crate::support::{SECOND, assert_error, publish, quick_retry, request, servers::ClosedPort, within};
 
 #[tokio::test]
 async fn after_a_refused_connection_the_next_endpoint_is_tried_at_once() {

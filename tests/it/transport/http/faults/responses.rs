@@ -8,8 +8,7 @@ use centrifugo_api::{Client, Config, ErrorKind, Outcome, Retry};
 
 use super::without_keys;
 use crate::support::h1script::{self, Connection, Reply, head};
-use crate::support::within;
-use crate::support::{SECOND, assert_error, publish, quick_retry, request};
+use crate::support::{SECOND, assert_error, publish, quick_retry, request, within};
 
 #[tokio::test]
 async fn each_status_has_its_error_and_is_retried_only_where_safe_and_useful() {

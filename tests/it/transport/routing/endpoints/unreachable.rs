@@ -93,7 +93,7 @@ async fn an_endpoint_whose_name_does_not_resolve_is_skipped() {
         let resolved = |config: Config| {
             Client::new(config.load_balancing(LoadBalancing::Priority).resolver(move |host| async move {
                 match (&host[..], nowhere) {
-                    ("setup.test", _) => Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
+                    ("here.test", _) => Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
                     (_, "unknown") => Err(std::io::ErrorKind::NotFound.into()),
                     (_, "without an address") => Ok(Vec::new()),
                     _ => std::future::pending().await,
