@@ -49,6 +49,8 @@ pub(super) struct Harness {
     pub(super) client: Client,
     /// Around the proxies.
     pub(super) direct: Client,
+    /// Calls that were begun.
+    pub(super) calls: AtomicU64,
     pub(super) repeats: Arc<AtomicU64>,
     pub(super) next: AtomicU64,
     pub(super) ledger: Mutex<Vec<Entry>>,
@@ -159,6 +161,7 @@ impl Harness {
             direct: Client::new(direct).unwrap(),
             standin,
             proxies,
+            calls: AtomicU64::new(0),
             repeats,
             next: AtomicU64::new(0),
             ledger: Mutex::default(),

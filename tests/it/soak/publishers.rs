@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use centrifugo_api::{Batch, BroadcastRequest, Client, Error, PublishRequest, Retry};
@@ -47,6 +48,7 @@ impl Harness {
         deadline: Duration,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Option<Result<T, Error>> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
         let result = if rng.u8(..100) < 8 {
             timeout(Duration::from_micros(rng.u64(..40_000)), call).await.ok()
