@@ -1,11 +1,12 @@
 //! Compiles `proto/api.proto` into the messages of the crate. It decides nothing itself: what a person decides stands in
 //! `src/api/methods.rs`.
 //!
-//! Four files land in `OUT_DIR`, all of plain Rust but the last:
+//! Five files land in `OUT_DIR`, all of plain Rust but the last:
 //! - `centrifugal.centrifugo.api.rs`: the message types, by prost, without the envelopes (`Command`, `Reply`, `…Response`)
 //!   that `src/wire.rs` reads and writes by hand;
 //! - `messages.rs`: for every message its setters, its JSON form, and a `Debug` that shows no payload;
 //! - `methods.rs`: the path of every method over gRPC, and its number in a batch;
+//! - `fields.rs`: the number and the kind of every field, for the stand-in server;
 //! - `schema.bin`: the descriptors, which a test compares with the table of methods.
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("schema.bin"), compiler.encode_file_descriptor_set())?;
     fs::write(out.join("messages.rs"), schema.messages_file()?)?;
     fs::write(out.join("methods.rs"), schema.methods_file()?)?;
+    fs::write(out.join("fields.rs"), schema.fields_file())?;
 
     let mut files = compiler.file_descriptor_set();
     files.file.retain(|file| file.package() == PACKAGE);
@@ -296,6 +298,23 @@ impl<'de> serde::Deserialize<'de> for {name} {{
 "
         ))
     }
+
+    fn fields_file(&self) -> String {
+        let messages = self.pool.all_messages().filter(|message| message.package_name() == PACKAGE);
+        let lines: BTreeSet<_> = messages
+            .map(|message| {
+                let fields = message.fields().map(|field| format!("({}, {})", field.number(), wire(&field)));
+                format!("    ({:?}, &[{}]),\n", in_package(&message), fields.collect::<Vec<_>>().join(", "))
+            })
+            .collect();
+        let lines: String = lines.into_iter().collect();
+        format!(
+            "/// The fields of every message, in the order of their names.
+static MESSAGES: &[(&str, &[(u32, Kind)])] = &[
+{lines}];
+"
+        )
+    }
 }
 
 /// Adds `message` and every message below it.
@@ -313,6 +332,24 @@ fn reach(message: &MessageDescriptor, found: &mut BTreeSet<String>) {
 /// A message's fields in the order of the schema's text, which is the order the server writes JSON in.
 fn fields(message: &MessageDescriptor) -> Vec<FieldDescriptor> {
     message.descriptor_proto().field.iter().filter_map(|field| message.get_field_by_name(field.name())).collect()
+}
+
+/// The full name of a message, without the package.
+fn in_package(message: &MessageDescriptor) -> &str {
+    message.full_name().strip_prefix(PACKAGE).map_or(message.full_name(), |name| &name[1..])
+}
+
+/// How the stand-in server tells whether a value fits a field.
+fn wire(field: &FieldDescriptor) -> String {
+    match field.kind() {
+        Kind::String => "Kind::String".into(),
+        Kind::Bytes => "Kind::Bytes".into(),
+        Kind::Message(below) => format!("Kind::Message({:?})", in_package(&below)),
+        Kind::Double | Kind::Float | Kind::Fixed32 | Kind::Fixed64 | Kind::Sfixed32 | Kind::Sfixed64 => {
+            "Kind::Fixed".into()
+        }
+        _ => "Kind::Varint".into(),
+    }
 }
 
 /// The type that a setter takes, and the value that it makes of it.

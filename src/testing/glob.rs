@@ -25,8 +25,35 @@ impl Glob {
     }
 
     pub(super) fn matches(&self, text: &str) -> bool {
-        let parts: Vec<&Part> = self.0.iter().collect();
-        matches(&parts, &text.chars().collect::<Vec<_>>())
+        let text: Vec<char> = text.chars().collect();
+        let mut starts = vec![false; text.len() + 1];
+        starts[0] = true;
+        self.ends(&text, starts)[text.len()]
+    }
+
+    /// Where a match can end that begins at one of `starts`, which takes a step for each part and position.
+    fn ends(&self, text: &[char], starts: Vec<bool>) -> Vec<bool> {
+        self.0.iter().fold(starts, |starts, part| match part {
+            Part::Any => {
+                let reached = |reached: &mut bool, starts| {
+                    *reached |= starts;
+                    Some(*reached)
+                };
+                starts.into_iter().scan(false, reached).collect()
+            }
+            Part::Either(either) => {
+                let mut ends = vec![false; starts.len()];
+                for glob in either {
+                    let found = glob.ends(text, starts.clone());
+                    ends.iter_mut().zip(found).for_each(|(end, found)| *end |= found);
+                }
+                ends
+            }
+            one => {
+                let matched = starts.iter().zip(text).map(|(starts, found)| *starts && one.is(*found));
+                std::iter::once(false).chain(matched).collect()
+            }
+        })
     }
 }
 
@@ -86,20 +113,10 @@ fn class(chars: &mut Chars<'_>) -> Option<Part> {
     }
 }
 
-fn matches(parts: &[&Part], text: &[char]) -> bool {
-    let Some((part, rest)) = parts.split_first() else { return text.is_empty() };
-    match part {
-        Part::Any => (0..=text.len()).any(|taken| matches(rest, &text[taken..])),
-        Part::Either(either) => either.iter().any(|glob| {
-            let parts: Vec<&Part> = glob.0.iter().chain(rest.iter().copied()).collect();
-            matches(&parts, text)
-        }),
-        one => text.split_first().is_some_and(|(first, text)| one.is(*first) && matches(rest, text)),
-    }
-}
-
 impl Part {
     fn is(&self, found: char) -> bool {
+        #[cfg(test)]
+        tests::count_step();
         match self {
             Self::One(one) => *one == found,
             Self::Some => true,
@@ -113,7 +130,27 @@ impl Part {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local!(static STEPS: Cell<usize> = const { Cell::new(0) });
+
+    /// Counts the comparisons of a character, which must stay few.
+    pub(super) fn count_step() {
+        STEPS.set(STEPS.get() + 1);
+        assert!(STEPS.get() < 10_000, "too many steps");
+    }
+
+    #[test]
+    fn a_pattern_of_many_stars_takes_few_steps() {
+        let text = "a".repeat(60);
+        for pattern in ["*a".repeat(30) + "b", "{*,a*}".repeat(30) + "b", "{a,{a,{a,b}*}*}*".repeat(10) + "b"] {
+            STEPS.set(0);
+            assert!(!Glob::new(&pattern).unwrap().matches(&text), "{pattern}");
+        }
+        STEPS.set(0);
+    }
 
     #[test]
     fn a_pattern_matches_whole_names() {

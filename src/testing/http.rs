@@ -19,6 +19,7 @@ use super::listen::{Connection, Io};
 use super::methods::is_pro;
 use super::node::{Node, Outcome};
 use crate::api::method::Method;
+use crate::api::request;
 use crate::error::ApiError;
 
 pub(super) type Page = Response<Full<Bytes>>;
@@ -226,7 +227,7 @@ pub(super) struct Json;
 impl Format for Json {
     type Error = NotAccepted;
 
-    fn read<R: crate::Request>(&self, body: &[u8]) -> Result<R, NotAccepted> {
+    fn read<R: request::Request>(&self, body: &[u8]) -> Result<R, NotAccepted> {
         json::read(body)
     }
 

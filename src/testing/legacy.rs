@@ -11,6 +11,7 @@ use super::listen::Connection;
 use super::methods::{bad_request as bad_request_error, is_pro, not_found};
 use super::node::{Node, Outcome};
 use crate::api::method::Method;
+use crate::error::ApiError;
 
 pub(super) async fn respond(node: &Node, headers: &HeaderMap, body: &Bytes, connection: &Connection) -> Page {
     if body.is_empty() {
@@ -85,7 +86,7 @@ fn method(command: &Object) -> Result<Option<Method>, NotAccepted> {
     Ok(NUMBERS.iter().find(|(found, _)| *found == number).map(|(_, method)| *method))
 }
 
-fn read(method: Option<Method>, command: &Object) -> Result<Call, crate::ApiError> {
+fn read(method: Option<Method>, command: &Object) -> Result<Call, ApiError> {
     let method = method.ok_or_else(not_found)?;
     let params = match (command.get("params"), method) {
         (_, Method::Info) => b"{}",

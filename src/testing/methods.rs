@@ -10,6 +10,7 @@ use super::hub::{Hub, Position, Publish, Range, ReadError};
 use super::namespace::{Kind, Map, Namespace, name_of};
 #[allow(clippy::wildcard_imports, reason = "every request and every result")]
 use crate::api::message::*;
+use crate::api::method::Method;
 use crate::api::request::Request;
 use crate::error::ApiError;
 use crate::sync::Mutex;
@@ -394,7 +395,7 @@ macro_rules! pro {
         })*
 
         /// Whether only Centrifugo PRO has the method.
-        pub(super) fn is_pro(method: crate::Method) -> bool {
+        pub(super) fn is_pro(method: Method) -> bool {
             [$(<$request as Request>::METHOD),*].contains(&method)
         }
     };

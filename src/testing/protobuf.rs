@@ -4,10 +4,8 @@
 //! So a message is first compared with the schema, and only what fits is handed to prost.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
 
 use bytes::Bytes;
-use prost::Message as _;
 
 use super::call::{Batch, Command, Format};
 use crate::api::method::Method;
@@ -48,15 +46,11 @@ impl Format for Protobuf {
     type Error = Refused;
 
     fn read<R: Request>(&self, body: &[u8]) -> Result<R, Refused> {
-        let schema = schema();
-        let message = schema.requests.get(R::METHOD.grpc_path()).ok_or(MALFORMED)?;
-        R::decode(&schema.filter(message, body, 0)?[..]).map_err(|_| MALFORMED)
+        R::decode(&filter(&request_of(R::METHOD), body, 0)?[..]).map_err(|_| MALFORMED)
     }
 
     fn read_batch(&self, body: &[u8]) -> Result<Batch, Refused> {
-        let schema = schema();
-        let message = schema.requests.get(Method::Batch.grpc_path()).ok_or(MALFORMED)?;
-        let body = schema.filter(message, body, 0)?;
+        let body = filter(&request_of(Method::Batch), body, 0)?;
         let (mut rest, mut batch) = (&body[..], Batch { commands: Vec::new(), parallel: false });
         while let Some((number, value)) = next(&mut rest)? {
             match (number, value) {
@@ -80,6 +74,12 @@ impl Protobuf {
         }
         Command::read(self, |method| fields.remove(&method.command_tag()?).map(Bytes::from))
     }
+}
+
+/// The name of the message that a method takes.
+fn request_of(method: Method) -> String {
+    let rpc = method.grpc_path().rsplit('/').next().unwrap_or_default();
+    format!("{rpc}Request")
 }
 
 /// A field's value on the wire.
@@ -152,147 +152,54 @@ fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], Refused> {
     Ok(taken)
 }
 
-/// The part of the schema that decides which fields fit.
-#[derive(Debug)]
-struct Schema {
-    /// The name of the request's message, by the method's path.
-    requests: HashMap<String, String>,
-    messages: HashMap<String, HashMap<u32, Kind>>,
-}
-
-#[derive(Debug)]
+/// What decides whether a value fits a field.
+#[derive(Clone, Copy, Debug)]
 enum Kind {
     Varint,
     Fixed,
     Bytes,
     String,
-    Message(String),
+    Message(&'static str),
 }
 
-impl Schema {
-    /// The message with only the fields that are in the schema.
-    fn filter(&self, message: &str, mut bytes: &[u8], depth: usize) -> Result<Vec<u8>, Refused> {
-        let fields = self.messages.get(message).filter(|_| depth < MAX_DEPTH).ok_or(MALFORMED)?;
-        let mut out = Vec::with_capacity(bytes.len());
-        loop {
-            let before = bytes;
-            let Some((number, value)) = next(&mut bytes)? else { return Ok(out) };
-            let whole = &before[..before.len() - bytes.len()];
-            match (fields.get(&number), value) {
-                (Some(Kind::Message(below)), Value::Bytes(body)) => {
-                    put_field(number, &self.filter(below, body, depth + 1)?, &mut out);
-                }
-                (Some(Kind::String), Value::Bytes(text)) if std::str::from_utf8(text).is_err() => return Err(NOT_UTF8),
-                (Some(Kind::String | Kind::Bytes), Value::Bytes(_))
-                | (Some(Kind::Varint), Value::Varint(_))
-                | (Some(Kind::Fixed), Value::Fixed) => out.extend(whole),
-                _ => {}
+include!(concat!(env!("OUT_DIR"), "/fields.rs"));
+
+/// The fields of a message, by its name.
+fn fields(message: &str) -> Option<&'static [(u32, Kind)]> {
+    MESSAGES.binary_search_by_key(&message, |(name, _)| name).ok().map(|found| MESSAGES[found].1)
+}
+
+/// The message with only the fields that are in the schema.
+fn filter(message: &str, mut bytes: &[u8], depth: usize) -> Result<Vec<u8>, Refused> {
+    let fields = fields(message).filter(|_| depth < MAX_DEPTH).ok_or(MALFORMED)?;
+    let kind_of = |number| fields.iter().find(|(known, _)| *known == number).map(|(_, kind)| *kind);
+    let mut out = Vec::with_capacity(bytes.len());
+    loop {
+        let before = bytes;
+        let Some((number, value)) = next(&mut bytes)? else { return Ok(out) };
+        let whole = &before[..before.len() - bytes.len()];
+        match (kind_of(number), value) {
+            (Some(Kind::Message(below)), Value::Bytes(body)) => {
+                put_field(number, &filter(below, body, depth + 1)?, &mut out);
             }
+            (Some(Kind::String), Value::Bytes(text)) if std::str::from_utf8(text).is_err() => return Err(NOT_UTF8),
+            (Some(Kind::String | Kind::Bytes), Value::Bytes(_))
+            | (Some(Kind::Varint), Value::Varint(_))
+            | (Some(Kind::Fixed), Value::Fixed) => out.extend(whole),
+            _ => {}
         }
     }
-
-    fn read() -> Self {
-        let set = FileSet::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"))[..]).unwrap_or_default();
-        let mut schema = Self { requests: HashMap::new(), messages: HashMap::new() };
-        for file in set.file {
-            for service in file.service {
-                for method in service.method {
-                    let path = format!("/{}.{}/{}", file.package, service.name, method.name);
-                    schema.requests.insert(path, method.input_type);
-                }
-            }
-            for message in file.message_type {
-                schema.add(&format!(".{}", file.package), message);
-            }
-        }
-        schema
-    }
-
-    fn add(&mut self, parent: &str, message: Descriptor) {
-        let name = format!("{parent}.{}", message.name);
-        for nested in message.nested_type {
-            self.add(&name, nested);
-        }
-        // The numbers of the types in descriptor.proto.
-        let kind = |field: Field| match field.kind {
-            1 | 2 | 6 | 7 | 15 | 16 => Kind::Fixed,
-            9 => Kind::String,
-            11 => Kind::Message(field.type_name),
-            12 => Kind::Bytes,
-            _ => Kind::Varint,
-        };
-        let fields = message.field.into_iter().map(|field| (field.number, kind(field))).collect();
-        self.messages.insert(name, fields);
-    }
-}
-
-fn schema() -> &'static Schema {
-    static SCHEMA: OnceLock<Schema> = OnceLock::new();
-    SCHEMA.get_or_init(Schema::read)
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct FileSet {
-    #[prost(message, repeated, tag = "1")]
-    file: Vec<File>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct File {
-    #[prost(string, tag = "2")]
-    package: String,
-    #[prost(message, repeated, tag = "4")]
-    message_type: Vec<Descriptor>,
-    #[prost(message, repeated, tag = "6")]
-    service: Vec<Service>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Descriptor {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(message, repeated, tag = "2")]
-    field: Vec<Field>,
-    #[prost(message, repeated, tag = "3")]
-    nested_type: Vec<Descriptor>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Field {
-    #[prost(uint32, tag = "3")]
-    number: u32,
-    #[prost(uint32, tag = "5")]
-    kind: u32,
-    #[prost(string, tag = "6")]
-    type_name: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Service {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(message, repeated, tag = "2")]
-    method: Vec<Rpc>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Rpc {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    input_type: String,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::PublishRequest;
+    use crate::api::message::PublishRequest;
 
     #[test]
     fn the_schema_has_a_request_for_every_method() {
         for method in Method::ALL {
-            let message = schema().requests.get(method.grpc_path());
-            assert!(message.is_some_and(|message| schema().messages.contains_key(message)), "{method}");
+            assert!(fields(&request_of(*method)).is_some(), "{method}");
         }
     }
 

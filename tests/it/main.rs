@@ -69,5 +69,6 @@ mod wire {
 mod cli;
 mod corpus;
 mod real_process;
+mod rooms;
 mod soak;
 mod support;

@@ -1,4 +1,4 @@
-//! Tests with processes of a real server: ended, killed, stopped, started anew.
+//! Tests with processes of a real server: terminated, killed, stopped, restarted.
 //!
 //! Ignored unless asked for; they need the server's binary, and start it themselves on free ports:
 //!
@@ -162,7 +162,7 @@ impl Sent {
     }
 }
 
-/// Publishers that go on until they are told to stop.
+/// Publishers that run until they are stopped.
 struct Load {
     stop: Arc<AtomicBool>,
     tasks: Vec<tokio::task::JoinHandle<Vec<Sent>>>,
@@ -230,7 +230,7 @@ async fn history(server: &Process, publishers: usize) -> HashMap<u64, u64> {
     places
 }
 
-/// Counts repeats.
+/// Counts retries.
 fn counted(retry: Retry, repeats: &Arc<AtomicU64>) -> Retry {
     let count = Arc::clone(repeats);
     retry.observe(move |_| _ = count.fetch_add(1, Ordering::Relaxed))

@@ -1,5 +1,5 @@
-//! Random harm between publishers and a server for as long as wanted, and then the question whether every client told the
-//! truth about every publication.
+//! Random faults between publishers and a server for a given time, and then a check that the outcome of every publication
+//! is what the server applied.
 //!
 //! Ignored unless asked for:
 //!
@@ -8,20 +8,20 @@
 //!     cargo test --release --all-features --test it -- --ignored soak --nocapture
 //! ```
 //!
-//! 60 s and a seed by lot unless set. The seed decides what goes wrong and what is called; the scheduler still decides when.
+//! 60 s and a random seed unless set. The seed decides the faults and the calls; the scheduler still decides when.
 //!
-//! It goes in rounds. In each, publishers publish what has a number of its own, and keep a ledger of what they were told;
-//! at its end all is healed and cut, and the ledger is compared with the server's history. What was confirmed must be there
-//! once, and in order where one was published after the other; what was not sent or refused must not be there; and what
-//! nobody knows may be there once.
+//! In each round, publishers publish numbered messages and keep a ledger of the outcomes; at its end all faults are removed,
+//! all connections cut, and the ledger is compared with the server's history. A confirmed message must be there once, and in
+//! order if it was published after another; one that was not sent or was refused must not be there; one of unknown outcome
+//! may be there once.
 
 #![allow(clippy::print_stdout, reason = "the report is for people")]
 
 mod check;
-mod harm;
+mod faults;
+mod harness;
 mod publishers;
 mod report;
-mod world;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -32,9 +32,9 @@ use fastrand::Rng;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
+pub(crate) use harness::Addresses;
+use harness::{Harness, Shape, Told};
 use report::{count, print_table};
-pub(crate) use world::Place;
-use world::{Shape, Told, World};
 
 /// How long a round takes.
 const ROUND: Duration = Duration::from_secs(12);
@@ -45,7 +45,7 @@ const SLACK: Duration = Duration::from_secs(1);
 const LAST_CALLS: u64 = 32;
 
 #[test]
-#[ignore = "a minute or more of random harm"]
+#[ignore = "a minute or more of random faults"]
 fn soak() {
     let (time, seed) = asked_for();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -74,52 +74,52 @@ fn asked_for() -> (Duration, u64) {
 async fn run(time: Duration, seed: u64) {
     let history = Namespace::new("").history(1_000_000, Duration::from_secs(3600));
     let standin = Server::builder().without_namespace(history).without_records();
-    let mut worlds = Vec::new();
+    let mut harnesses = Vec::new();
     for (shape, keys) in Shape::all() {
         let server = standin.clone().start().await.unwrap();
-        let place = Place { grpc: server.grpc_addr(), http: server.http_addr(), key: None };
-        worlds.push(World::new(shape, keys, &place, Some(server)));
+        let addresses = Addresses { grpc: server.grpc_addr(), http: server.http_addr(), key: None };
+        harnesses.push(Harness::new(shape, keys, &addresses, Some(server)));
     }
-    rounds(worlds, time, seed).await;
+    rounds(harnesses, time, seed).await;
 }
 
 /// Every client on one real server.
-pub(crate) async fn run_on(place: &Place) {
+pub(crate) async fn run_on(addresses: &Addresses) {
     let (time, seed) = asked_for();
-    rounds(Shape::all().map(|(shape, keys)| World::new(shape, keys, place, None)).collect(), time, seed).await;
+    rounds(Shape::all().map(|(shape, keys)| Harness::new(shape, keys, addresses, None)).collect(), time, seed).await;
 }
 
-async fn rounds(worlds: Vec<Arc<World>>, time: Duration, seed: u64) {
+async fn rounds(harnesses: Vec<Arc<Harness>>, time: Duration, seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let end = Instant::now() + time;
     let mut round = 0;
     while Instant::now() < end {
         round += 1;
         let until = end.min(Instant::now() + ROUND);
-        join(worlds.iter().map(|world| Arc::clone(world).round(until, rng.fork()))).await;
-        join(worlds.iter().map(|world| Arc::clone(world).check())).await;
-        let wrong: Vec<_> = worlds.iter().flat_map(|world| world.wrong()).collect();
+        join(harnesses.iter().map(|harness| Arc::clone(harness).round(until, rng.fork()))).await;
+        join(harnesses.iter().map(|harness| Arc::clone(harness).check())).await;
+        let wrong: Vec<_> = harnesses.iter().flat_map(|harness| harness.wrong()).collect();
         let rss = Resources::now().rss / 1024;
-        println!("round {round}: {} publications, {rss} MiB resident", count(&worlds));
+        println!("round {round}: {} publications, {rss} MiB resident", count(&harnesses));
         if !wrong.is_empty() {
-            print_table(&worlds);
+            print_table(&harnesses);
             panic!("{} wrong, seed {seed}:\n{}", wrong.len(), wrong[..wrong.len().min(40)].join("\n"));
         }
     }
-    join(worlds.iter().map(|world| Arc::clone(world).close(rng.fork()))).await;
-    join(worlds.iter().map(|world| Arc::clone(world).check())).await;
-    print_table(&worlds);
-    let wrong: Vec<_> = worlds.iter().flat_map(|world| world.wrong()).collect();
+    join(harnesses.iter().map(|harness| Arc::clone(harness).close(rng.fork()))).await;
+    join(harnesses.iter().map(|harness| Arc::clone(harness).check())).await;
+    print_table(&harnesses);
+    let wrong: Vec<_> = harnesses.iter().flat_map(|harness| harness.wrong()).collect();
     assert!(wrong.is_empty(), "{} wrong at the close, seed {seed}:\n{}", wrong.len(), wrong.join("\n"));
     // Where nothing was confirmed, nothing was proven.
-    for world in &worlds {
-        let confirmed = world.counts.lock().unwrap().iter().filter(|((_, told), _)| *told == Told::Ok).count();
-        assert!(confirmed > 0, "{}: nothing was confirmed, seed {seed}", world.name());
+    for harness in &harnesses {
+        let confirmed = harness.counts.lock().unwrap().iter().filter(|((_, told), _)| *told == Told::Ok).count();
+        assert!(confirmed > 0, "{}: nothing was confirmed, seed {seed}", harness.name());
     }
-    for world in worlds {
-        let world = Arc::into_inner(world).unwrap();
-        drop((world.client, world.direct, world.proxies));
-        if let Some(standin) = world.standin {
+    for harness in harnesses {
+        let harness = Arc::into_inner(harness).unwrap();
+        drop((harness.client, harness.direct, harness.proxies));
+        if let Some(standin) = harness.standin {
             standin.shutdown().await;
         }
     }

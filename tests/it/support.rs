@@ -17,9 +17,8 @@ use centrifugo_api::{
     Call, Client, CloseSummary, Config, Error, ErrorKind, Outcome, PublishRequest, PublishResult, Reply, Retry, from_fn,
 };
 use serde_json::json;
-use tokio::task::JoinHandle;
-
 use tally::Tally;
+use tokio::task::JoinHandle;
 
 pub(crate) mod authority;
 pub(crate) mod backlog;

@@ -1,15 +1,16 @@
 //! Batches.
 
-use super::suite::{assert_code, assert_kind, kept, offsets, publish, suite};
-use crate::support::{Over, servers::Here};
 use centrifugo_api::{
     ApiError, Batch, Client, ConnectionsRequest, ErrorKind, HistoryRequest, HistoryResult, PresenceStatsRequest,
     PublishRequest, RpcRequest, StreamPosition,
 };
 use serde_json::{Value, json};
 
-async fn a_batch_runs_its_commands_in_order(client: &Client, here: &Here) {
-    let channel = here.channel("");
+use super::suite::{assert_code, assert_kind, kept, offsets, publish, suite};
+use crate::support::{Over, servers::Setup};
+
+async fn a_batch_runs_its_commands_in_order(client: &Client, setup: &Setup) {
+    let channel = setup.channel("");
     let history = HistoryRequest::new(&channel).limit(HistoryRequest::NO_LIMIT);
     let mut batch = Batch::new();
     let before = batch.push(&history);
@@ -27,12 +28,12 @@ async fn a_batch_runs_its_commands_in_order(client: &Client, here: &Here) {
     assert_eq!(replies.get(stats).unwrap().num_clients, 0);
 }
 
-async fn replies_of_a_parallel_batch_are_in_the_order_of_its_commands(client: &Client, here: &Here) {
+async fn replies_of_a_parallel_batch_are_in_the_order_of_its_commands(client: &Client, setup: &Setup) {
     let mut batch = Batch::new().parallel(true);
     let mut handles = Vec::new();
     for at in 0..20 {
         // Each channel at another position, so that replies in another order would be seen.
-        let channel = here.channel("");
+        let channel = setup.channel("");
         for _ in 0..at % 3 {
             publish(client, &channel, json!(0)).await;
         }
@@ -44,10 +45,10 @@ async fn replies_of_a_parallel_batch_are_in_the_order_of_its_commands(client: &C
     }
 }
 
-async fn a_failing_command_does_not_stop_the_others(client: &Client, here: &Here) {
+async fn a_failing_command_does_not_stop_the_others(client: &Client, setup: &Setup) {
     let mut batch = Batch::new();
-    let refused = batch.push(PublishRequest::new(here.channel("nope"), json!(1)));
-    let published = batch.push(PublishRequest::new(here.channel(""), json!(1)));
+    let refused = batch.push(PublishRequest::new(setup.channel("nope"), json!(1)));
+    let published = batch.push(PublishRequest::new(setup.channel(""), json!(1)));
     let replies = client.batch(&batch).await.unwrap();
     let refused = replies.get(refused);
     assert_eq!(refused.as_ref().unwrap_err().method(), Some("publish"));
@@ -55,17 +56,17 @@ async fn a_failing_command_does_not_stop_the_others(client: &Client, here: &Here
     assert_eq!(replies.get(published).unwrap().offset, 1);
 }
 
-async fn an_empty_batch_has_no_replies(client: &Client, _: &Here) {
+async fn an_empty_batch_has_no_replies(client: &Client, _: &Setup) {
     for batch in [Batch::new(), Batch::new().parallel(true)] {
         assert!(client.batch(&batch).await.unwrap().is_empty());
     }
 }
 
-async fn a_command_that_the_server_does_not_have_is_unsupported(client: &Client, here: &Here) {
+async fn a_command_that_the_server_does_not_have_is_unsupported(client: &Client, setup: &Setup) {
     let mut batch = Batch::new();
     let connections = batch.push(ConnectionsRequest::new());
     let rpc = batch.push(RpcRequest::new("nope"));
-    let published = batch.push(PublishRequest::new(here.channel("plain"), json!(1)));
+    let published = batch.push(PublishRequest::new(setup.channel("plain"), json!(1)));
     let replies = client.batch(&batch).await.unwrap();
     let error = assert_kind(replies.get(connections), ErrorKind::Unsupported, false);
     assert_eq!((error.code(), error.method()), (Some(ApiError::NOT_FOUND), Some("connections")));
@@ -73,8 +74,8 @@ async fn a_command_that_the_server_does_not_have_is_unsupported(client: &Client,
     replies.get(published).unwrap();
 }
 
-async fn commands_given_as_json_run_as_typed_ones_do(client: &Client, here: &Here) {
-    let channel = here.channel("");
+async fn commands_given_as_json_run_as_typed_ones_do(client: &Client, setup: &Setup) {
+    let channel = setup.channel("");
     let mut batch = Batch::new();
     let published = batch.push_json("publish", json!({"channel": channel, "data": {"n": 1}})).unwrap();
     let refused = batch.push_json("history", json!({"channel": "nope:a"})).unwrap();
@@ -88,12 +89,12 @@ async fn commands_given_as_json_run_as_typed_ones_do(client: &Client, here: &Her
     assert_eq!(history.publications[0].json::<Value>().unwrap(), json!({"n": 1}));
 }
 
-async fn a_command_of_an_unknown_method_is_refused(client: &Client, here: &Here) {
+async fn a_command_of_an_unknown_method_is_refused(client: &Client, setup: &Setup) {
     let mut batch = Batch::new();
     let unknown = batch.push_json("nope", json!({})).unwrap();
-    batch.push(PublishRequest::new(here.channel("plain"), json!(1)));
+    batch.push(PublishRequest::new(setup.channel("plain"), json!(1)));
     let replies = client.batch(&batch).await;
-    match here.over {
+    match setup.over {
         Over::Grpc => drop(assert_kind(replies, ErrorKind::Invalid, false)),
         Over::Http => {
             drop(assert_kind(replies.unwrap().get_json::<Value>(unknown), ErrorKind::Unsupported, false));
@@ -101,17 +102,17 @@ async fn a_command_of_an_unknown_method_is_refused(client: &Client, here: &Here)
     }
 }
 
-async fn a_batch_can_be_sent_twice(client: &Client, here: &Here) {
+async fn a_batch_can_be_sent_twice(client: &Client, setup: &Setup) {
     let mut batch = Batch::new();
-    let published = batch.push(PublishRequest::new(here.channel(""), json!(1)));
+    let published = batch.push(PublishRequest::new(setup.channel(""), json!(1)));
     for offset in [1, 2] {
         let replies = client.batch(&batch).await.unwrap();
         assert_eq!(replies.get(published).unwrap().offset, offset);
     }
 }
 
-async fn a_handle_of_a_longer_batch_is_refused(client: &Client, here: &Here) {
-    let request = PublishRequest::new(here.channel("plain"), json!(1));
+async fn a_handle_of_a_longer_batch_is_refused(client: &Client, setup: &Setup) {
+    let request = PublishRequest::new(setup.channel("plain"), json!(1));
     let (mut short, mut long) = (Batch::new(), Batch::new());
     short.push(&request);
     long.push(&request);
@@ -119,16 +120,16 @@ async fn a_handle_of_a_longer_batch_is_refused(client: &Client, here: &Here) {
     assert_kind(client.batch(&short).await.unwrap().get(second), ErrorKind::Invalid, false);
 }
 
-async fn a_handle_of_another_command_is_refused(client: &Client, here: &Here) {
+async fn a_handle_of_another_command_is_refused(client: &Client, setup: &Setup) {
     let (mut one, mut other) = (Batch::new(), Batch::new());
-    one.push(PublishRequest::new(here.channel(""), json!(1)));
-    let history = other.push(HistoryRequest::new(here.channel("")));
+    one.push(PublishRequest::new(setup.channel(""), json!(1)));
+    let history = other.push(HistoryRequest::new(setup.channel("")));
     let replies = client.batch(&one).await.unwrap();
     assert_kind(replies.get(history), ErrorKind::Invalid, false);
 }
 
-async fn a_batch_with_an_invalid_request_is_not_sent(client: &Client, here: &Here) {
-    let channel = here.channel("");
+async fn a_batch_with_an_invalid_request_is_not_sent(client: &Client, setup: &Setup) {
+    let channel = setup.channel("");
     let mut batch = Batch::new();
     batch.push(PublishRequest::new(&channel, json!(1)));
     batch.push(HistoryRequest::new(&channel).reverse(true).since(StreamPosition::new(0, "")));
@@ -137,8 +138,8 @@ async fn a_batch_with_an_invalid_request_is_not_sent(client: &Client, here: &Her
     assert_eq!(kept(client, &channel).await.offset, 0);
 }
 
-async fn a_batch_of_5_mib_has_replies_in_order(client: &Client, here: &Here) {
-    let channels: Vec<_> = (0..20).map(|_| here.channel("")).collect();
+async fn a_batch_of_5_mib_has_replies_in_order(client: &Client, setup: &Setup) {
+    let channels: Vec<_> = (0..20).map(|_| setup.channel("")).collect();
     for parallel in [false, true] {
         let mut batch = Batch::new().parallel(parallel);
         let mut handles = Vec::new();

@@ -6,10 +6,9 @@ use centrifugo_api::{
 };
 use serde_json::json;
 
-use crate::support::within;
-use crate::support::{BOTH, Over, SECOND, assert_error, quick_retry, request};
+use crate::support::{BOTH, Over, SECOND, assert_error, quick_retry, request, within};
 
-/// The answers to a batch of `publish`, `publish` and `publish`, where the server gives `json` or `protobuf`.
+/// The responses to a batch of `publish`, `publish` and `publish`, where the server gives `json` or `protobuf`.
 async fn batch(
     over: Over,
     json: &'static str,

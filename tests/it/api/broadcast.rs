@@ -1,13 +1,15 @@
 //! Broadcasts.
 
-use super::suite::{assert_code, kept, offsets, publish, suite};
-use crate::support::servers::Here;
-use centrifugo_api::{ApiError, Batch, BroadcastRequest, Client, ErrorKind, InfoRequest, Outcome, PublishRequest};
-use serde_json::{Value, json};
 use std::time::Duration;
 
-async fn a_broadcast_has_a_result_for_every_channel_in_order(client: &Client, here: &Here) {
-    let (first, second, plain) = (here.channel(""), here.channel(""), here.channel("plain"));
+use centrifugo_api::{ApiError, Batch, BroadcastRequest, Client, ErrorKind, InfoRequest, Outcome, PublishRequest};
+use serde_json::{Value, json};
+
+use super::suite::{assert_code, kept, offsets, publish, suite};
+use crate::support::servers::Setup;
+
+async fn a_broadcast_has_a_result_for_every_channel_in_order(client: &Client, setup: &Setup) {
+    let (first, second, plain) = (setup.channel(""), setup.channel(""), setup.channel("plain"));
     publish(client, &second, json!(0)).await;
     let channels = [&*first, "nope:a", &second, "", &plain];
     let result = client.broadcast(BroadcastRequest::new(channels, json!({"n": 1}))).await.unwrap();
@@ -28,19 +30,19 @@ async fn a_broadcast_has_a_result_for_every_channel_in_order(client: &Client, he
     assert_eq!(kept(client, &second).await.publications[1].json::<Value>().unwrap(), json!({"n": 1}));
 }
 
-async fn a_broadcast_in_which_all_fail_is_a_success(client: &Client, here: &Here) {
-    let channels = [here.channel("nope"), here.channel("nope")];
+async fn a_broadcast_in_which_all_fail_is_a_success(client: &Client, setup: &Setup) {
+    let channels = [setup.channel("nope"), setup.channel("nope")];
     let result = client.broadcast(BroadcastRequest::new(channels, json!(1))).await.unwrap();
     assert_eq!(result.failed().count(), 2);
     let error = result.all_ok().unwrap_err();
     assert_eq!((error.kind(), error.outcome(), error.is_transient()), (ErrorKind::Partial, Outcome::Refused, false));
 
-    let channels = [here.channel(""), here.channel("")];
+    let channels = [setup.channel(""), setup.channel("")];
     client.broadcast(BroadcastRequest::new(channels, json!(1))).await.unwrap().all_ok().unwrap();
 }
 
-async fn a_batch_names_its_commands_that_failed(client: &Client, here: &Here) {
-    let (good, bad) = (here.channel(""), here.channel("nope"));
+async fn a_batch_names_its_commands_that_failed(client: &Client, setup: &Setup) {
+    let (good, bad) = (setup.channel(""), setup.channel("nope"));
     let mut batch = Batch::new();
     batch.push(PublishRequest::new(&good, json!(1)));
     batch.push(PublishRequest::new(&bad, json!(1)));
@@ -64,27 +66,27 @@ async fn a_batch_names_its_commands_that_failed(client: &Client, here: &Here) {
     client.batch(&batch).await.unwrap().all_ok().unwrap();
 }
 
-async fn a_broadcast_to_no_channel_is_error_107(client: &Client, _: &Here) {
+async fn a_broadcast_to_no_channel_is_error_107(client: &Client, _: &Setup) {
     assert_code(client.broadcast(BroadcastRequest::new([""; 0], json!(1))).await, ApiError::BAD_REQUEST);
 }
 
-async fn a_repeated_broadcast_with_a_key_publishes_once(client: &Client, here: &Here) {
-    let channels = [here.channel(""), here.channel("")];
+async fn a_repeated_broadcast_with_a_key_publishes_once(client: &Client, setup: &Setup) {
+    let channels = [setup.channel(""), setup.channel("")];
     let request = BroadcastRequest::new(&channels, json!(1)).idempotency_key("key").tags([("a", "b")]);
     let first = client.broadcast(&request).await.unwrap();
     assert_eq!(client.broadcast(&request).await.unwrap(), first);
     assert_eq!(offsets(&kept(client, &channels[1]).await), [1]);
 }
 
-async fn a_broadcast_to_100_000_channels_has_results_in_order(client: &Client, here: &Here) {
-    let (prefix, kept_in) = (here.channel("plain"), here.channel(""));
+async fn a_broadcast_to_100_000_channels_has_results_in_order(client: &Client, setup: &Setup) {
+    let (prefix, kept_in) = (setup.channel("plain"), setup.channel(""));
     let mut channels: Vec<_> =
         (0..100_000).map(|n| format!("{prefix}{n:0>width$}", width = 60 - prefix.len())).collect();
     assert!(channels.iter().all(|channel| channel.len() == 60));
-    // Some that can be told apart by their answers, and some that fail.
+    // Some whose results differ, and some that fail.
     for place in (0..100_000).step_by(10_000) {
         channels[place].clone_from(&kept_in);
-        channels[place + 1] = here.channel("nope");
+        channels[place + 1] = setup.channel("nope");
     }
     let client = client.with_timeout(Duration::from_secs(60)).with_retry(None);
     let result = client.broadcast(BroadcastRequest::new(&channels, json!({"n": 1}))).await.unwrap();

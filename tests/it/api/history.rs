@@ -1,27 +1,28 @@
 //! History and presence.
 
-use super::suite::{assert_code, assert_kind, kept, offsets, publish, suite};
-use crate::support::{Over, servers::Here};
 use centrifugo_api::{
     ApiError, Batch, ChannelsRequest, Client, ClientInfo, ErrorKind, HistoryRemoveRequest, HistoryRequest,
     PresenceStatsRequest, StreamPosition,
 };
 use serde_json::{Value, json};
 
-async fn a_channel_without_clients_has_no_presence(client: &Client, here: &Here) {
-    let channel = here.channel("presence");
+use super::suite::{assert_code, assert_kind, kept, offsets, publish, suite};
+use crate::support::{Over, servers::Setup};
+
+async fn a_channel_without_clients_has_no_presence(client: &Client, setup: &Setup) {
+    let channel = setup.channel("presence");
     assert!(client.presence(&channel).await.unwrap().presence.is_empty());
     let stats = client.presence_stats(PresenceStatsRequest::new(&channel)).await.unwrap();
     assert_eq!((stats.num_clients, stats.num_users), (0, 0));
 }
 
-async fn presence_is_keyed_by_client_id(client: &Client, here: &Here) {
-    let channel = here.channel("presence");
+async fn presence_is_keyed_by_client_id(client: &Client, setup: &Setup) {
+    let channel = setup.channel("presence");
     for (id, user) in [("client-1", "alice"), ("client-2", "alice"), ("client-3", "bob")] {
         let mut info = ClientInfo::default();
         info.user = user.into();
         info.conn_info = r#"{"role":"x"}"#.into();
-        here.server().set_presence(&channel, id, info);
+        setup.server().set_presence(&channel, id, info);
     }
     let present = client.presence(&channel).await.unwrap().presence;
     let users: Vec<_> = present.iter().map(|(id, info)| (&**id, &*info.client, &*info.user)).collect();
@@ -36,21 +37,21 @@ async fn presence_is_keyed_by_client_id(client: &Client, here: &Here) {
     assert_eq!(channels[&channel].num_clients, 3);
 }
 
-async fn binary_infos_are_read_over_grpc_only(client: &Client, here: &Here) {
-    let channel = here.channel("presence");
+async fn binary_infos_are_read_over_grpc_only(client: &Client, setup: &Setup) {
+    let channel = setup.channel("presence");
     let mut info = ClientInfo::default();
     info.user = "alice".into();
     info.conn_info = vec![0xff, 0x00].into();
-    here.server().set_presence(&channel, "client-1", info);
+    setup.server().set_presence(&channel, "client-1", info);
     let present = client.presence(&channel).await;
-    match here.over {
+    match setup.over {
         Over::Grpc => assert_eq!(present.unwrap().presence["client-1"].conn_info, vec![0xff, 0x00]),
         Over::Http => drop(assert_kind(present, ErrorKind::Protocol, true)),
     }
 }
 
-async fn a_history_has_as_many_publications_as_its_limit(client: &Client, here: &Here) {
-    let channel = here.channel("");
+async fn a_history_has_as_many_publications_as_its_limit(client: &Client, setup: &Setup) {
+    let channel = setup.channel("");
     for n in 1..=4 {
         publish(client, &channel, json!({ "n": n })).await;
     }
@@ -63,8 +64,8 @@ async fn a_history_has_as_many_publications_as_its_limit(client: &Client, here: 
     assert_eq!(offsets(&history(request.limit(HistoryRequest::NO_LIMIT)).await), [1, 2, 3, 4]);
 }
 
-async fn a_history_continues_from_a_position(client: &Client, here: &Here) {
-    let channel = here.channel("");
+async fn a_history_continues_from_a_position(client: &Client, setup: &Setup) {
+    let channel = setup.channel("");
     let mut epoch = String::new();
     for n in 1..=4 {
         epoch = publish(client, &channel, json!({ "n": n })).await.epoch;
@@ -81,8 +82,8 @@ async fn a_history_continues_from_a_position(client: &Client, here: &Here) {
     assert_code(client.history(since(2, "another")).await, ApiError::UNRECOVERABLE_POSITION);
 }
 
-async fn reverse_from_offset_0_is_refused_before_it_is_sent(client: &Client, here: &Here) {
-    let channel = here.channel("");
+async fn reverse_from_offset_0_is_refused_before_it_is_sent(client: &Client, setup: &Setup) {
+    let channel = setup.channel("");
     let request = HistoryRequest::new(&channel).reverse(true).since(StreamPosition::new(0, ""));
     let mut batch = Batch::new();
     batch.push_json("history", &request).unwrap();
@@ -98,8 +99,8 @@ async fn reverse_from_offset_0_is_refused_before_it_is_sent(client: &Client, her
     assert_eq!(client.history(request.since(StreamPosition::new(1, ""))).await.unwrap().offset, 0);
 }
 
-async fn a_removed_history_keeps_its_position(client: &Client, here: &Here) {
-    let channel = here.channel("");
+async fn a_removed_history_keeps_its_position(client: &Client, setup: &Setup) {
+    let channel = setup.channel("");
     let position = publish(client, &channel, json!(1)).await;
     client.history_remove(HistoryRemoveRequest::new(&channel)).await.unwrap();
     let left = kept(client, &channel).await;
@@ -107,8 +108,8 @@ async fn a_removed_history_keeps_its_position(client: &Client, here: &Here) {
     assert_eq!(publish(client, &channel, json!(2)).await.offset, 2);
 }
 
-async fn a_history_keeps_the_newest(client: &Client, here: &Here) {
-    let channel = here.channel("small");
+async fn a_history_keeps_the_newest(client: &Client, setup: &Setup) {
+    let channel = setup.channel("small");
     for n in 1..=4 {
         publish(client, &channel, json!(n)).await;
     }

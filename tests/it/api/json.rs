@@ -1,13 +1,14 @@
 //! Calls by name, with parameters and results as JSON.
 
-use super::suite::{assert_code, assert_kind, suite};
-use crate::support::{Over, servers::Here};
 use centrifugo_api::{ApiError, Client, ErrorKind, HistoryRequest, Payload, PublishRequest, PublishResult};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-async fn calls_by_name_take_and_give_json(client: &Client, here: &Here) {
-    let channel = here.channel("");
+use super::suite::{assert_code, assert_kind, suite};
+use crate::support::{Over, servers::Setup};
+
+async fn calls_by_name_take_and_give_json(client: &Client, setup: &Setup) {
+    let channel = setup.channel("");
     let published: PublishResult =
         client.call_json("publish", json!({"channel": channel, "data": {"n": 1}, "tags": {"a": "b"}})).await.unwrap();
     assert_eq!(published.offset, 1);
@@ -17,21 +18,21 @@ async fn calls_by_name_take_and_give_json(client: &Client, here: &Here) {
     });
     assert_eq!(history, expected);
     let nothing: Value =
-        client.call_json("publish", json!({"channel": here.channel("plain"), "data": 1})).await.unwrap();
+        client.call_json("publish", json!({"channel": setup.channel("plain"), "data": 1})).await.unwrap();
     assert_eq!(nothing, json!({}));
 }
 
-async fn calls_by_name_fail_as_typed_calls_do(client: &Client, here: &Here) {
-    let params = json!({"channel": here.channel("nope")});
+async fn calls_by_name_fail_as_typed_calls_do(client: &Client, setup: &Setup) {
+    let params = json!({"channel": setup.channel("nope")});
     assert_code(client.call_json::<Value>("history", params).await, ApiError::UNKNOWN_CHANNEL);
     assert_code(client.call_json::<Value>("publish", json!({})).await, ApiError::BAD_REQUEST);
-    let wrong_type = json!({"channel": here.channel(""), "limit": "1"});
+    let wrong_type = json!({"channel": setup.channel(""), "limit": "1"});
     assert_kind(client.call_json::<Value>("history", wrong_type).await, ErrorKind::Invalid, false);
 }
 
-async fn a_name_that_is_no_method_is_refused(client: &Client, here: &Here) {
+async fn a_name_that_is_no_method_is_refused(client: &Client, setup: &Setup) {
     let unknown = client.call_json::<Value>("nope", json!({})).await;
-    match here.over {
+    match setup.over {
         Over::Grpc => drop(assert_kind(unknown, ErrorKind::Invalid, false)),
         Over::Http => drop(assert_kind(unknown, ErrorKind::Unsupported, false)),
     }
@@ -40,10 +41,10 @@ async fn a_name_that_is_no_method_is_refused(client: &Client, here: &Here) {
     }
 }
 
-async fn an_unknown_field_is_sent_over_http_only(client: &Client, here: &Here) {
-    let params = json!({"channel": here.channel("plain"), "data": 1, "new_field": 1});
+async fn an_unknown_field_is_sent_over_http_only(client: &Client, setup: &Setup) {
+    let params = json!({"channel": setup.channel("plain"), "data": 1, "new_field": 1});
     let published = client.call_json::<Value>("publish", params).await;
-    match here.over {
+    match setup.over {
         Over::Grpc => {
             let error = assert_kind(published, ErrorKind::Invalid, false);
             assert!(error.to_string().contains("`new_field`"), "{error}");
@@ -52,8 +53,8 @@ async fn an_unknown_field_is_sent_over_http_only(client: &Client, here: &Here) {
     }
 }
 
-async fn a_batch_by_name_gives_the_same_json_over_both_transports(client: &Client, here: &Here) {
-    let (plain, nope, presence) = (here.channel("plain"), here.channel("nope"), here.channel("presence"));
+async fn a_batch_by_name_gives_the_same_json_over_both_transports(client: &Client, setup: &Setup) {
+    let (plain, nope, presence) = (setup.channel("plain"), setup.channel("nope"), setup.channel("presence"));
     for parallel in [false, true] {
         let params = json!({"parallel": parallel, "commands": [
             {"publish": {"channel": plain, "data": {"n": 1}}},
@@ -79,8 +80,8 @@ async fn a_batch_by_name_gives_the_same_json_over_both_transports(client: &Clien
     assert_eq!(client.call_json::<Value>("batch", json!({"commands": []})).await.unwrap(), json!({}));
 }
 
-async fn a_batch_by_name_keeps_the_text_of_what_it_finds(client: &Client, here: &Here) {
-    let channel = here.channel("");
+async fn a_batch_by_name_keeps_the_text_of_what_it_finds(client: &Client, setup: &Setup) {
+    let channel = setup.channel("");
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     let texts = [r#"{"z":12345678901234567890123,"a":1.10,"a":2}"#, "1e999", &deep];
     for text in texts {
@@ -93,7 +94,7 @@ async fn a_batch_by_name_keeps_the_text_of_what_it_finds(client: &Client, here: 
     }
 }
 
-async fn a_filter_of_pro_in_a_batch_by_name_is_refused(client: &Client, _: &Here) {
+async fn a_filter_of_pro_in_a_batch_by_name_is_refused(client: &Client, _: &Setup) {
     let disconnect = r#"{"user":"ghost","label_filter":{"key":"k"}}"#;
     for batch in [
         format!(r#"{{"commands":[{{"disconnect":{disconnect}}}]}}"#),
@@ -107,15 +108,15 @@ async fn a_filter_of_pro_in_a_batch_by_name_is_refused(client: &Client, _: &Here
     }
 }
 
-async fn no_parameters_are_an_object_without_fields(client: &Client, _: &Here) {
+async fn no_parameters_are_an_object_without_fields(client: &Client, _: &Setup) {
     let info: Value = client.call_json("info", ()).await.unwrap();
     assert_eq!(info["nodes"].as_array().unwrap().len(), 1);
     assert_eq!(client.call_json::<Value>("batch", ()).await.unwrap(), json!({}));
     assert_code(client.call_json::<Value>("publish", ()).await, ApiError::BAD_REQUEST);
 }
 
-async fn binary_results_have_no_json_by_name(client: &Client, here: &Here) {
-    let channel = here.channel("");
+async fn binary_results_have_no_json_by_name(client: &Client, setup: &Setup) {
+    let channel = setup.channel("");
     client.publish(PublishRequest::new(&channel, Payload::binary(vec![0xff]))).await.unwrap();
     let read = client.call_json::<Value>("history", json!({"channel": channel, "limit": -1})).await;
     assert_kind(read, ErrorKind::Protocol, true);

@@ -1,21 +1,23 @@
 //! Sizes and deadlines.
 
-use super::suite::{assert_kind, offsets, publish, suite};
-use crate::support::{Over, servers::Here};
+use std::time::Duration;
+
 use centrifugo_api::testing::Fault;
 use centrifugo_api::{Client, Config, ErrorKind, HistoryRequest, InfoRequest, Method, Payload, PublishRequest, Tls};
 use serde_json::json;
-use std::time::Duration;
+
+use super::suite::{assert_kind, offsets, publish, suite};
+use crate::support::{Over, servers::Setup};
 
 /// A request for a channel without history that has exactly this many bytes in protobuf.
-fn request_of(size: usize, here: &Here) -> PublishRequest {
+fn request_of(size: usize, setup: &Setup) -> PublishRequest {
     use prost::Message as _;
 
-    let channel = here.channel("plain");
+    let channel = setup.channel("plain");
     let with = |length: usize| {
         PublishRequest::new(&channel, Payload::from(format!("\"{}\"", "x".repeat(length)).into_bytes()))
     };
-    // The fields' numbers and lengths take the same room for all large payloads.
+    // The fields' numbers and lengths have the same size for all large payloads.
     let extra = with(size).encoded_len() - size;
     let request = with(size - extra);
     assert_eq!(request.encoded_len(), size);
@@ -25,12 +27,12 @@ fn request_of(size: usize, here: &Here) -> PublishRequest {
 /// What the server accepts over gRPC.
 const MAX: usize = 4 * 1024 * 1024;
 
-async fn a_request_may_have_4_mib_over_grpc_and_more_over_http(client: &Client, here: &Here) {
-    // An idempotency key would take its place in the request.
+async fn a_request_may_have_4_mib_over_grpc_and_more_over_http(client: &Client, setup: &Setup) {
+    // An idempotency key would change the size of the request.
     let client = client.with_retry(None);
-    client.publish(request_of(MAX, here)).await.unwrap();
-    let over = request_of(MAX + 1, here);
-    match here.over {
+    client.publish(request_of(MAX, setup)).await.unwrap();
+    let over = request_of(MAX + 1, setup);
+    match setup.over {
         Over::Http => drop(client.publish(over).await.unwrap()),
         Over::Grpc => {
             let error = assert_kind(client.publish(over).await, ErrorKind::TooLarge, false);
@@ -39,47 +41,47 @@ async fn a_request_may_have_4_mib_over_grpc_and_more_over_http(client: &Client, 
     }
 }
 
-async fn a_limit_of_the_server_is_the_same_error_as_one_of_the_client(_: &Client, here: &Here) {
-    let client = Client::new(here.config().max_request_size(2 * MAX)).unwrap();
-    let published = client.publish(request_of(MAX + 1, here)).await;
-    match here.over {
+async fn a_limit_of_the_server_is_the_same_error_as_one_of_the_client(_: &Client, setup: &Setup) {
+    let client = Client::new(setup.config().max_request_size(2 * MAX)).unwrap();
+    let published = client.publish(request_of(MAX + 1, setup)).await;
+    match setup.over {
         Over::Http => drop(published.unwrap()),
         Over::Grpc => {
             let error = assert_kind(published, ErrorKind::TooLarge, false);
             assert!(error.to_string().contains("larger than max"), "the server says so: {error}");
         }
     }
-    client.publish(request_of(1000, here)).await.unwrap();
+    client.publish(request_of(1000, setup)).await.unwrap();
 }
 
-async fn max_request_size_holds_over_both_transports(_: &Client, here: &Here) {
-    let client = Client::new(here.config().max_request_size(1000)).unwrap();
-    assert_kind(client.publish(request_of(1001, here)).await, ErrorKind::TooLarge, false);
-    client.publish(PublishRequest::new(here.channel("plain"), json!(1))).await.unwrap();
+async fn max_request_size_holds_over_both_transports(_: &Client, setup: &Setup) {
+    let client = Client::new(setup.config().max_request_size(1000)).unwrap();
+    assert_kind(client.publish(request_of(1001, setup)).await, ErrorKind::TooLarge, false);
+    client.publish(PublishRequest::new(setup.channel("plain"), json!(1))).await.unwrap();
 }
 
-async fn a_reply_over_max_reply_size_is_an_error(client: &Client, here: &Here) {
-    let channel = here.channel("");
+async fn a_reply_over_max_reply_size_is_an_error(client: &Client, setup: &Setup) {
+    let channel = setup.channel("");
     for _ in 0..10 {
         publish(client, &channel, json!("x".repeat(10_000))).await;
     }
     let history = HistoryRequest::new(&channel).limit(HistoryRequest::NO_LIMIT);
-    let short = Client::new(here.config().max_reply_size(50_000)).unwrap();
+    let short = Client::new(setup.config().max_reply_size(50_000)).unwrap();
     assert_kind(short.history(&history).await, ErrorKind::TooLarge, true);
     assert_eq!(offsets(&short.history(history.clone().limit(4)).await.unwrap()), [1, 2, 3, 4]);
     assert_eq!(client.history(&history).await.unwrap().publications.len(), 10);
 }
 
-async fn with_timeout_leaves_the_original_client_as_it_was(client: &Client, here: &Here) {
-    here.server().fault(Fault::hang_before().method(Method::Publish));
-    let hurried = client.with_timeout(Duration::from_millis(50));
-    let published = hurried.publish(PublishRequest::new(here.channel(""), json!(1))).await;
+async fn with_timeout_leaves_the_original_client_as_it_was(client: &Client, setup: &Setup) {
+    setup.server().fault(Fault::hang_before().method(Method::Publish));
+    let copy = client.with_timeout(Duration::from_millis(50));
+    let published = copy.publish(PublishRequest::new(setup.channel(""), json!(1))).await;
     let error = assert_kind(published, ErrorKind::Timeout, true);
     assert!(error.is_transient());
     assert!(error.to_string().contains("50ms"), "{error}");
-    // The other one keeps its own deadline: this answer comes later than the hurried copy would wait.
-    here.server().fault(Fault::delay(Duration::from_millis(200)).method(Method::Publish));
-    client.publish(PublishRequest::new(here.channel(""), json!(1))).await.unwrap();
+    // The original keeps its own deadline: this response comes after the deadline of the copy.
+    setup.server().fault(Fault::delay(Duration::from_millis(200)).method(Method::Publish));
+    client.publish(PublishRequest::new(setup.channel(""), json!(1))).await.unwrap();
     // A deadline beyond what the clock can say is none.
     client.with_timeout(Duration::MAX).info(InfoRequest::new()).await.unwrap();
 }

@@ -1,15 +1,16 @@
 //! Maps and shared polls.
 
-use super::suite::{assert_code, suite};
-use crate::support::servers::Here;
 use centrifugo_api::{
     ApiError, Client, MapClearRequest, MapPublishRequest, MapReadStateRequest, MapReadStreamRequest, MapRemoveRequest,
     MapStatsRequest, PublishRequest, SharedPollPublishRequest,
 };
 use serde_json::{Value, json};
 
-async fn a_map_is_published_to_read_and_cleared(client: &Client, here: &Here) {
-    let channel = here.channel("map");
+use super::suite::{assert_code, suite};
+use crate::support::servers::Setup;
+
+async fn a_map_is_published_to_read_and_cleared(client: &Client, setup: &Setup) {
+    let channel = setup.channel("map");
     let position = client
         .map_publish(MapPublishRequest::new(&channel, "a").data(json!({"v": 1})).tags([("t", "1")]))
         .await
@@ -34,8 +35,8 @@ async fn a_map_is_published_to_read_and_cleared(client: &Client, here: &Here) {
     assert_ne!(empty.epoch, state.epoch);
 }
 
-async fn a_suppressed_map_publish_says_why(client: &Client, here: &Here) {
-    let channel = here.channel("map");
+async fn a_suppressed_map_publish_says_why(client: &Client, setup: &Setup) {
+    let channel = setup.channel("map");
     let request = MapPublishRequest::new(&channel, "a").data(json!(1)).version(2);
     client.map_publish(request.clone().idempotency_key("key")).await.unwrap();
     for (repeated, reason) in [
@@ -52,8 +53,8 @@ async fn a_suppressed_map_publish_says_why(client: &Client, here: &Here) {
     assert_eq!((removed.suppressed, &*removed.suppress_reason), (true, "key_not_found"));
 }
 
-async fn the_pages_of_a_map_follow_its_cursor(client: &Client, here: &Here) {
-    let channel = here.channel("map");
+async fn the_pages_of_a_map_follow_its_cursor(client: &Client, setup: &Setup) {
+    let channel = setup.channel("map");
     for key in ["a", "b", "c"] {
         client.map_publish(MapPublishRequest::new(&channel, key).data(json!(key))).await.unwrap();
     }
@@ -72,8 +73,8 @@ async fn the_pages_of_a_map_follow_its_cursor(client: &Client, here: &Here) {
     assert_eq!(one.entries[0].json::<String>().unwrap(), "b");
 }
 
-async fn a_gap_in_a_maps_stream_is_error_112(client: &Client, here: &Here) {
-    let channel = here.channel("mapttl");
+async fn a_gap_in_a_maps_stream_is_error_112(client: &Client, setup: &Setup) {
+    let channel = setup.channel("mapttl");
     let mut epoch = String::new();
     for n in 1..=4 {
         epoch = client.map_publish(MapPublishRequest::new(&channel, "a").data(json!(n))).await.unwrap().epoch;
@@ -86,16 +87,16 @@ async fn a_gap_in_a_maps_stream_is_error_112(client: &Client, here: &Here) {
     assert_eq!(client.map_read_stream(since(3, &epoch)).await.unwrap().entries.len(), 1);
 }
 
-async fn an_ephemeral_map_has_no_offsets(client: &Client, here: &Here) {
-    let channel = here.channel("mapmem");
+async fn an_ephemeral_map_has_no_offsets(client: &Client, setup: &Setup) {
+    let channel = setup.channel("mapmem");
     let result = client.map_publish(MapPublishRequest::new(&channel, "a").data(json!(1))).await.unwrap();
     assert_eq!(result.offset, 0);
     let state = client.map_read_state(MapReadStateRequest::new(&channel).limit(-1)).await.unwrap();
     assert_eq!((state.entries.len(), state.offset), (1, 0));
 }
 
-async fn a_method_of_another_kind_of_channel_is_error_107(client: &Client, here: &Here) {
-    let (stream, map) = (here.channel(""), here.channel("map"));
+async fn a_method_of_another_kind_of_channel_is_error_107(client: &Client, setup: &Setup) {
+    let (stream, map) = (setup.channel(""), setup.channel("map"));
     assert_code(client.map_stats(MapStatsRequest::new(&stream)).await, ApiError::BAD_REQUEST);
     assert_code(client.map_publish(MapPublishRequest::new(&stream, "a")).await, ApiError::BAD_REQUEST);
     assert_code(client.publish(PublishRequest::new(&map, json!(1))).await, ApiError::BAD_REQUEST);
@@ -105,9 +106,9 @@ async fn a_method_of_another_kind_of_channel_is_error_107(client: &Client, here:
     );
 }
 
-async fn a_shared_poll_takes_versions_stale_ones_too(client: &Client, here: &Here) {
+async fn a_shared_poll_takes_versions_stale_ones_too(client: &Client, setup: &Setup) {
     let poll = async |namespace, version| {
-        let request = SharedPollPublishRequest::new(here.channel(namespace), "a", version).data(json!({"v": version}));
+        let request = SharedPollPublishRequest::new(setup.channel(namespace), "a", version).data(json!({"v": version}));
         client.shared_poll_publish(request).await
     };
     poll("poll", 2).await.unwrap();

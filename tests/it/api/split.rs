@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    Batch, BatchHandle, BoxFuture, BroadcastRequest, Call, Client, Error, ErrorKind, HistoryRequest, Outcome, Payload,
-    PublishRequest, PublishResult, Reply, Transport,
+    Batch, BatchHandle, BroadcastRequest, Client, Error, ErrorKind, HistoryRequest, Outcome, Payload, PublishRequest,
+    PublishResult, Reply, from_fn,
 };
 use proptest::prelude::*;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::support::Over;
-use crate::support::{BOTH, client_answering, quick_retry};
+use crate::support::{BOTH, Over, client_answering, quick_retry};
 
 /// What goes in one request, in bytes.
 const LIMIT: usize = 2_000;
@@ -50,18 +49,18 @@ fn numbers(server: &Server) -> Vec<Vec<u64>> {
 }
 
 /// What became of each command: its offset, or its error's kind and outcome.
-fn fates(
+fn outcomes(
     replies: &centrifugo_api::BatchReplies,
     handles: &[BatchHandle<PublishResult>],
 ) -> Vec<Result<u64, (ErrorKind, Outcome)>> {
-    let fate = |handle: &BatchHandle<PublishResult>| match replies.get(*handle) {
+    let outcome = |handle: &BatchHandle<PublishResult>| match replies.get(*handle) {
         Ok(result) => Ok(result.offset),
         Err(error) => {
             assert_eq!(error.method(), Some("publish"));
             Err((error.kind(), error.outcome()))
         }
     };
-    handles.iter().map(fate).collect()
+    handles.iter().map(outcome).collect()
 }
 
 #[tokio::test]
@@ -74,7 +73,7 @@ async fn a_batch_over_the_clients_limit_is_split_into_the_fewest_requests() {
             let replies = client.batch(&batch).await.unwrap();
             assert_eq!(numbers(&server), [[0, 1, 2], [3, 4, 5], [6, 7, 8]]);
             assert!(server.calls().iter().all(|call| call.request["parallel"] == json!(true) || !parallel));
-            let mut offsets: Vec<_> = fates(&replies, &handles).into_iter().map(Result::unwrap).collect();
+            let mut offsets: Vec<_> = outcomes(&replies, &handles).into_iter().map(Result::unwrap).collect();
             offsets.sort_unstable();
             assert_eq!(offsets, (1..10).collect::<Vec<_>>());
             assert_eq!((replies.len(), server.applied("news")), (9, 9));
@@ -93,7 +92,7 @@ async fn a_batch_that_is_refused_as_too_large_is_halved_until_it_fits() {
         let handles = nine(&mut batch);
         let replies = client.batch(&batch).await.unwrap();
         assert_eq!(numbers(&server), [vec![0, 1], vec![2, 3], vec![4, 5], vec![6, 7, 8]]);
-        assert_eq!(fates(&replies, &handles), (1..10).map(Ok).collect::<Vec<_>>());
+        assert_eq!(outcomes(&replies, &handles), (1..10).map(Ok).collect::<Vec<_>>());
     }
 }
 
@@ -145,12 +144,12 @@ async fn a_command_that_is_refused_as_too_large_ends_a_sequential_batch() {
             let handles: Vec<_> = (0..).zip(lengths).map(|(n, length)| batch.push(long(n, length))).collect();
             let replies = client.batch(&batch).await.unwrap();
             let last = if parallel { Ok(3) } else { Err(skipped) };
-            let mut fates = fates(&replies, &handles);
+            let mut outcomes = outcomes(&replies, &handles);
             if parallel {
                 // Those of one request run in any order.
-                fates[..2].sort_by_key(|fate| *fate.as_ref().unwrap());
+                outcomes[..2].sort_by_key(|outcome| *outcome.as_ref().unwrap());
             }
-            assert_eq!(fates, [Ok(1), Ok(2), Err(refused), last]);
+            assert_eq!(outcomes, [Ok(1), Ok(2), Err(refused), last]);
             assert_eq!(server.applied("news"), if parallel { 3 } else { 2 });
         }
     }
@@ -166,13 +165,13 @@ async fn replies_of_earlier_parts_are_kept_when_a_later_part_fails() {
             let mut batch = Batch::new().idempotency_keys(false).parallel(parallel);
             let handles = nine(&mut batch);
             let replies = client.batch(&batch).await.unwrap();
-            let fates = fates(&replies, &handles);
-            assert!(fates[..3].iter().all(Result::is_ok), "{fates:?}");
-            assert_eq!(fates[3..6], [Err(lost); 3]);
+            let outcomes = outcomes(&replies, &handles);
+            assert!(outcomes[..3].iter().all(Result::is_ok), "{outcomes:?}");
+            assert_eq!(outcomes[3..6], [Err(lost); 3]);
             if parallel {
-                assert!(fates[6..].iter().all(Result::is_ok), "{fates:?}");
+                assert!(outcomes[6..].iter().all(Result::is_ok), "{outcomes:?}");
             } else {
-                assert_eq!(fates[6..], [Err(skipped); 3]);
+                assert_eq!(outcomes[6..], [Err(skipped); 3]);
                 let error = replies.get(handles[8]).unwrap_err();
                 assert!(error.to_string().contains("ended without a response"), "it says why: {error}");
             }
@@ -202,7 +201,7 @@ async fn each_part_is_retried_alone_with_the_same_keys() {
         let mut batch = Batch::new().idempotency_keys(false).idempotency_keys(true);
         let handles = nine(&mut batch);
         let replies = client.batch(&batch).await.unwrap();
-        assert_eq!(fates(&replies, &handles), (1..10).map(Ok).collect::<Vec<_>>());
+        assert_eq!(outcomes(&replies, &handles), (1..10).map(Ok).collect::<Vec<_>>());
         let (parts, calls) = (numbers(&server), server.calls());
         assert_eq!(parts[1..4], [parts[1].clone(), parts[1].clone(), parts[1].clone()]);
         assert_eq!(calls[1].request, calls[3].request);
@@ -228,39 +227,22 @@ async fn a_part_that_only_reads_is_retried_though_another_cannot_be() {
     }
 }
 
-/// A transport that answers in turn as it is told, and then never.
-#[derive(Debug)]
-struct Scripted {
-    answers: Mutex<Vec<Result<Reply, Error>>>,
-    asked: Arc<Mutex<Vec<Value>>>,
-}
-
-impl Scripted {
-    fn client(answers: impl IntoIterator<Item = Result<Reply, Error>>) -> (Client, Arc<Mutex<Vec<Value>>>) {
-        let asked = Arc::default();
-        let mut answers: Vec<_> = answers.into_iter().collect();
-        answers.reverse();
-        let scripted = Self { answers: Mutex::new(answers), asked: Arc::clone(&asked) };
-        (Client::with_transport(scripted).with_timeout(Duration::from_secs(10)), asked)
-    }
-}
-
-impl Transport for Scripted {
-    fn name(&self) -> &'static str {
-        "scripted"
-    }
-
-    fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
-        let request = call.to_json().unwrap();
-        self.asked.lock().unwrap().push(serde_json::from_slice(&request).unwrap());
-        let answer = self.answers.lock().unwrap().pop();
-        Box::pin(async move {
+/// A client with scripted responses, which never come after the last, and the requests that it sent.
+fn scripted(answers: impl IntoIterator<Item = Result<Reply, Error>>) -> (Client, Arc<Mutex<Vec<Value>>>) {
+    let asked = Arc::<Mutex<Vec<Value>>>::default();
+    let answers: Vec<_> = answers.into_iter().collect();
+    let (seen, answers) = (Arc::clone(&asked), Mutex::new(answers.into_iter()));
+    let client = Client::with_transport(from_fn("scripted", move |call| {
+        seen.lock().unwrap().push(serde_json::from_slice(&call.to_json().unwrap()).unwrap());
+        let answer = answers.lock().unwrap().next();
+        async move {
             match answer {
                 Some(answer) => answer,
                 None => std::future::pending().await,
             }
-        })
-    }
+        }
+    }));
+    (client.with_timeout(Duration::from_secs(10)), asked)
 }
 
 fn too_large() -> Result<Reply, Error> {
@@ -271,13 +253,13 @@ fn too_large() -> Result<Reply, Error> {
 async fn nothing_is_sent_of_a_parallel_batch_after_its_deadline() {
     let replies = Reply::json(r#"{"replies":[{"publish":{"offset":1}},{"publish":{"offset":2}}]}"#);
     // Halved twice; the first quarter is answered, the second never.
-    let (client, asked) = Scripted::client([too_large(), too_large(), Ok(replies)]);
+    let (client, asked) = scripted([too_large(), too_large(), Ok(replies)]);
     let mut batch = Batch::new().idempotency_keys(false).parallel(true);
     let handles: Vec<_> = (0..8).map(|n| batch.push(long(n, 1))).collect();
     let replies = client.batch(&batch).await.unwrap();
     let (unknown, not_sent) = ((ErrorKind::Timeout, Outcome::Unknown), (ErrorKind::Timeout, Outcome::NotSent));
     let expected = [vec![Ok(1), Ok(2)], vec![Err(unknown); 2], vec![Err(not_sent); 4]].concat();
-    assert_eq!(fates(&replies, &handles), expected);
+    assert_eq!(outcomes(&replies, &handles), expected);
     assert_eq!(asked.lock().unwrap().len(), 4);
 }
 
@@ -285,7 +267,7 @@ async fn nothing_is_sent_of_a_parallel_batch_after_its_deadline() {
 async fn a_batch_whose_parts_all_failed_is_unknown_if_one_is() {
     let refused = || Err(Error::new(ErrorKind::Unauthenticated, "no"));
     let lost = || Err(Error::new(ErrorKind::Lost, "lost"));
-    let (client, _) = Scripted::client([too_large(), refused(), lost()]);
+    let (client, _) = scripted([too_large(), refused(), lost()]);
     let mut batch = Batch::new().idempotency_keys(false).parallel(true);
     for n in 0..2 {
         batch.push(long(n, 1));
@@ -297,7 +279,7 @@ async fn a_batch_whose_parts_all_failed_is_unknown_if_one_is() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_may_have_run_is_not_split() {
     let long_reply = Error::new(ErrorKind::TooLarge, "the reply is too large").with_outcome(Outcome::Unknown);
-    let (client, asked) = Scripted::client([Err(long_reply)]);
+    let (client, asked) = scripted([Err(long_reply)]);
     let mut batch = Batch::new().idempotency_keys(false);
     nine(&mut batch);
     assert!(client.batch(&batch).await.unwrap_err().may_have_run());
@@ -356,7 +338,7 @@ async fn a_failed_part_of_a_broadcast_fails_its_channels() {
     let lost = Error::new(ErrorKind::Lost, "lost");
     let answers =
         [too_large(), too_large(), Ok(offsets(&[1])), Err(lost), too_large(), Err(refused), Ok(offsets(&[4]))];
-    let (client, _) = Scripted::client(answers);
+    let (client, _) = scripted(answers);
     let request = || BroadcastRequest::new(["a", "b", "c", "d"], json!(1));
     let result = client.broadcast(request()).await.unwrap();
     let told: Vec<_> = result.iter().map(|it| it.map(|it| it.offset).map_err(|error| error.code)).collect();
@@ -365,7 +347,7 @@ async fn a_failed_part_of_a_broadcast_fails_its_channels() {
     assert!(texts[0].contains("unknown") && texts[1].contains("did not take effect"), "{texts:?}");
 
     // The call fails as its first part does.
-    let (client, asked) = Scripted::client([too_large(), Err(Error::new(ErrorKind::Lost, "lost"))]);
+    let (client, asked) = scripted([too_large(), Err(Error::new(ErrorKind::Lost, "lost"))]);
     let error = client.broadcast(request()).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome(), asked.lock().unwrap().len()), (ErrorKind::Lost, Outcome::Unknown, 2));
 }
@@ -376,14 +358,14 @@ async fn the_channels_of_a_failed_part_are_retried_a_bounded_number_of_times() {
     let twice = || [lost(), lost()];
     let answers = [too_large()].into_iter().chain([Ok(offsets(&[1]))]).chain(twice()).chain([lost()]);
     // The part that failed three times had all its attempts.
-    let (client, asked) = Scripted::client(answers);
+    let (client, asked) = scripted(answers);
     let client = client.with_retry(quick_retry());
     let result = client.broadcast(BroadcastRequest::new(["a", "b"], json!(1))).await.unwrap();
     assert_eq!((result.failed().count(), asked.lock().unwrap().len()), (1, 5));
 
     // After a part between others, there is an attempt left for its channels.
     let answers = [too_large(), too_large(), Ok(offsets(&[1]))].into_iter().chain(twice());
-    let (client, asked) = Scripted::client(answers.chain([lost(), Ok(offsets(&[3, 4])), Ok(offsets(&[2]))]));
+    let (client, asked) = scripted(answers.chain([lost(), Ok(offsets(&[3, 4])), Ok(offsets(&[2]))]));
     let client = client.with_retry(quick_retry());
     let result = client.broadcast(BroadcastRequest::new(["a", "b", "c", "d"], json!(1))).await.unwrap();
     let told: Vec<_> = result.iter().map(|it| it.unwrap().offset).collect();
@@ -465,7 +447,7 @@ async fn a_batch_whose_parts_all_failed_counts_as_unknown_if_one_may_have_run() 
     let lost = Err(Error::new(ErrorKind::Lost, "the first half").with_outcome(Outcome::Unknown));
     let unsent = || Err(Error::new(ErrorKind::Unavailable, "the second half").with_outcome(Outcome::NotSent));
     // The second half is tried three times, and the client closed meanwhile.
-    let (client, _) = Scripted::client([too_large(), lost, unsent(), unsent(), unsent()]);
+    let (client, _) = scripted([too_large(), lost, unsent(), unsent(), unsent()]);
     let client = client.with_retry(quick_retry());
     let mut batch = Batch::new().idempotency_keys(false).parallel(true);
     batch.push(PublishRequest::new("one", json!({})));

@@ -19,45 +19,45 @@ macro_rules! suite {
     (@batching $over:ident $test:ident) => {
         #[tokio::test]
         async fn $test() {
-            let here = crate::support::servers::Here::standin(crate::support::Over::$over).await;
-            let client = here.client().with_batching(centrifugo_api::Batching::new().in_flight(1)).unwrap();
-            let _crowd = crate::api::suite::crowd(&client);
-            super::$test(&client, &here).await;
+            let setup = crate::support::servers::Setup::standin(crate::support::Over::$over).await;
+            let client = setup.client().with_batching(centrifugo_api::Batching::new().in_flight(1)).unwrap();
+            let _crowd = crate::api::suite::other_callers(&client);
+            super::$test(&client, &setup).await;
         }
     };
     (@standin $over:ident $test:ident) => {
         #[tokio::test]
         async fn $test() {
-            let here = crate::support::servers::Here::standin(crate::support::Over::$over).await;
-            super::$test(&here.client(), &here).await;
+            let setup = crate::support::servers::Setup::standin(crate::support::Over::$over).await;
+            super::$test(&setup.client(), &setup).await;
         }
     };
     (@real $over:ident $test:ident) => {
         #[tokio::test]
         #[ignore = "needs a real server: set CENTRIFUGO_TEST_GRPC, _HTTP and _API_KEY, see tests/it/support/servers.rs"]
         async fn $test() {
-            let here = crate::support::servers::Here::real(crate::support::Over::$over);
-            super::$test(&here.client(), &here).await;
+            let setup = crate::support::servers::Setup::real(crate::support::Over::$over);
+            super::$test(&setup.client(), &setup).await;
         }
     };
 }
 
 pub(crate) use suite;
 
-/// Others who use the client all the time, until this is dropped: hardly a call has a request to itself then.
-pub(crate) fn crowd(client: &Client) -> JoinSet<()> {
-    let mut crowd = JoinSet::new();
+/// Other callers of the client, until this is dropped, so that calls seldom have a request to themselves.
+pub(crate) fn other_callers(client: &Client) -> JoinSet<()> {
+    let mut other_callers = JoinSet::new();
     for _ in 0..3 {
         let client = client.clone();
-        crowd.spawn(async move {
+        other_callers.spawn(async move {
             loop {
-                // Where the key is wrong, nobody has an answer.
+                // Fails where the key is wrong.
                 let _ = client.info(InfoRequest::new()).await;
                 tokio::task::yield_now().await;
             }
         });
     }
-    crowd
+    other_callers
 }
 
 /// Everything that a channel keeps.
@@ -80,7 +80,7 @@ pub(crate) fn assert_kind<T>(outcome: Result<T, Error>, kind: ErrorKind, may_hav
     error
 }
 
-/// The outcome is this error of the API, and the call was not carried out.
+/// The call failed with this error of the API and was not applied.
 #[track_caller]
 pub(crate) fn assert_code<T>(outcome: Result<T, Error>, code: u32) {
     let error = assert_kind(outcome, ErrorKind::Api, false);

@@ -230,7 +230,7 @@ async fn calls_share_requests_with_those_of_other_callers() {
     let server = Server::start().await.unwrap();
     let batching = Batching::new().in_flight(1);
     let client = Client::new(Config::grpc(server.grpc_url()).batching(batching)).unwrap();
-    let _crowd = suite::crowd(&client);
+    let _others = suite::other_callers(&client);
     for number in 0..20 {
         soon(client.publish(numbered(number))).await.unwrap();
     }

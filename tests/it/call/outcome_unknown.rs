@@ -1,4 +1,4 @@
-//! An answer with refusals in it, after an attempt that ended without one: what was refused now may have been carried out then.
+//! A response with refusals after an attempt without a response: what is refused now may have been applied then.
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
@@ -7,8 +7,7 @@ use centrifugo_api::{
 };
 use serde_json::json;
 
-use crate::support::Over;
-use crate::support::{BOTH, client_answering};
+use crate::support::{BOTH, Over, client_answering};
 
 fn too_many() -> ApiError {
     ApiError::new(ApiError::TOO_MANY_REQUESTS, "too many requests")

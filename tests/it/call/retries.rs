@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::support::Over;
 
-/// An answer that says to come back later, though the call may have been carried out.
+/// A transient failure after which the call may have been applied.
 fn unavailable(over: Over) -> Fault {
     match over {
         Over::Grpc => Fault::grpc_status(14, "later"),
@@ -30,7 +30,7 @@ fn keys(server: &Server) -> Vec<String> {
     server.calls().iter().map(|call| key(&call.request)).collect()
 }
 
-/// The repeats that a client made: the attempt that failed, why, and how long until the next.
+/// The retries that a client made: the attempt that failed, why, and how long until the next.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<(u32, ErrorKind, Duration)>>>);
 

@@ -9,7 +9,7 @@ use centrifugo_api::testing::{Fault, Server};
 use serde_json::json;
 
 use super::{File, KEY, TRANSPORTS, command, finish, over, run, server};
-use crate::support::servers::Nobody;
+use crate::support::servers::ClosedPort;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_error_has_its_exit_code_and_says_where_it_happened() {
@@ -54,7 +54,7 @@ async fn every_kind_of_error_has_its_exit_code_and_says_where_it_happened() {
         check(&faulty(too_large).await, ErrorKind::TooLarge, 17, false, &publish);
         check(&faulty(Fault::raw_reply("\u{7f}no")).await, ErrorKind::Protocol, 18, true, &publish);
 
-        let nobody = Nobody::new();
+        let nobody = ClosedPort::new();
         let url = nobody.url();
         let error = run(&mut command(&["publish", "a", "1", &format!("--{transport}"), &url])).error(13);
         assert_eq!((&error["kind"], &error["may_have_run"]), (&json!("connect"), &json!(false)));

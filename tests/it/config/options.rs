@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::{client_replying, request, until};
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
     ApiError, Batch, Batching, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, Payload,
     PublishRequest, Publisher, PublisherConfig, Reply, Retry,
 };
 use serde_json::json;
+
+use crate::support::{client_replying, request, until};
 
 fn both(server: &Server) -> [Config; 2] {
     crate::support::both(Config::grpc(server.grpc_url()), Config::http(server.http_url()))

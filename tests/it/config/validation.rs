@@ -9,9 +9,8 @@ use centrifugo_api::{
 };
 use serde_json::{Value, json};
 
-use crate::support::block_on;
-use crate::support::servers::Nobody;
-use crate::support::{client_answering, client_replying};
+use crate::support::servers::ClosedPort;
+use crate::support::{block_on, client_answering, client_replying};
 
 const GRPC: &str = "http://localhost:10000";
 const HTTP: &str = "http://localhost:8000/api";
@@ -304,8 +303,8 @@ fn a_decoding_error_shows_no_payload() {
 
 #[test]
 fn a_connect_error_shows_no_key_and_no_payload() {
-    let nobody = Nobody::new();
-    for config in crate::support::both(Config::grpc(nobody.url()), Config::http(format!("{}/api", nobody.url()))) {
+    let closed = ClosedPort::new();
+    for config in crate::support::both(Config::grpc(closed.url()), Config::http(format!("{}/api", closed.url()))) {
         let client = Client::new(config.api_key(SECRET)).unwrap();
         let error = block_on(client.publish(PublishRequest::new("news", json!(SECRET)))).unwrap_err();
         assert_eq!((error.kind(), error.may_have_run()), (ErrorKind::Connect, false));

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    ApiError, Batch, BoxFuture, BreakerState, Call, Client, CloseSummary, Config, Error, ErrorKind, Outcome,
-    PublishRequest, PublishResult, Reply, Retry, Transport,
+    ApiError, Batch, BreakerState, Client, CloseSummary, Config, Error, ErrorKind, Outcome, PublishRequest,
+    PublishResult, Reply, Retry, from_fn,
 };
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -19,8 +19,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::support::tally::Server as Script;
-use crate::support::{BOTH, Over, SECOND, counts, request, servers::Nobody, start, until};
-use crate::support::{h1script, h2script, soon, within};
+use crate::support::{
+    BOTH, Over, SECOND, counts, h1script, h2script, request, servers::ClosedPort, soon, start, until, within,
+};
 
 /// How much longer than its timeout a close may take, on a machine with much else to do.
 const SLACK: Duration = Duration::from_millis(500);
@@ -31,7 +32,7 @@ fn publish(client: &Client, number: usize) -> Vec<JoinHandle<Result<PublishResul
     (0..number).map(|_| tokio::spawn(publish(client.clone()))).collect()
 }
 
-/// What the callers were told, counted as a close counts.
+/// The outcomes of the callers, counted as a close counts.
 async fn told(calls: Vec<JoinHandle<Result<PublishResult, Error>>>) -> [u64; 4] {
     let mut told = [0; 4];
     for call in calls {
@@ -103,29 +104,22 @@ async fn a_close_waits_for_calls_in_flight_and_refuses_new_ones() {
     }
 }
 
-/// A transport that does what the channel's name says, each after its own time.
-#[derive(Debug)]
-struct Told;
-
-impl Transport for Told {
-    fn name(&self) -> &'static str {
-        "told"
-    }
-
-    fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
-        Box::pin(async move {
-            let request: Value = serde_json::from_slice(&call.to_json()?).unwrap();
+/// A client whose transport does what the channel's name says, after the time that it says.
+fn scripted_client() -> Client {
+    Client::with_transport(from_fn("told", |call| {
+        let request: Value = serde_json::from_slice(&call.to_json().unwrap()).unwrap();
+        async move {
             let (time, what) = request["channel"].as_str().unwrap().split_once(' ').unwrap();
             tokio::time::sleep(Duration::from_millis(time.parse().unwrap())).await;
             match what {
                 "done" => Ok(Reply::result(&PublishResult::default())),
                 "refused" => Ok(Reply::error(&ApiError::new(102, "unknown channel"))),
-                "nobody" => Err(Error::new(ErrorKind::Connect, "nobody is there")),
+                "nobody" => Err(Error::new(ErrorKind::Connect, "connection refused")),
                 "lost" => Err(Error::new(ErrorKind::Lost, "no answer")),
                 _ => std::future::pending().await,
             }
-        })
-    }
+        }
+    }))
 }
 
 /// Publishes to that transport.
@@ -136,7 +130,7 @@ fn tell(client: &Client, channel: &'static str) -> JoinHandle<Result<PublishResu
 
 #[tokio::test(start_paused = true)]
 async fn a_close_tells_how_all_calls_of_the_client_ended() {
-    let client = Client::with_transport(Told);
+    let client = scripted_client();
     // Those that have ended before are counted.
     let before = ["1 done", "1 refused", "1 nobody", "1 lost"].map(|channel| tell(&client, channel));
     assert_eq!(told(before.into()).await, [1, 1, 1, 1]);
@@ -164,14 +158,14 @@ async fn a_close_tells_how_all_calls_of_the_client_ended() {
     assert_eq!(counts(closed), [1 + 8, 1 + 4, 1 + 2, 1 + 6 + 7 + 1 + 1]);
     assert_eq!(told(during).await, [8, 4, 2, 6 + 7 + 1]);
     assert!(dropped.await.unwrap_err().is_cancelled());
-    // Whoever asks again is told the same at once.
+    // A second close returns the same at once.
     let again = client.close(60 * SECOND).await;
     assert_eq!((again, started.elapsed() < SECOND), (closed, true));
 }
 
 #[tokio::test(start_paused = true)]
 async fn concurrent_closes_agree() {
-    let client = Client::with_transport(Told);
+    let client = scripted_client();
     let _calls = ["50 done", "100 done", "0 never", "20 refused"].map(|channel| tell(&client, channel));
     tokio::task::yield_now().await;
     let started = Instant::now();
@@ -202,27 +196,13 @@ async fn a_close_under_load_counts_the_outcomes_of_the_callers() {
     }
 }
 
-/// A transport that answers after a moment.
-#[derive(Debug)]
-struct Quick;
-
-impl Transport for Quick {
-    fn name(&self) -> &'static str {
-        "quick"
-    }
-
-    fn send<'a>(&'a self, _: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
-        Box::pin(async {
-            tokio::task::yield_now().await;
-            Ok(Reply::result(&PublishResult::default()))
-        })
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_close_during_traffic_counts_only_calls_that_ran() {
     for round in 0..2000 {
-        let client = Client::with_transport(Quick);
+        let client = Client::with_transport(from_fn("quick", |_| async {
+            tokio::task::yield_now().await;
+            Ok(Reply::result(&PublishResult::default()))
+        }));
         let stop = Arc::<AtomicBool>::default();
         let caller = || {
             let (client, stop) = (client.clone(), Arc::clone(&stop));
@@ -296,8 +276,8 @@ async fn calls_cancelled_before_they_are_sent_were_not_sent() {
 async fn a_close_ends_a_call_in_backoff_with_its_last_error() {
     let minute = Duration::from_secs(60);
     for over in BOTH {
-        let nobody = Nobody::new();
-        let config = over.config_at(&nobody.url());
+        let closed = ClosedPort::new();
+        let config = over.config_at(&closed.url());
         let retry = Retry::new().attempts(100).backoff(minute, minute);
         let client = Client::new(config.retry(retry).timeout(100 * minute)).unwrap();
         let calls = publish(&client, 5);
@@ -330,7 +310,7 @@ async fn calls_that_are_not_polled_do_not_delay_a_close() {
         poll_until_applied(&mut call, &server).await;
         let closed = within(SECOND / 10 + SLACK, client.close(SECOND / 10)).await;
         assert_eq!(counts(closed), [0, 0, 0, 1]);
-        // When it is polled after all, it is told the same.
+        // When it is polled after all, it has the same outcome.
         let error = soon(call).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Closed, Outcome::Unknown), "{error:?}");
         assert_eq!(counts(client.close(Duration::ZERO).await), [0, 0, 0, 1]);
@@ -412,8 +392,8 @@ fn a_client_with_a_fallback_leaves_nothing_behind() {
     let (servers, ends) = (elsewhere(), Arc::default());
     let server = servers.block_on(async { counting_ends(Over::Http, &ends) });
     Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-        let (nobody, tasks) = (Nobody::new(), Handle::current().metrics().num_alive_tasks());
-        let client = Client::new(Config::grpc(nobody.url()).fallback(Config::http(server.api_url()))).unwrap();
+        let (closed, tasks) = (ClosedPort::new(), Handle::current().metrics().num_alive_tasks());
+        let client = Client::new(Config::grpc(closed.url()).fallback(Config::http(server.api_url()))).unwrap();
         client.publish(request()).await.unwrap();
         let mut state = client.watch_breaker().unwrap();
         assert_eq!(*state.borrow_and_update(), BreakerState::Open);

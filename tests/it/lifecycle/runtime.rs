@@ -1,4 +1,4 @@
-//! One client in many places: in several runtimes, in many tasks, and where there is no runtime at all.
+//! One client in several runtimes, in many tasks, and outside any runtime.
 
 use std::future::Future;
 use std::pin::{Pin, pin};

@@ -1,4 +1,4 @@
-//! Nodes that are killed, stopped, or harmed at random.
+//! Nodes that are killed or stopped, and random faults.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,9 +9,8 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{KEY, Load, PUBLISHERS, Process, Sent, counted, failed, history, print_counts};
-use crate::soak::{self, Place};
-use crate::support::soon;
-use crate::support::{BOTH, Over};
+use crate::soak::{self, Addresses};
+use crate::support::{BOTH, Over, soon};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary"]
@@ -39,7 +38,7 @@ async fn a_killed_server_leaves_outcomes_true_and_is_reconnected_to() {
             let found = found.min().unwrap() - answers;
             println!("the first success {found:.1?} after the server answered");
             assert!(found < Duration::from_secs(2));
-            // Its history began anew, so only what began after that can be compared.
+            // Its history is empty after the restart, so only later calls can be compared.
             let mut history = history(&server, PUBLISHERS).await;
             for sent in all.iter().filter(|sent| sent.started > answers) {
                 let times = history.remove(&sent.id).unwrap_or_default();
@@ -157,6 +156,6 @@ async fn join_all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
 #[ignore = "needs the server's binary, and takes a minute: see tests/it/soak.rs"]
 async fn a_process_under_random_faults_has_what_was_confirmed() {
     let server = Process::start().await;
-    let place = Place { grpc: server.grpc, http: server.http, key: Some(KEY.into()) };
-    soak::run_on(&place).await;
+    let addresses = Addresses { grpc: server.grpc, http: server.http, key: Some(KEY.into()) };
+    soak::run_on(&addresses).await;
 }

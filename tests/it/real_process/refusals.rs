@@ -11,8 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{KEY, Process};
 use crate::support::proxy::Proxy;
-use crate::support::soon;
-use crate::support::{Over, servers::Nobody};
+use crate::support::{Over, servers::ClosedPort, soon};
 
 #[tokio::test]
 #[ignore = "needs the server's binary"]
@@ -53,8 +52,8 @@ async fn calls_stay_on_the_fallback_when_the_port_does_not_speak_grpc() {
     let client = Client::new(server.grpc().fallback(wrong.clone())).unwrap();
     client.info(InfoRequest::new()).await.unwrap();
     // Neither does it help when gRPC is not there.
-    let nobody = Nobody::new();
-    let client = Client::new(Config::grpc(nobody.url()).api_key(KEY).fallback(wrong)).unwrap();
+    let closed = ClosedPort::new();
+    let client = Client::new(Config::grpc(closed.url()).api_key(KEY).fallback(wrong)).unwrap();
     let error = soon(client.info(InfoRequest::new())).await.unwrap_err();
     println!("{error}");
 }
@@ -123,9 +122,9 @@ async fn messages_of_4_mib_are_accepted_and_longer_ones_over_http_only() {
     over_http.publish(publish_of(LIMIT + 1)).await.unwrap();
 
     // What grows by a third over HTTP still goes there when gRPC is not there.
-    let nobody = Nobody::new();
+    let closed = ClosedPort::new();
     let fallback = server.http();
-    let fallen = Client::new(Config::grpc(nobody.url()).api_key(KEY).fallback(fallback)).unwrap();
+    let fallen = Client::new(Config::grpc(closed.url()).api_key(KEY).fallback(fallback)).unwrap();
     let binary = vec![0xff; LIMIT - 100];
     fallen.publish(PublishRequest::new("news", binary.clone())).await.unwrap();
     let last = over_http.history(HistoryRequest::new("news").limit(1).reverse(true)).await.unwrap_err();

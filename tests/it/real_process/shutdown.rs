@@ -1,4 +1,4 @@
-//! Nodes that are told to end, and calls on their connections.
+//! Nodes that get SIGTERM, and calls on their connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +11,8 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{KEY, Load, PUBLISHERS, Process, Sent, counted, failed, print_counts};
-use crate::support::Over;
 use crate::support::proxy::Proxy;
-use crate::support::soon;
+use crate::support::{Over, soon};
 
 /// Ends one of two nodes under load, with this much time on the way to each.
 async fn end_one_of_two(over: Over, retry: Retry, latency: Duration) -> Vec<Sent> {
@@ -99,7 +98,7 @@ async fn the_only_node_may_restart_while_calls_wait_for_it() {
     }
 }
 
-/// What the server does with a connection and with a call on it, when it is told to end.
+/// What the server does at SIGTERM with a connection and with a call on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server's binary"]
 async fn a_call_half_sent_at_sigterm_gets_its_response() {

@@ -1,18 +1,19 @@
-//! Publishers that write down what they were told.
+//! Publishers that record the outcome of each publication.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use centrifugo_api::{Batch, BroadcastRequest, Client, Error, PublishRequest, Retry};
 use fastrand::Rng;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::world::{Entry, Kind, Told, World, payload, raw, retry};
+use super::harness::{Entry, Harness, Kind, Told, payload, raw, retry};
 use super::{DEADLINE, SLACK, join};
 
-impl World {
-    /// Publishers, and harm between them and the server, until then.
+impl Harness {
+    /// Runs publishers and faults until then.
     pub(super) async fn round(self: Arc<Self>, until: Instant, mut rng: Rng) {
         let mut publishers = Vec::new();
         for number in 0..4 {
@@ -25,18 +26,18 @@ impl World {
         publishers.push(tokio::spawn(Arc::clone(&self).publish_at_once(self.channel("at-once"), until, rng.fork())));
         publishers.push(tokio::spawn(Arc::clone(&self).broadcast(until, rng.fork())));
         publishers.push(tokio::spawn(Arc::clone(&self).batch(until, rng.fork())));
-        let mut harm = Vec::new();
+        let mut faults = Vec::new();
         for proxy in 0..self.proxies.len() {
-            harm.push(tokio::spawn(Arc::clone(&self).harm(proxy, until, rng.fork())));
+            faults.push(tokio::spawn(Arc::clone(&self).inject_network_faults(proxy, until, rng.fork())));
         }
         if self.standin.is_some() {
-            harm.push(tokio::spawn(Arc::clone(&self).fail(until, rng.fork())));
+            faults.push(tokio::spawn(Arc::clone(&self).inject_server_faults(until, rng.fork())));
         }
         for publisher in publishers {
             publisher.await.unwrap();
         }
-        for harm in harm {
-            harm.await.unwrap();
+        for fault in faults {
+            fault.await.unwrap();
         }
     }
 
@@ -47,6 +48,7 @@ impl World {
         deadline: Duration,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Option<Result<T, Error>> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
         let result = if rng.u8(..100) < 8 {
             timeout(Duration::from_micros(rng.u64(..40_000)), call).await.ok()
@@ -89,7 +91,7 @@ impl World {
             let id = self.next();
             let request = PublishRequest::new(&channel, raw(&payload(id)));
             if rng.u8(..100) < 10 {
-                self.publish_stubbornly(id, &channel, request, &mut rng).await;
+                self.publish_until_confirmed(id, &channel, request, &mut rng).await;
                 continue;
             }
             let (client, deadline) = self.client(&mut rng);
@@ -99,7 +101,7 @@ impl World {
     }
 
     /// With a key of its own, until it is confirmed.
-    pub(super) async fn publish_stubbornly(&self, id: u64, channel: &str, request: PublishRequest, rng: &mut Rng) {
+    pub(super) async fn publish_until_confirmed(&self, id: u64, channel: &str, request: PublishRequest, rng: &mut Rng) {
         let request = request.idempotency_key(format!("own-{id}"));
         let mut maybe = false;
         for _ in 0..4 {
@@ -120,13 +122,13 @@ impl World {
         while Instant::now() < until {
             sleep(Duration::from_millis(rng.u64(..800))).await;
             let calls = (0..rng.usize(2..40)).map(|_| {
-                let (world, channel, mut rng) = (Arc::clone(&self), channel.clone(), rng.fork());
+                let (harness, channel, mut rng) = (Arc::clone(&self), channel.clone(), rng.fork());
                 async move {
-                    let id = world.next();
-                    let (client, deadline) = world.client(&mut rng);
+                    let id = harness.next();
+                    let (client, deadline) = harness.client(&mut rng);
                     let request = PublishRequest::new(&channel, raw(&payload(id)));
-                    let result = world.call(&mut rng, deadline, client.publish(request)).await;
-                    world.note_all(Kind::Publish, id, &channel, false, result.as_ref());
+                    let result = harness.call(&mut rng, deadline, client.publish(request)).await;
+                    harness.note_all(Kind::Publish, id, &channel, false, result.as_ref());
                 }
             });
             join(calls).await;

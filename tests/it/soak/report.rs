@@ -7,38 +7,38 @@ use std::sync::atomic::Ordering;
 
 use centrifugo_api::{Error, ErrorKind};
 
-use super::world::{Kind, Told, World};
+use super::harness::{Harness, Kind, Told};
 
-pub(super) fn count(worlds: &[Arc<World>]) -> u64 {
-    worlds.iter().map(|world| world.counts.lock().unwrap().values().sum::<u64>()).sum()
+pub(super) fn count(harnesses: &[Arc<Harness>]) -> u64 {
+    harnesses.iter().map(|harness| harness.counts.lock().unwrap().values().sum::<u64>()).sum()
 }
 
-pub(super) fn print_table(worlds: &[Arc<World>]) {
+pub(super) fn print_table(harnesses: &[Arc<Harness>]) {
     let mut table = String::from("\n| client | call | ok | done | refused | not sent | unknown | dropped | all |\n");
     table.push_str("| --- | --- | --: | --: | --: | --: | --: | --: | --: |\n");
-    for world in worlds {
-        let counts = world.counts.lock().unwrap();
+    for harness in harnesses {
+        let counts = harness.counts.lock().unwrap();
         for kind in [Kind::Publish, Kind::Broadcast, Kind::Batch] {
             let row = Told::ALL.map(|told| counts.get(&(kind, told)).copied().unwrap_or_default());
-            write!(table, "| {} | {kind:?} |", world.name()).unwrap();
+            write!(table, "| {} | {kind:?} |", harness.name()).unwrap();
             write_cells(&mut table, row.iter());
             writeln!(table, " {} |", row.iter().sum::<u64>()).unwrap();
         }
     }
     table.push_str("\n| client | repeats | latest after its deadline |\n| --- | --: | --: |\n");
-    for world in worlds {
-        let (repeats, slowest) = (world.repeats.load(Ordering::Relaxed), *world.slowest.lock().unwrap());
-        writeln!(table, "| {} | {repeats} | {slowest:.1?} |", world.name()).unwrap();
+    for harness in harnesses {
+        let (repeats, slowest) = (harness.repeats.load(Ordering::Relaxed), *harness.slowest.lock().unwrap());
+        writeln!(table, "| {} | {repeats} | {slowest:.1?} |", harness.name()).unwrap();
     }
     let mut reasons: BTreeMap<(Told, String), Vec<u64>> = BTreeMap::new();
-    for (column, world) in worlds.iter().enumerate() {
-        for ((told, kind), number) in &*world.reasons.lock().unwrap() {
-            reasons.entry((*told, kind.clone())).or_insert_with(|| vec![0; worlds.len()])[column] = *number;
+    for (column, harness) in harnesses.iter().enumerate() {
+        for ((told, kind), number) in &*harness.reasons.lock().unwrap() {
+            reasons.entry((*told, kind.clone())).or_insert_with(|| vec![0; harnesses.len()])[column] = *number;
         }
     }
     write!(table, "\n| told |").unwrap();
-    write_cells(&mut table, worlds.iter().map(|world| world.name()));
-    writeln!(table, "\n| --- |{}", " --: |".repeat(worlds.len())).unwrap();
+    write_cells(&mut table, harnesses.iter().map(|harness| harness.name()));
+    writeln!(table, "\n| --- |{}", " --: |".repeat(harnesses.len())).unwrap();
     for ((told, kind), row) in reasons {
         write!(table, "| {told:?}: {kind} |").unwrap();
         write_cells(&mut table, row.iter());

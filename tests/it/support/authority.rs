@@ -15,7 +15,7 @@ pub(crate) struct Identity {
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        // Two authorities of the same name would be told apart by their signatures only.
+        // Two authorities of the same name would differ by their signatures only.
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         let name = format!("authority {}", NUMBER.fetch_add(1, Ordering::Relaxed));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// A listener that accepts nothing, with no room left for those that wait. All of it is released when it is dropped.
+/// A listener that accepts nothing, with a full backlog. All of it is released when it is dropped.
 pub(crate) struct Backlog {
     listener: TcpListener,
     _waiting: Vec<TcpStream>,
@@ -38,7 +38,7 @@ impl Backlog {
         format!("http://{}", self.address())
     }
 
-    /// Accepts one of those that wait, which makes room for one more.
+    /// Accepts one of the waiting connections, which frees a slot in the backlog.
     pub(crate) async fn accept_one(&self) -> io::Result<TcpStream> {
         Ok(self.listener.accept().await?.0)
     }

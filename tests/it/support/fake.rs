@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 pub(crate) struct Sent {
     /// From 0.
     pub(crate) number: usize,
-    /// As what it was sent: `publish`, `batch`.
+    /// Its method: `publish`, `batch`.
     pub(crate) method: String,
     pub(crate) parallel: bool,
     /// The methods of the commands, and their requests.
@@ -57,14 +57,14 @@ impl Sent {
         Ok(self.commands.iter().map(|_| Ok(json!({}))).collect())
     }
 
-    /// Every command went as told of its data.
+    /// Every command has the result that `how` gives for its data.
     #[allow(clippy::unnecessary_wraps, reason = "as a script answers")]
     pub(crate) fn each(&self, how: impl Fn(&Value) -> Result<Value, ApiError>) -> Answer {
         Ok(self.data().iter().map(how).collect())
     }
 }
 
-/// What each command is answered, or why there is no answer.
+/// What each command is answered, or why there is no response.
 pub(crate) type Answer = Result<Vec<Result<Value, ApiError>>, Error>;
 
 type Script = dyn Fn(Sent) -> BoxFuture<'static, Answer> + Send + Sync;

@@ -21,7 +21,7 @@ where
     Server::start(move |stream, number, tally| script(Connection { number, stream, buffer: BytesMut::new(), tally }))
 }
 
-/// Answers every request as told.
+/// Answers every request with what `reply` returns.
 pub(crate) fn replying(reply: impl Fn(&Request) -> Reply + Clone + Send + Sync + 'static) -> Server {
     start(move |mut connection| {
         let reply = reply.clone();
@@ -66,7 +66,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     fields.into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
-/// An answer: whether the request is carried out, and the bytes that say so, or do not.
+/// A response: its bytes, and whether the request is applied.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reply {
     applied: bool,
@@ -82,12 +82,12 @@ impl Reply {
         Self::json(200, r#"{"result":{"offset":1,"epoch":"epoch"}}"#).applied()
     }
 
-    /// A status with JSON. The request counts as not carried out.
+    /// A status with JSON. The request counts as not applied.
     pub(crate) fn json(status: u16, body: &str) -> Self {
         Self::with(status, &[("content-type", "application/json")], body.as_bytes())
     }
 
-    /// A status, headers and a body, whose length is added. The request counts as not carried out.
+    /// A status, headers and a body, whose length is added. The request counts as not applied.
     pub(crate) fn with(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Self {
         let length = body.len().to_string();
         let headers = [headers, &[("content-length", &length)]].concat();
@@ -103,12 +103,12 @@ impl Reply {
         Self::raw(&bytes)
     }
 
-    /// Any bytes, or none: no answer at all.
+    /// Any bytes, or none: no response at all.
     pub(crate) fn raw(bytes: &[u8]) -> Self {
         Self { bytes: bytes.to_vec(), ..Self::default() }
     }
 
-    /// Without its last bytes. The connection stays: what follows is the script's affair.
+    /// Without its last bytes. The connection stays: what follows is the script's choice.
     pub(crate) fn without_last(mut self, bytes: usize) -> Self {
         self.bytes.truncate(self.bytes.len() - bytes);
         self
@@ -126,20 +126,20 @@ impl Reply {
         self
     }
 
-    /// The request is carried out, whatever is said.
+    /// The request is applied, whatever the response says.
     pub(crate) fn applied(mut self) -> Self {
         self.applied = true;
         self
     }
 
-    /// The request is not carried out, whatever is said.
+    /// The request is not applied, whatever the response says.
     pub(crate) fn unapplied(mut self) -> Self {
         self.applied = false;
         self
     }
 }
 
-/// The head of an answer, with these headers and no others.
+/// The head of a response, with these headers and no others.
 pub(crate) fn head(status: u16, headers: &[(&str, &str)]) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {status} Scripted\r\n");
     for (name, value) in headers {
@@ -203,12 +203,12 @@ impl Connection {
         std::future::pending().await
     }
 
-    /// Answers every request as a good server does, until the client is gone.
+    /// Answers every request with a result, until the client is gone.
     pub(crate) async fn serve(&mut self) -> io::Result<()> {
         self.serve_with(|_| Reply::result()).await
     }
 
-    /// Answers every request as told, until the client is gone.
+    /// Answers every request with what `reply` returns, until the client is gone.
     pub(crate) async fn serve_with(&mut self, reply: impl Fn(&Request) -> Reply) -> io::Result<()> {
         loop {
             let request = self.request().await?;

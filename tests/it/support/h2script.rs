@@ -77,7 +77,7 @@ where
     })
 }
 
-/// Follows the script on every connection. SETTINGS are the script's affair too.
+/// Follows the script on every connection. The script sends SETTINGS itself.
 pub(crate) fn start_bare<F>(script: impl Fn(Connection) -> F + Send + Sync + 'static) -> Server
 where
     F: Future<Output = io::Result<()>> + Send + 'static,
@@ -85,7 +85,7 @@ where
     Server::start(move |stream, number, tally| script(Connection::new(stream, number, tally)))
 }
 
-/// Answers every request as told.
+/// Answers every request with what `reply` returns.
 pub(crate) fn replying(reply: impl Fn(&Request) -> Reply + Clone + Send + Sync + 'static) -> Server {
     start(move |mut connection| {
         let reply = reply.clone();
@@ -154,7 +154,7 @@ pub(crate) struct Connection {
     pub(crate) number: usize,
     /// The highest stream that the client has opened.
     pub(crate) highest: u32,
-    /// Whether room is made for more of a request's body as it arrives.
+    /// Whether the window is opened for more of a request's body as it arrives.
     pub(crate) opens_window: bool,
     /// The last stream that it is not too late for.
     last: u32,
@@ -288,12 +288,12 @@ impl Connection {
         std::future::pending().await
     }
 
-    /// Answers every request as a good server does, until the client is gone.
+    /// Answers every request with a result, until the client is gone.
     pub(crate) async fn serve(&mut self) -> io::Result<()> {
         self.serve_with(|_| Reply::result()).await
     }
 
-    /// Answers every request as told, until the client is gone.
+    /// Answers every request with what `reply` returns, until the client is gone.
     pub(crate) async fn serve_with(&mut self, reply: impl Fn(&Request) -> Reply) -> io::Result<()> {
         loop {
             let request = self.request().await?;
@@ -347,7 +347,7 @@ impl Connection {
     }
 
     /// Ends a connection as grpc-go does: a GOAWAY for no stream and a PING; when the PING is answered, a GOAWAY for what
-    /// has come so far. Gives the requests that arrived in between, which want an answer too.
+    /// has come so far. Gives the requests that arrived in between, which want a response too.
     pub(crate) async fn drain(&mut self) -> io::Result<Vec<Request>> {
         self.goaway(MAX_STREAM, NO_ERROR, b"graceful_stop").await?;
         let events = self.sync().await?;

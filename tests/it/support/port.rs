@@ -17,7 +17,7 @@ type Serve = dyn Fn(TcpStream, usize) -> Pin<Box<dyn Future<Output = io::Result<
 /// Accepts connections and serves each in a task. All of it ends when this is dropped.
 pub(crate) struct Port {
     address: SocketAddr,
-    /// Bound and never listening, so that nobody else is given the port while it refuses.
+    /// Bound and never listening, so that no other socket gets the port while it refuses.
     _reserved: TcpSocket,
     accepting: Mutex<Option<JoinHandle<()>>>,
     shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! A TCP proxy that does harm, as it is told while it runs.
+//! A TCP proxy with faults that a test sets while it runs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -80,7 +80,7 @@ impl Proxy {
         self.down(&change);
     }
 
-    /// Does no more harm.
+    /// Removes all faults.
     pub(crate) fn heal(&self) {
         self.both(|lane| *lane = Lane::default());
     }
@@ -112,10 +112,10 @@ async fn connection(mut client: TcpStream, controls: Arc<Controls>) -> io::Resul
     server.set_nodelay(true)?;
     let end = {
         let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
-        let up = carry(from_client, to_server, controls.up.subscribe());
-        let down = carry(from_server, to_client, controls.down.subscribe());
+        let up = forward(from_client, to_server, controls.up.subscribe());
+        let down = forward(from_server, to_client, controls.down.subscribe());
         tokio::select! {
-            carried = async { tokio::try_join!(up, down) } => carried.err(),
+            forwarded = async { tokio::try_join!(up, down) } => forwarded.err(),
             _ = cut.changed() => Some(*cut.borrow()),
         }
     };
@@ -127,17 +127,17 @@ async fn connection(mut client: TcpStream, controls: Arc<Controls>) -> io::Resul
     }
 }
 
-/// Carries bytes one way, until that way is closed. An error is how the whole connection ends.
-async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut lane: watch::Receiver<Lane>) -> Result<(), End> {
+/// Forwards bytes one way, until that way is closed. An error is how the whole connection ends.
+async fn forward(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut lane: watch::Receiver<Lane>) -> Result<(), End> {
     let mut buffer = vec![0; 64 * 1024];
     // What is read and not yet written, and how much was written since the lane was changed.
-    let (mut waiting, mut carried) = (0..0, 0);
+    let (mut waiting, mut forwarded) = (0..0, 0);
     loop {
         if lane.has_changed().unwrap_or(false) {
-            carried = 0;
+            forwarded = 0;
         }
         let Lane { latency, rate, slice, limit, stalled } = lane.borrow_and_update().clone();
-        let left = limit.map_or(usize::MAX, |(bytes, _)| bytes.saturating_sub(carried));
+        let left = limit.map_or(usize::MAX, |(bytes, _)| bytes.saturating_sub(forwarded));
         if let (0, Some((_, end))) = (left, limit) {
             if end == End::HalfClose {
                 to.shutdown().await.map_err(|_| End::Rst)?;
@@ -167,7 +167,7 @@ async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut lane: watch::R
             let length = waiting.len().min(left).min(at_once).min(slice.unwrap_or(usize::MAX).max(1));
             let piece = &buffer[waiting.start..waiting.start + length];
             to.write_all(piece).await.map_err(|_| End::Rst)?;
-            (waiting.start, carried) = (waiting.start + length, carried + length);
+            (waiting.start, forwarded) = (waiting.start + length, forwarded + length);
             if let Some(rate) = rate {
                 tokio::time::sleep(Duration::from_secs(1) * u32::try_from(length).unwrap() / rate).await;
             }

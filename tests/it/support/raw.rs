@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How long an answer may take, before a test fails rather than waits.
+/// How long a response may take, before a test fails rather than waits.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {

@@ -59,7 +59,7 @@ impl HttpLine {
         Method::from_name(name)
     }
 
-    /// What the client makes of the answer.
+    /// What the client makes of the response.
     pub(crate) fn outcome(&self, method: Method) -> Outcome {
         if self.status == 200 {
             let reply = Reply::json(self.response_body.clone());
@@ -83,7 +83,7 @@ impl GrpcLine {
         from_hex(&self.request_hex)
     }
 
-    /// The answer, if it is one of the method and not of the transport.
+    /// The response, if it is one of the method and not of the transport.
     pub(crate) fn response(&self) -> Option<Reply> {
         self.response_hex.as_deref().map(|hex| Reply::protobuf(from_hex(hex)))
     }
@@ -92,7 +92,7 @@ impl GrpcLine {
         self.status_details_hex.as_deref().map(from_hex)
     }
 
-    /// What the client makes of the answer.
+    /// What the client makes of the response.
     pub(crate) fn outcome(&self, method: Method) -> Outcome {
         if let (Some(response), Some(json)) = (self.response(), &self.response_json) {
             let request = self.request_json.as_ref().unwrap_or(&Value::Null);
@@ -113,11 +113,11 @@ pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
 /// What came of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
-    /// A result: as protobuf, which has a place for everything, and as JSON, which not every result has.
+    /// A result: as protobuf, and as JSON if it can be written so.
     Done { protobuf: Vec<u8>, json: Option<String> },
     /// An error of the API.
     Refused { code: u32, message: String },
-    /// Any other error, and whether the call may have been carried out.
+    /// Any other error, and whether the call may have been applied.
     Failed { kind: ErrorKind, may_have_run: bool },
     /// The replies of a batch.
     Replies(Vec<Outcome>),
@@ -139,7 +139,7 @@ fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-/// What the client makes of an answer, called with the method's own types.
+/// What the client makes of a response, called with the method's own types.
 fn outcome_of(method: Method, reply: &Reply, request: &Value, response: &Value) -> Outcome {
     let client = client_replying(reply.clone());
     if method != Method::Batch {

@@ -24,7 +24,7 @@ pub(crate) async fn http(status: u16, headers: &[(String, String)], body: &[u8])
     url
 }
 
-/// Reads one request to its end, so that closing the connection cannot cut the answer off.
+/// Reads one request to its end, so that closing the connection cannot cut the response off.
 async fn answer_http(stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut length = 0;
@@ -95,7 +95,7 @@ pub(crate) async fn grpc_refusing() -> String {
     url
 }
 
-/// Reads a request to its end, so that the client has certainly sent it when the answer arrives.
+/// Reads a request to its end, so that the client has certainly sent it when the response arrives.
 async fn drain(mut body: h2::RecvStream) {
     while let Some(Ok(data)) = body.data().await {
         let data: Bytes = data;

@@ -18,8 +18,8 @@ use centrifugo_api::{Client, Config};
 
 use super::Over;
 
-/// A server with the configuration `default` of `tests/fixtures/server-configs.json`, and one test's place in it.
-pub(crate) struct Here {
+/// A server with the configuration `default` of `tests/fixtures/server-configs.json`, and the channels of one test.
+pub(crate) struct Setup {
     pub(crate) over: Over,
     grpc: String,
     http: String,
@@ -29,7 +29,7 @@ pub(crate) struct Here {
     standin: Option<Server>,
 }
 
-impl Here {
+impl Setup {
     /// A stand-in of its own.
     pub(crate) async fn standin(over: Over) -> Self {
         let key = "api_key".to_owned();
@@ -73,7 +73,7 @@ impl Here {
         Client::new(self.config()).unwrap()
     }
 
-    /// A channel that nobody else uses, in a namespace: `"map"`, or `""` for none.
+    /// A channel of this test alone, in a namespace: `"map"`, or `""` for none.
     pub(crate) fn channel(&self, namespace: &str) -> String {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let colon = if namespace.is_empty() { "" } else { ":" };
@@ -113,10 +113,10 @@ pub(crate) async fn standin(key: &str) -> Server {
         .unwrap()
 }
 
-/// An address where nobody listens, and nobody will as long as this lives.
-pub(crate) struct Nobody(tokio::net::TcpSocket);
+/// A reserved address that refuses connections.
+pub(crate) struct ClosedPort(tokio::net::TcpSocket);
 
-impl Nobody {
+impl ClosedPort {
     pub(crate) fn new() -> Self {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

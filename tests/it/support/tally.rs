@@ -1,4 +1,4 @@
-//! Scripted servers: what they were asked, and what of it they carried out.
+//! Scripted servers: the requests that arrived, and those that were applied.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -95,12 +95,12 @@ impl Tally {
         self.0.arrived.borrow().clone()
     }
 
-    /// Those that the script chose to carry out.
+    /// Those that the script applied.
     pub(crate) fn applied(&self) -> Vec<Operation> {
         self.0.applied.borrow().clone()
     }
 
-    /// How many effects they had on a server that keeps idempotency keys: repeats in a channel count once.
+    /// How many effects they had on a server that keeps idempotency keys: retries in a channel count once.
     pub(crate) fn effects(&self) -> usize {
         Self::effects_of(&[self])
     }
@@ -118,7 +118,7 @@ impl Tally {
         self.0.arrived.subscribe().wait_for(|all| all.len() >= number).await.unwrap();
     }
 
-    /// Waits until so many were carried out.
+    /// Waits until so many were applied.
     pub(crate) async fn until_applied(&self, number: usize) {
         self.0.applied.subscribe().wait_for(|all| all.len() >= number).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Servers with which no TLS handshake succeeds, and that know what they were told nevertheless.
+//! Servers with which no TLS handshake succeeds, and which count what they receive nevertheless.
 
 use std::io;
 use std::ops::Deref;
@@ -19,7 +19,7 @@ use crate::support::authority::{Authority, Identity};
 /// What is wrong with a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
-    /// Nothing: the handshake succeeds, with any protocol that is asked for. No answer follows.
+    /// Nothing: the handshake succeeds, with any protocol that is asked for. No response follows.
     None,
     /// It accepts, and reads nothing.
     Silent,
@@ -27,7 +27,7 @@ pub(crate) enum Flaw {
     WrongHost,
     /// Its certificate has expired.
     Expired,
-    /// Its certificate is of an authority that nobody knows.
+    /// Its certificate is of an unknown authority.
     UnknownAuthority,
     /// It has no version of TLS that is new enough.
     OldVersion,

@@ -87,7 +87,7 @@ async fn no_keepalive_ping_is_sent_while_no_call_is_in_flight() {
             _ => {}
         }
     }
-    // One is made up for with the next call, whose answer the server takes as a sign of life of its own.
+    // One may come with the next call, whose response the server counts for itself.
     assert!(pings <= 1, "an idle connection was pinged {pings} times, for which the server ends it");
     second.abort();
 }

@@ -11,9 +11,8 @@ use centrifugo_api::{
 
 use crate::support::authority::Authority;
 use crate::support::backlog::Backlog;
-use crate::support::scripted;
-use crate::support::servers::Nobody;
-use crate::support::{BOTH, Over, client_replying, h1script, h2script, start, until};
+use crate::support::servers::ClosedPort;
+use crate::support::{BOTH, Over, client_replying, h1script, h2script, scripted, start, until};
 
 const TABLE: &str = include_str!("../../../docs/errors.md");
 
@@ -73,7 +72,7 @@ fn grpc_code(name: &str) -> Option<i32> {
     names.iter().position(|known| *known == name).map(|code| i32::try_from(code).unwrap())
 }
 
-/// The error of a history call whose answer is over a limit, compressed or not.
+/// The error of a history call whose response is over a limit, compressed or not.
 async fn long_history(over: Over, limited: impl FnOnce(&Server) -> Config) -> Error {
     let server = start().await;
     for _ in 0..20 {
@@ -90,9 +89,9 @@ async fn broadcast_to(over: Over, channels: [&str; 2]) -> Error {
     client(over, &server).broadcast(request).await.unwrap().all_ok().unwrap_err()
 }
 
-async fn nobody_listens(over: Over) -> Error {
-    let nobody = Nobody::new();
-    let config = over.config_at(&nobody.url());
+async fn connection_refused(over: Over) -> Error {
+    let closed = ClosedPort::new();
+    let config = over.config_at(&closed.url());
     Client::new(config.retry(None)).unwrap().publish(request()).await.unwrap_err()
 }
 
@@ -123,7 +122,7 @@ async fn sent_away() -> Error {
     client.publish(request()).await.unwrap_err()
 }
 
-/// The error of a publish that is carried out and cut off before it is answered.
+/// The error of a publish that is applied and cancelled before its response.
 async fn closed_while_it_runs(over: Over) -> Error {
     let server = start().await;
     server.fault(Fault::hang_after());
@@ -188,7 +187,7 @@ async fn provoke(over: Over, cell: &str) -> Error {
             assert!(server.calls().is_empty(), "it was sent");
             error
         }
-        "nobody listens" => nobody_listens(over).await,
+        "nobody listens" => connection_refused(over).await,
         "no connection within `connect_timeout`" => connecting_hangs(over).await,
         "the certificate is not trusted" => not_trusted(over).await,
         "a GOAWAY that leaves the call out" => sent_away().await,
@@ -386,7 +385,7 @@ async fn the_page_of_a_proxy_is_not_taken_for_an_error_of_the_api() {
 async fn the_timeout_of_a_given_reqwest_client_is_a_timeout() {
     let server = start().await;
     server.fault(Fault::hang_after());
-    // With the feature `tls` reqwest wants to be told of a provider, used or not.
+    // With the feature `tls` reqwest needs a provider, used or not.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let own = reqwest::Client::builder().timeout(Duration::from_millis(100)).build().unwrap();
     let client = Client::new(Config::http(server.http_url()).retry(None).reqwest_client(own)).unwrap();

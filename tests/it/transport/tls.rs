@@ -30,7 +30,7 @@ fn refused(outcomes: [Result<(), Error>; 2], cause: &str) {
     for outcome in outcomes {
         let error = outcome.expect_err("it went through");
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Connect, Outcome::NotSent), "{error:?}");
-        // A repeat would end the same way.
+        // A retry would end the same way.
         assert!(!error.is_transient() && error.attempts() == 1, "{error:?}");
         assert!(error.message().contains(cause), "{error}");
     }

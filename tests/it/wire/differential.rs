@@ -3,8 +3,6 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use crate::support::block_on;
-use crate::support::client_answering;
 use base64::Engine as _;
 use bytes::Bytes;
 use centrifugo_api::testing::Server;
@@ -16,6 +14,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config as Cases, RngAlgorithm, RngSeed, TestRng, TestRunner};
 use serde::de::DeserializeOwned;
+
+use crate::support::{block_on, client_answering};
 
 /// The same cases every time.
 fn cases() -> Cases {

@@ -10,8 +10,7 @@ use centrifugo_api::{Client, Publisher, PublisherConfig};
 
 use super::{ORDERS, enqueue, message, one_by_one};
 use crate::support::fake::{Fake, Sent};
-use crate::support::{BOTH, SECOND, counts, poll_once, settle, until};
-use crate::support::{soon, within};
+use crate::support::{BOTH, SECOND, counts, poll_once, settle, soon, until, within};
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_publish_is_cancelled_unless_it_is_in_flight() {
@@ -22,7 +21,7 @@ async fn a_dropped_publish_is_cancelled_unless_it_is_in_flight() {
     let waits = poll_once(publisher.publish(message("a", "waits")));
     drop((left, waits));
     settle().await;
-    // Its slot, its channel and its room are free again.
+    // Its slot, its channel and its capacity are free again.
     let next = enqueue(&publisher, "a", "next");
     permits.add_permits(10);
     next.await.unwrap();
@@ -30,7 +29,7 @@ async fn a_dropped_publish_is_cancelled_unless_it_is_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_publish_that_nobody_polls_delays_no_other() {
+async fn a_publish_that_is_not_polled_delays_no_other() {
     for order in ORDERS {
         let publisher = Publisher::new(&slow().client(), one_by_one().order(order)).unwrap();
         let kept = poll_once(publisher.publish(message("a", 1)));
@@ -65,10 +64,10 @@ async fn a_close_does_not_wait_for_a_future_that_is_not_polled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_for_capacity_does_not_wait_for_a_future_that_nobody_polls() {
+async fn waiting_for_capacity_does_not_depend_on_a_future_that_is_not_polled() {
     let publisher = Publisher::new(&slow().client(), PublisherConfig::new().max_messages(1)).unwrap();
     let first = poll_once(publisher.publish(message("a", 1)));
-    // Two wait for room. Who gets it is not polled any more.
+    // Two wait for capacity. The one that gets it is not polled any more.
     let mut second = poll_once(publisher.publish(message("b", 2)));
     let third = tokio::spawn({
         let publisher = publisher.clone();
@@ -97,7 +96,7 @@ async fn a_cancel_that_comes_too_late_gives_the_ticket_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn mass_cancellation_leaves_no_trace() {
+async fn mass_cancellation_frees_all_capacity() {
     for order in ORDERS {
         let fake = Fake::new(|sent: Sent| async move {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -132,7 +131,7 @@ async fn mass_cancellation_leaves_no_trace() {
         assert_eq!(counts(totals), [sent as u64, 0, 2000 - sent as u64, 0], "{order:?}");
         let depth = publisher.depth();
         assert_eq!((depth.messages, depth.bytes), (0, 0));
-        // All of the capacity is there.
+        // All capacity is free.
         let tickets: Vec<_> = (0..3000).map(|number| enqueue(&publisher, "a", number)).collect();
         for ticket in tickets {
             ticket.await.unwrap();

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::{message, one_by_one};
 use crate::support::fake::{Fake, Sent};
-use crate::support::{Over, SECOND, assert_fails, poll_once, servers::Here, settle};
+use crate::support::{Over, SECOND, assert_fails, poll_once, servers::Setup, settle};
 
 #[tokio::test(start_paused = true)]
 async fn capacity_is_bounded_and_freed_whatever_becomes_of_a_message() {
@@ -96,11 +96,11 @@ async fn a_message_larger_than_a_limit_is_refused_at_once() {
     assert_eq!((error.method(), error.transport()), (Some("publish"), Some("fake")));
     assert!(fake.sent().is_empty());
 
-    let here = Here::standin(Over::Grpc).await;
-    let client = Client::new(here.config().max_request_size(2000)).unwrap();
+    let setup = Setup::standin(Over::Grpc).await;
+    let client = Client::new(setup.config().max_request_size(2000)).unwrap();
     let publisher = Publisher::new(&client, PublisherConfig::new()).unwrap();
     assert_fails(publisher.publish(message("a", "x".repeat(2000))).await, ErrorKind::TooLarge, Outcome::NotSent);
-    assert!(here.server().calls().is_empty());
+    assert!(setup.server().calls().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

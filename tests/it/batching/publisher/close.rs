@@ -9,14 +9,13 @@ use tokio::time::Instant;
 
 use super::{ORDERS, enqueue, later, message, one_by_one};
 use crate::support::fake::{Fake, Sent};
-use crate::support::soon;
-use crate::support::{BOTH, SECOND, assert_fails, counts, poll_once, quick_retry, servers::Here, settle, until};
+use crate::support::{BOTH, SECOND, assert_fails, counts, poll_once, quick_retry, servers::Setup, settle, soon, until};
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_waits_for_what_was_accepted_before_and_tells_how_all_messages_ended() {
     let (fake, permits) = Fake::held(|sent| match sent.data()[0].as_str() {
         Some("lost") => Err(Error::new(ErrorKind::Lost, "no answer")),
-        Some("nobody") => Err(Error::new(ErrorKind::Connect, "nobody is there")),
+        Some("nobody") => Err(Error::new(ErrorKind::Connect, "connection refused")),
         Some("refused") => Ok(vec![Err(ApiError::new(107, "bad"))]),
         _ => sent.done(),
     });
@@ -202,8 +201,8 @@ fn tickets_resolve_in_another_runtime_when_theirs_ends() {
 fn a_publisher_may_be_used_from_several_runtimes() {
     let theirs = runtime();
     for over in BOTH {
-        let here = theirs.block_on(Here::standin(over));
-        let publisher = theirs.block_on(async { Publisher::new(&here.client(), PublisherConfig::new()) }).unwrap();
+        let setup = theirs.block_on(Setup::standin(over));
+        let publisher = theirs.block_on(async { Publisher::new(&setup.client(), PublisherConfig::new()) }).unwrap();
         for round in 1..4 {
             let ours = Builder::new_current_thread().enable_all().build().unwrap();
             ours.block_on(soon(async {
@@ -212,7 +211,7 @@ fn a_publisher_may_be_used_from_several_runtimes() {
                 assert_eq!(ticket.await.unwrap().offset, round * 2 - 1);
             }));
         }
-        assert_eq!(here.server().applied("a"), 6);
+        assert_eq!(setup.server().applied("a"), 6);
     }
 }
 

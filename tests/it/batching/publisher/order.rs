@@ -11,8 +11,7 @@ use centrifugo_api::{
 use serde_json::{Value, json};
 
 use super::{ORDERS, enqueue, message};
-use crate::support::within;
-use crate::support::{BOTH, Over, SECOND, quick_retry, servers::Here};
+use crate::support::{BOTH, Over, SECOND, quick_retry, servers::Setup, within};
 
 /// What each channel was published, as the server keeps it.
 async fn kept(client: &Client, channel: &str) -> Vec<Value> {
@@ -180,10 +179,10 @@ async fn a_broadcast_keeps_the_order_of_each_of_its_channels() {
 
 async fn real_order(over: Over) {
     for order in ORDERS {
-        let here = Here::real(over);
-        let client = here.client();
+        let setup = Setup::real(over);
+        let client = setup.client();
         // A channel keeps 100.
-        let name = here.channel("");
+        let name = setup.channel("");
         let config = PublisherConfig::new();
         publish_in_order(&client, config, order, |task| format!("{name}-{}", task / 2), 200, 50).await;
     }

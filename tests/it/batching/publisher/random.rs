@@ -16,22 +16,22 @@ use super::{ORDERS, later, message};
 use crate::support::SECOND;
 use crate::support::fake::{Fake, Sent};
 
-/// What a server has carried out: the numbers of the messages of each channel, and the keys that it knows.
+/// What the server has applied: the numbers of the messages of each channel, and the keys that it knows.
 #[derive(Default)]
-struct Carried {
+struct Applied {
     channels: BTreeMap<String, Vec<u64>>,
     keys: BTreeSet<String>,
     /// Each request, and what came of it.
     log: Vec<String>,
 }
 
-/// What somebody was told of a message, if anything.
+/// The number of a message and its outcome, if there was one.
 type Told = (u64, Option<Outcome>);
 
-/// A server that does what comes to its mind, but does it at once.
-fn whims(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Carried>>) {
-    let carried = Arc::new(Mutex::new(Carried::default()));
-    let (done, random) = (Arc::clone(&carried), Mutex::new(Rng::with_seed(seed)));
+/// A server with random faults, which applies requests at once.
+fn random_server(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Applied>>) {
+    let applied = Arc::new(Mutex::new(Applied::default()));
+    let (done, random) = (Arc::clone(&applied), Mutex::new(Rng::with_seed(seed)));
     let fake = Fake::new(move |sent: Sent| {
         let mut random = random.lock().unwrap();
         let mut done = done.lock().unwrap();
@@ -40,7 +40,7 @@ fn whims(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Carried>>) {
             let different: BTreeSet<_> = channels.iter().map(|channel| channel.as_str()).collect();
             assert_eq!(different.len(), channels.len(), "a channel is twice in a parallel request");
         }
-        let mut carry_out = |request: &Value| {
+        let mut apply = |request: &Value| {
             let key = request["idempotency_key"].as_str().map(str::to_owned);
             if key.is_none_or(|key| done.keys.insert(key)) {
                 let channel = request["channel"].as_str().unwrap().to_owned();
@@ -52,12 +52,12 @@ fn whims(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Carried>>) {
             random.shuffle(&mut numbers);
         }
         let whole = match random.u8(..20) {
-            0 => Some(Error::new(ErrorKind::Connect, "nobody is there")),
+            0 => Some(Error::new(ErrorKind::Connect, "connection refused")),
             1 => Some(Error::new(ErrorKind::Lost, "no answer")),
             2 => {
                 // Some of it, perhaps all.
                 let until = random.usize(..=numbers.len());
-                numbers[..until].iter().for_each(|index| carry_out(&sent.commands[*index].1));
+                numbers[..until].iter().for_each(|index| apply(&sent.commands[*index].1));
                 Some(Error::new(ErrorKind::Lost, "no answer"))
             }
             3 => Some(Error::new(ErrorKind::Unavailable, "later").with_outcome(Outcome::Refused)),
@@ -66,7 +66,7 @@ fn whims(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Carried>>) {
             }
             _ => None,
         };
-        // Nobody waits for so long. As after a loss, what was refused would then be repeated behind what was not.
+        // Longer than an attempt. As after a loss, what was refused would then be retried behind what was not.
         let is_slow = random.u8(..40) == 0;
         let time = Duration::from_millis(if is_slow { 30_000 } else { random.u64(..50) });
         let mut answers: Vec<_> = sent.commands.iter().map(|_| Ok(json!({}))).collect();
@@ -79,11 +79,11 @@ fn whims(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Carried>>) {
                     3 => Some(ApiError::new(100, "broken")),
                     _ => None,
                 };
-                // In order, one that says that it is broken and is not would be overtaken by the repeat of those before it.
+                // In order, one that says that it is broken and is not would be overtaken by the retry of those before it.
                 let may_run = sent.parallel || sent.commands.len() == 1;
                 let runs = refusal.as_ref().is_none_or(|refusal| refusal.code == 100 && may_run && random.bool());
                 if runs {
-                    carry_out(&sent.commands[index].1);
+                    apply(&sent.commands[index].1);
                 }
                 if let Some(refusal) = refusal {
                     answers[index] = Err(refusal);
@@ -98,15 +98,15 @@ fn whims(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Carried>>) {
             whole.map_or(Ok(answers), Err)
         }
     });
-    (fake, carried)
+    (fake, applied)
 }
 
-async fn live(seed: u64) {
+async fn run(seed: u64) {
     // Of the waits between attempts.
     fastrand::seed(seed);
     let mut random = Rng::with_seed(seed);
     let order = ORDERS[random.usize(..3)];
-    let (fake, carried) = whims(seed, order);
+    let (fake, applied) = random_server(seed, order);
     let client = fake.client().with_retry(Retry::new().attempts(random.u32(1..6))).with_timeout(10 * SECOND);
     let batching = Batching::new().in_flight(random.usize(1..4)).max_commands(random.usize(1..12));
     let batching = if random.u8(..5) == 0 { batching.linger(SECOND / 100) } else { batching };
@@ -165,25 +165,25 @@ async fn live(seed: u64) {
     let totals = publisher.flush().await;
     assert_eq!(publisher.close(SECOND).await, totals);
     assert!(crate::support::counts(totals).iter().sum::<u64>() <= 200, "{totals:?}");
-    let (carried, told) = (carried.lock().unwrap(), told.lock().unwrap());
+    let (applied, told) = (applied.lock().unwrap(), told.lock().unwrap());
     assert_eq!(told.len(), 200, "each is told once");
-    for (channel, numbers) in &carried.channels {
+    for (channel, numbers) in &applied.channels {
         let mut once = numbers.clone();
         once.sort_unstable();
         assert!(
             order == Order::None || once == *numbers,
             "{order:?}, {channel}: {numbers:?}\n{}",
-            carried.log.join("\n")
+            applied.log.join("\n")
         );
         once.dedup();
         assert_eq!(once.len(), numbers.len(), "{channel}: {numbers:?}");
     }
-    let all: BTreeSet<u64> = carried.channels.values().flatten().copied().collect();
+    let all: BTreeSet<u64> = applied.channels.values().flatten().copied().collect();
     for (number, outcome) in &*told {
         match outcome {
             Some(Outcome::Done) => assert!(all.contains(number), "{number} is lost"),
             Some(Outcome::NotSent | Outcome::Refused) => {
-                assert!(!all.contains(number), "{number} was carried out\n{}", carried.log.join("\n"));
+                assert!(!all.contains(number), "{number} was applied out\n{}", applied.log.join("\n"));
             }
             Some(Outcome::Unknown) | None => {}
         }
@@ -195,12 +195,12 @@ fn random_faults_leave_outcomes_true_and_messages_in_order() {
     let given = std::env::var("CENTRIFUGO_PUBLISHER_SEED").ok().map(|seed| seed.parse().unwrap());
     for seed in given.map_or(0..300, |seed| seed..seed + 1) {
         let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             runtime.block_on(async {
                 // Of the paused clock: nothing waits for ever.
-                tokio::time::timeout(3600 * SECOND, live(seed)).await.expect("it hangs");
+                tokio::time::timeout(3600 * SECOND, run(seed)).await.expect("it hangs");
             });
         }));
-        assert!(lived.is_ok(), "with CENTRIFUGO_PUBLISHER_SEED={seed}");
+        assert!(ran.is_ok(), "with CENTRIFUGO_PUBLISHER_SEED={seed}");
     }
 }

@@ -12,8 +12,7 @@ use tokio::time::Instant;
 
 use super::{ORDERS, enqueue, message, one_by_one};
 use crate::support::fake::{Fake, Sent};
-use crate::support::soon;
-use crate::support::{BOTH, Over, SECOND, assert_fails, counts, quick_retry, settle};
+use crate::support::{BOTH, Over, SECOND, assert_fails, counts, quick_retry, settle, soon};
 
 #[tokio::test(start_paused = true)]
 async fn a_single_message_is_sent_as_a_publish() {

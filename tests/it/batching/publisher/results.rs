@@ -86,7 +86,7 @@ async fn errors_count_attempts_and_name_the_method_of_the_message() {
         0 => sent.done(),
         1 => Ok(sent.commands.iter().map(|_| Err(later())).collect()),
         2 => Ok(vec![Err(later()), Err(ApiError::new(107, "bad"))]),
-        _ => Err(Error::new(ErrorKind::Connect, "nobody is there")),
+        _ => Err(Error::new(ErrorKind::Connect, "connection refused")),
     });
     let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, one_by_one()).unwrap();
@@ -145,7 +145,7 @@ async fn messages_are_given_keys_unless_the_client_or_the_publisher_has_them_off
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_be_carried_out_twice_is_repeated_after_a_loss_and_the_rest_is_of_unknown_outcome() {
+async fn after_a_loss_idempotent_messages_are_retried_and_others_are_unknown() {
     let (fake, permits) = Fake::held(|sent| match sent.number {
         1 => Err(Error::new(ErrorKind::Lost, "no answer")),
         _ => sent.done(),
@@ -223,7 +223,7 @@ async fn a_retried_message_delays_its_channel_only() {
     });
     let client = fake.client().with_retry(Retry::new().backoff(10 * SECOND, 10 * SECOND));
     let publisher = Publisher::new(&client, PublisherConfig::new()).unwrap();
-    // The first two leave in one request, of which one is repeated. What waits for the other is sent meanwhile.
+    // The first two leave in one request, of which one is retried. What waits for the other is sent meanwhile.
     let tickets = ["a1", "b1", "b2", "a2"].map(|data| enqueue(&publisher, &data[..1], data));
     settle().await;
     assert_eq!(fake.data().concat(), ["a1", "b1", "b2"]);
@@ -252,7 +252,7 @@ async fn the_idempotency_key_stays_the_same_and_is_in_the_error() {
 
 #[tokio::test(start_paused = true)]
 async fn retries_are_paid_from_the_budget_of_the_client() {
-    let fake = Fake::new(|_: Sent| async { Err(Error::new(ErrorKind::Connect, "nobody is there")) });
+    let fake = Fake::new(|_: Sent| async { Err(Error::new(ErrorKind::Connect, "connection refused")) });
     let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, one_by_one().order(Order::None)).unwrap();
     for number in 0..100 {

@@ -8,9 +8,9 @@ use centrifugo_api::{ApiError, Client, Config, Error, ErrorKind, LoadBalancing, 
 use tokio::time::Instant;
 
 use super::{Seen, unavailable};
-use crate::support::within;
 use crate::support::{
-    BOTH, Over, SECOND, assert_error, client_answering, publish, quick_retry, request, servers::Nobody, start,
+    BOTH, Over, SECOND, assert_error, client_answering, publish, quick_retry, request, servers::ClosedPort, start,
+    within,
 };
 
 #[tokio::test]
@@ -147,11 +147,11 @@ async fn a_refusal_after_an_attempt_that_may_have_run_has_an_unknown_outcome() {
         assert!(error.may_have_run() && error.message().contains("an earlier attempt"), "{error:?}");
         assert_eq!(server.applied("news"), 1);
     }
-    // Nor does an attempt that found nobody.
+    // The same after an attempt that was not sent.
     let attempt = AtomicUsize::new(0);
     let client = client_answering(move |_| match attempt.fetch_add(1, Ordering::Relaxed) {
         0 => Err(Error::new(ErrorKind::Lost, "it was sent")),
-        _ => Err(Error::new(ErrorKind::Connect, "nobody is there")),
+        _ => Err(Error::new(ErrorKind::Connect, "connection refused")),
     });
     let error = publish(&client.with_retry(quick_retry())).await.unwrap_err();
     assert_error(&error, ErrorKind::Connect, Outcome::Unknown, 3);
@@ -160,11 +160,11 @@ async fn a_refusal_after_an_attempt_that_may_have_run_has_an_unknown_outcome() {
 #[tokio::test]
 async fn an_error_names_the_endpoint_that_did_not_respond() {
     for over in BOTH {
-        let (nobody, silent) = (Nobody::new(), start().await);
+        let (closed, silent) = (ClosedPort::new(), start().await);
         silent.fault(Fault::hang_after().always());
         let (config, name, there): (Config, _, _) = match over {
-            Over::Grpc => (Config::grpc(nobody.url()).into(), "grpc", silent.grpc_url()),
-            Over::Http => (Config::http(format!("{}/api", nobody.url())).into(), "http", silent.http_url()),
+            Over::Grpc => (Config::grpc(closed.url()).into(), "grpc", silent.grpc_url()),
+            Over::Http => (Config::http(format!("{}/api", closed.url())).into(), "http", silent.http_url()),
         };
         let config = config.endpoint(&there);
         let config = config.load_balancing(LoadBalancing::Priority).retry(None).timeout(SECOND / 2);
@@ -173,9 +173,9 @@ async fn an_error_names_the_endpoint_that_did_not_respond() {
         assert_eq!((error.transport(), error.endpoint()), (Some(name), Some(&there[..])));
     }
     // The fallback's too.
-    let (nobody, silent) = (Nobody::new(), start().await);
+    let (closed, silent) = (ClosedPort::new(), start().await);
     silent.fault(Fault::hang_after().method(Method::Publish).always());
-    let config = Config::grpc(nobody.url()).fallback(Config::http(silent.http_url()));
+    let config = Config::grpc(closed.url()).fallback(Config::http(silent.http_url()));
     let error = publish(&Client::new(config.retry(None).timeout(SECOND / 2)).unwrap()).await.unwrap_err();
     assert_eq!((error.transport(), error.endpoint()), (Some("http"), Some(&silent.http_url()[..])), "{error:?}");
 }

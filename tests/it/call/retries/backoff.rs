@@ -8,8 +8,7 @@ use prost::Message as _;
 use tokio::time::Instant;
 
 use super::Seen;
-use crate::support::within;
-use crate::support::{Over, SECOND, assert_error, client_answering, publish, quick_retry, request, start};
+use crate::support::{Over, SECOND, assert_error, client_answering, publish, quick_retry, request, start, within};
 
 #[tokio::test(start_paused = true)]
 async fn backoff_is_jittered_below_a_bound_that_doubles() {

@@ -1,4 +1,4 @@
-//! Batches, and calls given as JSON, are repeated by the rules of their commands.
+//! Batches, and calls given as JSON, are retried by the rules of their commands.
 
 use centrifugo_api::testing::Fault;
 use centrifugo_api::{
@@ -6,8 +6,7 @@ use centrifugo_api::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{BOTH, Over, SECOND, assert_error, quick_retry, request, start};
-use crate::support::{h1script, soon, within};
+use crate::support::{BOTH, Over, SECOND, assert_error, h1script, quick_retry, request, soon, start, within};
 
 fn two(keys: bool) -> Batch {
     let mut batch = Batch::new().idempotency_keys(keys);
@@ -44,7 +43,7 @@ async fn a_batch_with_keys_is_retried_as_a_whole_and_one_without_is_not() {
         assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
         assert_eq!((server.calls().len(), server.applied("news")), (1, 3));
 
-        // It is if it was certainly not carried out, or if it only reads.
+        // It is if it was not applied, or if it only reads.
         let mut reads = Batch::new();
         reads.push(HistoryRequest::new("news"));
         reads.push(InfoRequest::new());
@@ -70,7 +69,7 @@ async fn a_batch_with_keys_is_retried_as_a_whole_and_one_without_is_not() {
 
 #[tokio::test]
 async fn a_call_given_as_json_is_retried_by_the_same_rules() {
-    // The method, its parameters, and whether it is repeated after it may have been carried out.
+    // The method, its parameters, and whether it is retried after it may have been applied.
     let cases = [
         ("info", json!({}), true),
         ("history", json!({"channel": "news"}), true),
@@ -93,7 +92,7 @@ async fn a_call_given_as_json_is_retried_by_the_same_rules() {
             let calls = server.calls();
             assert_eq!(calls.len(), 1 + usize::from(*repeats));
             assert!(calls.iter().all(|call| call.request == calls[0].request));
-            // Certainly not carried out, it is repeated in any case.
+            // If it was not applied, it is retried in any case.
             server.clear_calls();
             // Over gRPC, nothing that the stand-in answers says so of a whole batch.
             if *method != "batch" || over == Over::Http {

@@ -89,7 +89,7 @@ async fn without_a_key_only_channels_that_were_not_published_to_are_retried() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_of_unknown_outcome_affects_its_channels_only() {
-    // Without a key, so that it is not repeated again.
+    // Without a key, so that it is not retried again.
     let lost = || Err(Error::new(ErrorKind::Lost, "no answer"));
     let first = || Ok(json!([offset(1), failure(111), failure(102), failure(111)]));
     let (client, asked) = broadcaster(vec![first(), lost()], quick_retry().idempotency_keys(false));
@@ -110,7 +110,7 @@ async fn a_retry_of_unknown_outcome_affects_its_channels_only() {
     assert_eq!(asked.lock().unwrap().len(), 3);
 
     // One that was not sent changes nothing.
-    let nobody = || Err(Error::new(ErrorKind::Connect, "nobody is there"));
+    let nobody = || Err(Error::new(ErrorKind::Connect, "connection refused"));
     let (client, _) = broadcaster(vec![first(), nobody(), nobody()], quick_retry());
     assert_eq!(joined(&client.broadcast(abcd()).await.unwrap()), [Ok(1), Err(111), Err(102), Err(111)]);
 }

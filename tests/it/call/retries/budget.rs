@@ -9,10 +9,11 @@ use tokio::time::Instant;
 
 use super::{Seen, unavailable};
 use crate::support::proxy::Proxy;
-use crate::support::{BOTH, Over, SECOND, assert_error, client_answering, publish, quick_retry, request, start};
-use crate::support::{soon, within};
+use crate::support::{
+    BOTH, Over, SECOND, assert_error, client_answering, publish, quick_retry, request, soon, start, within,
+};
 
-/// A client over a transport that counts what it is asked, and that fails while it is told to.
+/// A client over a transport that counts its calls, and that fails while it is set to.
 fn failing(retry: Retry) -> (Client, Arc<AtomicUsize>, Arc<Mutex<Option<ErrorKind>>>) {
     let (asked, fails) = (Arc::<AtomicUsize>::default(), Arc::new(Mutex::new(Some(ErrorKind::Unavailable))));
     let (count, with) = (Arc::clone(&asked), Arc::clone(&fails));
@@ -44,7 +45,7 @@ async fn the_budget_bounds_retries_when_every_call_fails() {
     client.publish(request()).await.unwrap_err();
     assert_eq!(started.elapsed(), Duration::ZERO);
 
-    // Each 14 calls that succeed at once pay for another repeat, and clones pay from the same purse.
+    // Each 14 calls that succeed at once pay for another retry, and clones share the budget.
     for successes in [13_usize, 1, 14 * 3] {
         *fails.lock().unwrap() = None;
         for _ in 0..successes {
@@ -71,7 +72,7 @@ async fn the_budget_bounds_requests_to_a_server_that_always_fails() {
         }
         let requests = server.calls().len();
         assert!(requests <= 150 + 35, "{requests}");
-        // As many successes as would pay for 7 repeats.
+        // As many successes as would pay for 7 retries.
         server.clear_faults();
         server.clear_calls();
         for _ in 0..100 {

@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Transport as Front};
 use centrifugo_api::{
-    ApiError, BoxFuture, BroadcastRequest, Call, Client, Config, DisconnectRequest, Error, ErrorKind,
-    HistoryRemoveRequest, HistoryRequest, MapClearRequest, MapPublishRequest, Outcome, PublishRequest, PublishResult,
-    Reply, Retry, RpcRequest, SubscribeRequest, Transport,
+    ApiError, BroadcastRequest, Client, Config, DisconnectRequest, Error, ErrorKind, HistoryRemoveRequest,
+    HistoryRequest, MapClearRequest, MapPublishRequest, Outcome, PublishRequest, PublishResult, Reply, Retry,
+    RpcRequest, SubscribeRequest, from_fn,
 };
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{keys, unavailable};
-use crate::support::soon;
 use crate::support::{
-    BOTH, Over, assert_error, client_answering, publish, quick_retry, request, servers::Nobody, start,
+    BOTH, Over, assert_error, client_answering, publish, quick_retry, request, servers::ClosedPort, soon, start,
 };
 
 #[tokio::test]
@@ -69,7 +68,7 @@ async fn a_key_of_the_caller_is_kept() {
     }
 }
 
-/// The ways to have no keys, of which only the second repeats anything.
+/// The ways to have no keys, of which only the second retries anything.
 fn keyless() -> [(Retry, u32); 2] {
     [(crate::support::once(), 1), (quick_retry().idempotency_keys(false), 3)]
 }
@@ -101,9 +100,9 @@ async fn without_keys_a_publish_that_was_not_applied_is_retried() {
             assert_error(&error, ErrorKind::Api, Outcome::Refused, attempts);
             assert_eq!((keys(&server), server.applied("news")), (vec![String::new(); attempts as usize], 0));
 
-            // Not sent, as there is nobody.
-            let nobody = Nobody::new();
-            let config = over.config_at(&nobody.url());
+            // Not sent, as the connection is refused.
+            let closed = ClosedPort::new();
+            let config = over.config_at(&closed.url());
             let error = publish(&Client::new(config.retry(retry)).unwrap()).await.unwrap_err();
             assert_error(&error, ErrorKind::Connect, Outcome::NotSent, attempts);
         }
@@ -177,27 +176,6 @@ async fn nothing_is_retried_when_the_server_may_have_forgotten_the_key() {
     assert!(last < 4 * minute && started.elapsed() < 4 * minute, "{last:?}");
 }
 
-/// Answers nothing: the first call fails after a while, and the next ones never end.
-#[derive(Debug, Default)]
-struct Stuck(AtomicUsize);
-
-impl Transport for Stuck {
-    fn name(&self) -> &'static str {
-        "stuck"
-    }
-
-    fn send<'a>(&'a self, _: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
-        let is_first = self.0.fetch_add(1, Ordering::Relaxed) == 0;
-        Box::pin(async move {
-            if !is_first {
-                std::future::pending::<()>().await;
-            }
-            tokio::time::sleep(Duration::from_secs(200)).await;
-            Err(Error::new(ErrorKind::Lost, "no answer"))
-        })
-    }
-}
-
 #[tokio::test]
 async fn the_key_of_a_publish_that_may_have_run_is_in_its_error() {
     for over in BOTH {
@@ -219,7 +197,19 @@ async fn the_key_of_a_publish_that_may_have_run_is_in_its_error() {
 async fn the_last_retry_ends_before_the_server_has_forgotten_the_key() {
     let started = Instant::now();
     let retry = Retry::new().attempts(2).attempt_timeout(None);
-    let client = Client::with_transport(Stuck::default()).with_retry(retry).with_timeout(Duration::from_secs(3600));
+    let attempts = AtomicUsize::new(0);
+    // The first attempt fails after a while, and the next ones never end.
+    let stuck = from_fn("stuck", move |_| {
+        let is_first = attempts.fetch_add(1, Ordering::Relaxed) == 0;
+        async move {
+            if !is_first {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(Duration::from_secs(200)).await;
+            Err(Error::new(ErrorKind::Lost, "no answer"))
+        }
+    });
+    let client = Client::with_transport(stuck).with_retry(retry).with_timeout(Duration::from_secs(3600));
     let error = client.publish(request()).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown), "{error:?}");
     assert!((200..300).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
@@ -230,7 +220,7 @@ async fn a_call_that_was_not_sent_is_retried_however_late() {
     let minute = Duration::from_secs(60);
     let started = Instant::now();
     let client = client_answering(move |_| match started.elapsed() {
-        early if early < 10 * minute => Err(Error::new(ErrorKind::Connect, "nobody is there")),
+        early if early < 10 * minute => Err(Error::new(ErrorKind::Connect, "connection refused")),
         _ => Ok(Reply::result(&PublishResult::default())),
     });
     let retry = crate::support::once().wait_for_ready(true).backoff(minute, minute);

@@ -27,12 +27,12 @@ pub(super) const SECOND: &str = "presence_stats";
 pub(super) const CLIENTS: u32 = 42;
 /// Tells the runs apart: a call of an earlier one may still be on its way.
 pub(super) const RUN: &str = "x-run";
-/// The most that is read of an answer.
+/// The most that is read of a response.
 const MAX_REPLY: usize = 1000;
 /// Must not show in an error.
 const SECRET: &str = "open-sesame-1001";
 
-/// The statuses that the transports tell apart. The last are for answers without a body, and for no answer yet.
+/// The statuses that the transports tell apart. The last are for answers without a body, and for no response yet.
 const STATUSES: &[u16] = &[
     200, 400, 401, 403, 404, 405, 408, 409, 411, 413, 415, 416, 418, 429, 431, 302, 500, 502, 503, 504, 204, 304, 100,
     103,
@@ -44,7 +44,7 @@ pub(super) fn status(input: &mut Input<'_>) -> u16 {
     STATUSES.get(usize::from(byte)).copied().unwrap_or(100 + 3 * u16::from(byte))
 }
 
-/// Whether an answer with this HTTP status means that the call was not carried out.
+/// Whether a response with this HTTP status means that the call was not applied.
 pub(super) fn is_no(status: u16) -> bool {
     matches!(status, 300..=399 | 400 | 401 | 403 | 404 | 405 | 408 | 411 | 413 | 415 | 429 | 431)
 }
@@ -53,7 +53,7 @@ pub(super) fn is_no(status: u16) -> bool {
 pub(super) trait Script: Send + Sync + 'static {
     /// The configuration of the client.
     fn config(&self, address: &str) -> Config;
-    /// Whether the answer has a status that means that the call was not carried out.
+    /// Whether the response has a status that means that the call was not applied.
     fn says_no(&self) -> bool;
 }
 

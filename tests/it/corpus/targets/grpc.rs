@@ -1,4 +1,4 @@
-//! Any answer in HTTP/2: status, headers, data, trailers, and how the stream or the connection ends.
+//! Any response in HTTP/2: status, headers, data, trailers, and how the stream or the connection ends.
 
 use std::future::poll_fn;
 use std::io::Write as _;
@@ -194,7 +194,7 @@ impl exchange::Script for Script {
                         && all("grpc-message").any(|text| text.len() >= "error unmarshalling request".len())
             })
         };
-        // "Not processed" is the server's word, and an answer that is still to come does not contradict it.
+        // "Not processed" is the server's word, and a response that is still to come does not contradict it.
         let refused = self.status.is_informational() && matches!(self.ending, Ending::Reset(Reason::REFUSED_STREAM));
         refused || exchange::is_no(self.status.as_u16()) || statuses(&self.headers) || statuses(&self.trailers)
     }

@@ -1,4 +1,4 @@
-//! Any answer in HTTP/1.1: status, headers, body, how its length is told, and how the connection ends.
+//! Any response in HTTP/1.1: status, headers, body, how its length is given, and how the connection ends.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

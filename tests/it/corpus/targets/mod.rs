@@ -77,7 +77,7 @@ fn at_once<T>(call: impl Future<Output = T>) -> T {
     RUNTIME.with(|runtime| runtime.block_on(call))
 }
 
-/// Whether the server refused the call with a code that says that nothing was carried out.
+/// Whether the server refused the call with a code that says that nothing was applied.
 fn is_refusal(error: &ApiError) -> bool {
     [102, 104, 107, 108, 111, 112, 113].contains(&error.code)
 }

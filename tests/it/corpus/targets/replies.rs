@@ -1,4 +1,4 @@
-//! Any bytes as the answer to any method and to a batch.
+//! Any bytes as the response to any method and to a batch.
 
 use bytes::Bytes;
 use centrifugo_api::{
@@ -41,7 +41,7 @@ pub(crate) fn json(data: &[u8]) {
     }
 }
 
-/// The first two bytes choose how deep in the answer the rest stands, and the commands of a batch: how many, and from
+/// The first two bytes choose how deep in the response the rest stands, and the commands of a batch: how many, and from
 /// which method on.
 fn commands(data: &[u8]) -> (Vec<Method>, u8, &[u8]) {
     let mut input = Input(data);
@@ -159,7 +159,7 @@ fn batch(client: &Client, commands: &[Method]) {
     }
 }
 
-/// Something was answered, so only the server's own refusal says that nothing was carried out.
+/// Something was answered, so only the server's own refusal says that nothing was applied.
 fn check(error: &Error, in_batch: bool) {
     let kinds = [ErrorKind::Api, ErrorKind::Protocol, ErrorKind::Unsupported];
     assert!(kinds[..if in_batch { 3 } else { 2 }].contains(&error.kind()), "{error:?}");

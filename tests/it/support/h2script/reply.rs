@@ -5,7 +5,7 @@ use prost::Message as _;
 
 use super::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, MAX_FRAME, RST_STREAM};
 
-/// An answer: whether the request is carried out, and the frames that say so, or do not.
+/// A response: its frames, and whether the request is applied.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reply {
     pub(super) applied: bool,
@@ -13,7 +13,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// No answer at all.
+    /// No response at all.
     pub(crate) fn hang() -> Self {
         Self::default()
     }
@@ -31,7 +31,7 @@ impl Reply {
         Self::head().data(message).headers(&[(b"grpc-status", b"0")], END_STREAM).applied()
     }
 
-    /// A status, and nothing besides. The request counts as not carried out.
+    /// A status, and nothing besides. The request counts as not applied.
     pub(crate) fn status(code: u32, message: &str) -> Self {
         Self::status_with(code, message, &[])
     }
@@ -45,7 +45,7 @@ impl Reply {
         Self::default().headers(&headers, END_STREAM)
     }
 
-    /// The head of an answer and a message, and then a reset in the place of the trailers.
+    /// The head of a response and a message, and then a reset instead of the trailers.
     pub(crate) fn cut(reason: u32) -> Self {
         Self::head().data(b"").then_reset(reason).applied()
     }
@@ -71,7 +71,7 @@ impl Reply {
         self
     }
 
-    /// Adds a message, framed as gRPC does. That the client has room for a long one is not looked at.
+    /// Adds a message, framed as gRPC does. The window of the client is ignored.
     pub(crate) fn data(mut self, message: &[u8]) -> Self {
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
         let framed = [&[0], &length[..], message].concat();
@@ -79,7 +79,7 @@ impl Reply {
         self
     }
 
-    /// Adds the end of the answer, without trailers.
+    /// Adds the end of the response, without trailers.
     pub(crate) fn end(mut self) -> Self {
         self.frames.push((DATA, END_STREAM, Vec::new()));
         self
@@ -91,13 +91,13 @@ impl Reply {
         self
     }
 
-    /// The request is carried out, whatever is said.
+    /// The request is applied, whatever the response says.
     pub(crate) fn applied(mut self) -> Self {
         self.applied = true;
         self
     }
 
-    /// The request is not carried out, whatever is said.
+    /// The request is not applied, whatever the response says.
     pub(crate) fn unapplied(mut self) -> Self {
         self.applied = false;
         self

@@ -11,7 +11,7 @@ fn client(url: String, retry: Retry) -> Client {
     Client::new(Config::grpc(url).retry(retry)).unwrap()
 }
 
-/// Repeats only what certainly was not carried out.
+/// Retries only what was not applied.
 fn without_keys() -> Retry {
     Retry::new().idempotency_keys(false)
 }

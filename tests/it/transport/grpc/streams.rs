@@ -68,8 +68,8 @@ async fn requests_and_responses_larger_than_every_window_arrive_whole() {
     assert!(read.windows(4).filter(|part| part == b"uuuu").count() >= up.len() - 3);
 }
 
-/// Tells that a stream is open whose body it makes no room for, and does no more.
-fn without_room(opened: Arc<Notify>) -> crate::support::tally::Server {
+/// Notifies that a stream is open, and opens no window for its body.
+fn without_window(opened: Arc<Notify>) -> crate::support::tally::Server {
     h2script::start_bare(move |mut connection| {
         let opened = Arc::clone(&opened);
         async move {
@@ -84,7 +84,7 @@ fn without_room(opened: Arc<Notify>) -> crate::support::tally::Server {
 #[tokio::test]
 async fn a_long_request_blocked_by_flow_control_was_not_sent() {
     let opened = Arc::new(Notify::new());
-    let server = without_room(Arc::clone(&opened));
+    let server = without_window(Arc::clone(&opened));
     let impatient = client(server.url()).with_timeout(Duration::from_millis(300));
     let error = within(AT_ONCE, impatient.publish(PublishRequest::new("news", vec![b'1'; 20_000]))).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::NotSent), "{error:?}");
@@ -123,7 +123,7 @@ async fn calls_that_wait_for_a_stream_move_to_the_next_connection_when_theirs_en
                     }
                     connection.settings(&[(MAX_CONCURRENT_STREAMS, 1)]).await?;
                     connection.request().await?;
-                    // By then the client knows that there is room for one.
+                    // By then the client knows that one stream is allowed.
                     connection.sync().await?;
                     begun.notify_one();
                     wait.notified().await;
@@ -174,7 +174,7 @@ async fn another_connection_is_made_when_the_first_is_busy() {
 #[tokio::test]
 async fn thousands_of_responses_may_arrive_at_once() {
     const CALLS: usize = 16_000;
-    /// `:status: 200`, and the two headers that the first answer puts into the table of HPACK.
+    /// `:status: 200`, and the two headers that the first response puts into the table of HPACK.
     const HEAD: &[u8] = &[0x88, 0xbf];
     const STATUS: &[u8] = &[0xbe];
     let server = h2script::start(|mut connection| async move {

@@ -8,7 +8,7 @@ use centrifugo_api::Retry;
 
 use crate::support::quick_retry;
 
-/// The same without keys, so that nothing is repeated that may have been carried out.
+/// Without keys, so that nothing is retried that may have been applied.
 fn without_keys() -> Retry {
     quick_retry().idempotency_keys(false)
 }

@@ -14,7 +14,7 @@ use centrifugo_api::{BreakerState as State, Client, Config};
 use crate::support::proxy::Proxy;
 use crate::support::soon;
 
-/// A client of gRPC there and HTTP here, without repeats.
+/// A client over gRPC with a fallback to `http`, without retries.
 fn client(grpc: impl Into<String>, http: &Server) -> Client {
     Client::new(Config::grpc(grpc).fallback(Config::http(http.http_url())).retry(None)).unwrap()
 }

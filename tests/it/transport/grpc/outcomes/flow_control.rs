@@ -21,7 +21,7 @@ async fn a_call_that_waits_for_a_stream_until_its_deadline_is_not_sent() {
             async move {
                 connection.settings(&[(MAX_CONCURRENT_STREAMS, 1)]).await?;
                 let first = connection.request().await?;
-                // By then the client knows that there is room for one.
+                // By then the client knows that one stream is allowed.
                 connection.sync().await?;
                 turn.notify_one();
                 over.notified().await;
@@ -61,7 +61,7 @@ async fn a_call_to_a_server_that_allows_no_stream_is_not_sent() {
     }
 }
 
-/// Opens no window for the body of the first call until told to.
+/// Opens no window for the body of the first call until `open` is notified.
 fn with_a_closed_window(open: Arc<Notify>) -> Server {
     h2script::start_bare(move |mut connection| {
         let open = Arc::clone(&open);

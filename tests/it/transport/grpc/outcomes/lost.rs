@@ -14,7 +14,7 @@ use crate::support::proxy::{End, Proxy};
 use crate::support::tally::Server;
 use crate::support::{AT_ONCE, applied, assert_error, publish_number, soon, spawn_publish, within};
 
-/// Breaks the rules of HTTP/2 on the first connection, when a request has been carried out.
+/// Breaks the rules of HTTP/2 on the first connection, after a request was applied.
 fn breaking_the_rules() -> Server {
     h2script::start(|mut connection| async move {
         if connection.number == 0 {
@@ -57,8 +57,8 @@ async fn a_connection_without_ping_acks_is_given_up_and_its_call_may_have_run() 
     assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
 }
 
-/// A server whose connections lead through a proxy, and a client with one connection to it. The proxy does no more harm
-/// when a call is repeated, and the repeats are counted.
+/// A server whose connections lead through a proxy, and a client with one connection to it. The proxy's faults are removed
+/// when a call is retried, and the retries are counted.
 async fn through_a_proxy(retry: Retry) -> (Server, Arc<Proxy>, Client, Arc<AtomicUsize>) {
     let server = h2script::replying(|_| Reply::result());
     let proxy = Arc::new(Proxy::to(server.address()));
@@ -213,7 +213,7 @@ async fn a_call_whose_response_has_begun_may_have_run() {
     let leaving = h2script::start(|mut connection| async move {
         let request = connection.request().await?;
         connection.reply(&request, &Reply::head().applied()).await?;
-        // By then the client knows of the answer.
+        // By then the client knows of the response.
         connection.sync().await?;
         connection.goaway(0, NO_ERROR, b"").await?;
         connection.finish().await

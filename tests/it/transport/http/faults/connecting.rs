@@ -10,17 +10,16 @@ use crate::support::authority::Authority;
 use crate::support::backlog::Backlog;
 use crate::support::h2script::{self, REFUSED_STREAM};
 use crate::support::tls_peers::{Flaw, Peer};
-use crate::support::within;
-use crate::support::{SECOND, assert_error, publish, quick_retry, request, servers::Nobody};
+use crate::support::{SECOND, assert_error, publish, quick_retry, request, servers::ClosedPort, within};
 
 #[tokio::test]
 async fn after_a_refused_connection_the_next_endpoint_is_tried_at_once() {
-    let (nobody, server) = (Nobody::new(), Server::start().await.unwrap());
-    let config = || Config::http(format!("{}/api", nobody.url())).load_balancing(LoadBalancing::Priority).retry(None);
+    let (closed, server) = (ClosedPort::new(), Server::start().await.unwrap());
+    let config = || Config::http(format!("{}/api", closed.url())).load_balancing(LoadBalancing::Priority).retry(None);
     let alone = Client::new(config()).unwrap();
     let error = within(SECOND, alone.publish(request())).await.unwrap_err();
     assert_error(&error, ErrorKind::Connect, Outcome::NotSent, 1);
-    assert_eq!(error.endpoint(), Some(&format!("{}/api", nobody.url())[..]));
+    assert_eq!(error.endpoint(), Some(&format!("{}/api", closed.url())[..]));
 
     let client = Client::new(config().endpoint(server.http_url())).unwrap();
     for published in 1..=3 {
@@ -79,8 +78,8 @@ async fn a_hanging_handshake_ends_at_its_timeout_and_the_next_endpoint_is_tried(
 
 #[tokio::test]
 async fn one_dead_endpoint_of_three_fails_no_call() {
-    let (nobody, one, other) = (Nobody::new(), Server::start().await.unwrap(), Server::start().await.unwrap());
-    let config = Config::http(format!("{}/api", nobody.url())).endpoint(one.http_url()).endpoint(other.http_url());
+    let (closed, one, other) = (ClosedPort::new(), Server::start().await.unwrap(), Server::start().await.unwrap());
+    let config = Config::http(format!("{}/api", closed.url())).endpoint(one.http_url()).endpoint(other.http_url());
     let client = Client::new(config.retry(None)).unwrap();
     for _ in 0..1000 {
         publish(&client).await.unwrap();
@@ -92,8 +91,8 @@ async fn one_dead_endpoint_of_three_fails_no_call() {
 
 #[tokio::test]
 async fn an_error_of_the_api_names_the_endpoint_that_responded() {
-    let (nobody, server) = (Nobody::new(), Server::start().await.unwrap());
-    let config = Config::http(format!("{}/api", nobody.url())).endpoint(server.http_url());
+    let (closed, server) = (ClosedPort::new(), Server::start().await.unwrap());
+    let config = Config::http(format!("{}/api", closed.url())).endpoint(server.http_url());
     let client = Client::new(config).unwrap();
     for _ in 0..10 {
         let error = client.publish(PublishRequest::new("nowhere:a", json!(1))).await.unwrap_err();
@@ -121,7 +120,7 @@ async fn an_untrusted_certificate_is_named_and_permanent_and_no_clear_text_is_se
         assert!(!error.is_transient(), "{flaw:?}: {error:?}");
         assert_eq!((peer.dials(), peer.requests(), peer.in_the_clear()), (1, 0, 0), "{flaw:?}");
 
-        // The next call, for which nobody dials yet, is told the same.
+        // The next call, which does not dial, has the same error.
         let error = publish(&client).await.unwrap_err();
         assert!(error.message().contains(cause) && !error.is_transient(), "{flaw:?}: {error:?}");
     }

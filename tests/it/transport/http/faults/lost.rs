@@ -12,7 +12,7 @@ use crate::support::h1script::{self, Reply};
 use crate::support::proxy::{End, Proxy};
 use crate::support::{SECOND, assert_error, publish, quick_retry, request};
 
-/// A client whose every byte passes the proxy, which stops to do harm before anything is repeated.
+/// A client behind the proxy, whose faults are removed before a retry.
 fn healing(proxy: &Arc<Proxy>, retry: Retry) -> Client {
     let healer = Arc::clone(proxy);
     let retry = retry.observe(move |_| healer.heal());
@@ -41,7 +41,7 @@ async fn a_truncated_request_is_not_applied_and_retried_with_a_key() {
         let proxy = Arc::new(Proxy::to(server.http_addr()));
         proxy.up(|lane| lane.limit = Some((bytes, end)));
         let error = publish(&healing(&proxy, without_keys())).await.unwrap_err();
-        // Nobody on this side knows where it was cut.
+        // The client cannot know where it was cut.
         assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
         assert_eq!(server.applied("news"), 0);
 
@@ -82,7 +82,7 @@ async fn a_connection_closed_on_reuse_publishes_nothing_twice() {
         let server = ending_on_reuse(reset);
         let client = Client::new(Config::http(server.api_url()).retry(quick_retry())).unwrap();
         let mut done = 0;
-        // All but the first are repeated, which is in the budget so often.
+        // All but the first are retried, which is in the budget so often.
         for _ in 0..30 {
             publish(&client).await.unwrap();
             done += 1;

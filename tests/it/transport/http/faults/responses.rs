@@ -8,8 +8,7 @@ use centrifugo_api::{Client, Config, ErrorKind, Outcome, Retry};
 
 use super::without_keys;
 use crate::support::h1script::{self, Connection, Reply, head};
-use crate::support::within;
-use crate::support::{SECOND, assert_error, publish, quick_retry, request};
+use crate::support::{SECOND, assert_error, publish, quick_retry, request, within};
 
 #[tokio::test]
 async fn each_status_has_its_error_and_is_retried_only_where_safe_and_useful() {
@@ -87,7 +86,7 @@ async fn retry_after_of_a_429_is_waited_for() {
         0 => Reply::with(429, &[("retry-after", "1")], b""),
         _ => Reply::result(),
     });
-    // Nothing was carried out, so it takes no key.
+    // Nothing was applied, so it takes no key.
     let client = Client::new(Config::http(server.api_url()).retry(without_keys())).unwrap();
     publish(&client).await.unwrap();
     let arrived = server.tally.arrived();
@@ -96,7 +95,7 @@ async fn retry_after_of_a_429_is_waited_for() {
     assert!((SECOND..3 * SECOND).contains(&waited), "{waited:?}");
 }
 
-/// What the client says it waits after such an answer, without waiting for it.
+/// What the client says it waits after such a response, without waiting for it.
 async fn wait_after(headers: &'static [(&'static str, &'static str)]) -> Duration {
     let server = h1script::replying(move |_| Reply::with(429, headers, b""));
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -123,7 +122,7 @@ async fn retry_after_is_bounded_on_both_sides() {
     assert_eq!(wait_after(&[("retry-after", "3")]).await, 3 * SECOND);
 }
 
-/// How an answer goes on without an end.
+/// How a response goes on without an end.
 #[derive(Clone, Copy, Debug)]
 enum Endless {
     /// The same bytes again and again, as fast as they go.
@@ -206,7 +205,7 @@ async fn an_endless_response_ends_within_the_deadline_and_in_bounded_memory() {
         assert_eq!(error.outcome(), Outcome::Unknown, "{what}: {error:?}");
         assert_eq!(server.tally.arrived().len(), 1, "{what}");
         let written = written.load(Ordering::Relaxed);
-        // What comes before the answer is dropped as it is read, however much it is.
+        // What comes before the response is dropped as it is read, however much it is.
         assert!(written <= LIMIT || what == "promises", "{what}: {written} bytes were taken");
     }
 }

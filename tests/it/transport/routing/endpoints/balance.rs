@@ -77,7 +77,7 @@ async fn priority_returns_to_the_first_endpoint_when_it_is_reachable_again() {
     assert_eq!(Tally::effects_of(&[&first.tally, &second.tally]), 30);
 }
 
-/// A server that is bad as long as it is told so: requests are carried out, and then the connection is cut, or nothing is
+/// A server that is bad as long as `bad` is set: requests are applied, and then the connection is cut, or nothing is
 /// answered.
 fn bad_at_first(bad: &Arc<Mutex<bool>>, cuts: bool) -> Server {
     let bad = Arc::clone(bad);
@@ -101,11 +101,11 @@ fn bad_at_first(bad: &Arc<Mutex<bool>>, cuts: bool) -> Server {
 }
 
 /// An endpoint that fails so is left out after so many calls in a row, and comes back by one call that tries it.
-async fn is_left_out_after(failures: usize, cuts: bool, kind: ErrorKind) {
+async fn assert_unavailable_after(failures: usize, cuts: bool, kind: ErrorKind) {
     let bad = Arc::new(Mutex::new(true));
     let (first, second) = (bad_at_first(&bad, cuts), good());
     let client = client(&[first.url(), second.url()], LoadBalancing::Priority);
-    // Less would be the caller's affair.
+    // A shorter deadline would not count against the endpoint.
     let impatient = client.with_timeout(Duration::from_secs(1));
     for n in 0..failures {
         assert!(client.endpoints()[0].available, "left out after {n}");
@@ -147,12 +147,12 @@ async fn is_left_out_after(failures: usize, cuts: bool, kind: ErrorKind) {
 
 #[tokio::test]
 async fn three_lost_calls_in_a_row_make_an_endpoint_unavailable_until_one_succeeds() {
-    is_left_out_after(3, true, ErrorKind::Lost).await;
+    assert_unavailable_after(3, true, ErrorKind::Lost).await;
 }
 
 #[tokio::test]
 async fn five_timeouts_in_a_row_make_an_endpoint_unavailable_until_a_call_succeeds() {
-    is_left_out_after(5, false, ErrorKind::Timeout).await;
+    assert_unavailable_after(5, false, ErrorKind::Timeout).await;
 }
 
 #[tokio::test]

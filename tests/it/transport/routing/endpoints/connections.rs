@@ -85,7 +85,7 @@ async fn enhance_your_calm_doubles_the_keepalive_interval() {
             async move {
                 let request = connection.request().await?;
                 if connection.number == 0 {
-                    // Whatever arrives is a sign of life; now all of it has.
+                    // Any frame counts as an ack of the ping; now all of them have arrived.
                     connection.sync().await?;
                     checked.notify_one();
                     connection.pinged().await?;
@@ -118,7 +118,7 @@ async fn enhance_your_calm_doubles_the_keepalive_interval() {
     soon(checked.notified()).await;
     advance(Duration::from_secs(61)).await;
     within(AT_ONCE, second).await.unwrap().unwrap();
-    // Nobody is punished for it: the endpoint is as good as before.
+    // The endpoint is as good as before.
     assert!(client.endpoints()[0].available);
     within(AT_ONCE, publish_number(&client, 2)).await.unwrap();
     assert_eq!((applied(&[&server.tally]), server.dials()), ((2, 2), 2));

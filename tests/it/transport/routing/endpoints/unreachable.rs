@@ -14,13 +14,13 @@ use crate::support::authority::Authority;
 use crate::support::backlog::Backlog;
 use crate::support::h2script::{self};
 use crate::support::port::Port;
-use crate::support::servers::Nobody;
+use crate::support::servers::ClosedPort;
 use crate::support::tls_peers::{Flaw, Peer};
 use crate::support::{AT_ONCE, advance, applied, publish_number, spawn_publish, within};
 
 /// A call to an endpoint that no connection can be made to fails as not sent, in this time, and with another endpoint
-/// behind it, it goes there at no cost. Later calls do not go where nobody was.
-async fn is_passed_over(url: String, time: Duration) {
+/// behind it, it goes there at no cost. Later calls skip it.
+async fn assert_skipped(url: String, time: Duration) {
     let alone = client(std::slice::from_ref(&url), LoadBalancing::LeastBusy);
     assert_not_sent(&within(time, publish_number(&alone, 0)).await.unwrap_err(), ErrorKind::Connect);
     assert!(!alone.endpoints()[0].available);
@@ -37,22 +37,22 @@ async fn is_passed_over(url: String, time: Duration) {
 
 #[tokio::test]
 async fn an_endpoint_that_refuses_connections_is_skipped_at_once() {
-    let nobody = Nobody::new();
-    is_passed_over(nobody.url(), Duration::from_secs(1)).await;
+    let closed = ClosedPort::new();
+    assert_skipped(closed.url(), Duration::from_secs(1)).await;
 }
 
 #[tokio::test]
 async fn an_endpoint_where_connecting_hangs_is_skipped_after_the_connect_timeout() {
     let backlog = Backlog::fill().await;
-    is_passed_over(backlog.url(), CONNECT + Duration::from_secs(1)).await;
+    assert_skipped(backlog.url(), CONNECT + Duration::from_secs(1)).await;
 }
 
 #[tokio::test]
 async fn a_silent_endpoint_is_skipped_after_the_connect_timeout() {
     let deaf = h2script::start_bare(|mut connection| async move { connection.stall().await });
-    is_passed_over(deaf.url(), CONNECT + Duration::from_secs(1)).await;
+    assert_skipped(deaf.url(), CONNECT + Duration::from_secs(1)).await;
     let silent = h2script::start_bare(|mut connection| async move { connection.ignore().await });
-    is_passed_over(silent.url(), CONNECT + Duration::from_secs(1)).await;
+    assert_skipped(silent.url(), CONNECT + Duration::from_secs(1)).await;
     assert_eq!((deaf.tally.arrived().len(), silent.tally.arrived().len()), (0, 0));
 }
 
@@ -62,7 +62,7 @@ async fn an_endpoint_that_closes_its_connections_is_skipped() {
         let curt = h2script::start_bare(move |connection| async move {
             if reset { connection.reset() } else { connection.finish().await }
         });
-        is_passed_over(curt.url(), AT_ONCE).await;
+        assert_skipped(curt.url(), AT_ONCE).await;
     }
 }
 
@@ -113,8 +113,8 @@ async fn an_endpoint_whose_name_does_not_resolve_is_skipped() {
 async fn one_dead_endpoint_of_three_fails_no_call() {
     const CALLERS: usize = 50;
     const CALLS: usize = 200;
-    let (nobody, one, other) = (Nobody::new(), good(), good());
-    let client = client(&[nobody.url(), one.url(), other.url()], LoadBalancing::LeastBusy);
+    let (closed, one, other) = (ClosedPort::new(), good(), good());
+    let client = client(&[closed.url(), one.url(), other.url()], LoadBalancing::LeastBusy);
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
         let client = client.clone();

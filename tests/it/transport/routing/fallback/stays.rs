@@ -13,7 +13,7 @@ use crate::support::tls_peers::{Flaw, Peer};
 use crate::support::{SECOND, publish, quick_retry, request, soon, start};
 
 /// What must not lead to HTTP: the error of a publish, ten times over.
-async fn stays(server: &Server, client: &Client, kind: ErrorKind) -> Error {
+async fn assert_stays_on_grpc(server: &Server, client: &Client, kind: ErrorKind) -> Error {
     let mut last = None;
     for _ in 0..10 {
         let error = publish(client).await.unwrap_err();
@@ -29,7 +29,9 @@ async fn stays(server: &Server, client: &Client, kind: ErrorKind) -> Error {
 async fn a_wrong_key_over_grpc_does_not_lead_to_http() {
     let server = Server::builder().grpc_api_key("other").start().await.unwrap();
     let config = Config::grpc(server.grpc_url()).api_key("mine").fallback(Config::http(server.http_url()));
-    let error = stays(&server, &Client::new(config.retry(quick_retry())).unwrap(), ErrorKind::Unauthenticated).await;
+    let error =
+        assert_stays_on_grpc(&server, &Client::new(config.retry(quick_retry())).unwrap(), ErrorKind::Unauthenticated)
+            .await;
     assert_eq!((error.outcome(), error.attempts()), (Outcome::Refused, 1));
 }
 
@@ -57,12 +59,12 @@ async fn errors_that_a_server_returns_do_not_lead_to_http() {
         let server = start().await;
         server.fault(fault.clone().always());
         let client = client(server.grpc_url(), &server);
-        stays(&server, &client, kind).await;
+        assert_stays_on_grpc(&server, &client, kind).await;
     }
     // A limiter in front of gRPC that answers in plain HTTP.
     let server = start().await;
     let limiter = h2script::replying(|_| Reply::default().headers(&[(b":status", b"429")], h2script::END_STREAM));
-    stays(&server, &client(limiter.url(), &server), Unavailable).await;
+    assert_stays_on_grpc(&server, &client(limiter.url(), &server), Unavailable).await;
 }
 
 #[tokio::test]
@@ -81,8 +83,8 @@ async fn too_large_and_invalid_requests_do_not_lead_to_http() {
     let server = start().await;
     let http = || Config::http(server.http_url());
     let small = Client::new(Config::grpc(server.grpc_url()).max_request_size(10).fallback(http())).unwrap();
-    stays(&server, &small, ErrorKind::TooLarge).await;
-    // Of what gRPC cannot carry, too.
+    assert_stays_on_grpc(&server, &small, ErrorKind::TooLarge).await;
+    // A method that only HTTP can send, too.
     let client = Client::new(Config::grpc(server.grpc_url()).fallback(http())).unwrap();
     let error = soon(client.call_json::<serde_json::Value>("new_method", json!({}))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -98,7 +100,7 @@ async fn an_untrusted_certificate_does_not_lead_to_http_or_clear_text() {
         let trust = Tls::new().ca_certificates(authority.pem());
         let config = Config::grpc(peer.https_url()).tls(trust).fallback(Config::http(server.http_url()));
         let client = Client::new(config.retry(quick_retry())).unwrap();
-        let error = stays(&server, &client, ErrorKind::Connect).await;
+        let error = assert_stays_on_grpc(&server, &client, ErrorKind::Connect).await;
         assert_eq!((error.outcome(), error.attempts(), error.is_transient()), (Outcome::NotSent, 1, false), "{flaw:?}");
         assert_eq!((peer.requests(), peer.in_the_clear()), (0, 0), "{flaw:?}");
     }

@@ -11,7 +11,7 @@ use super::{absent, becomes, calls, client, state};
 use crate::support::authority::Authority;
 use crate::support::h2script::{self, Reply};
 use crate::support::proxy::{End, Proxy};
-use crate::support::servers::Nobody;
+use crate::support::servers::ClosedPort;
 use crate::support::tls_peers::{Flaw, Peer};
 use crate::support::{SECOND, advance, h1script, publish, quick_retry, request, soon, start, until, within};
 
@@ -67,7 +67,7 @@ async fn no_call_is_lost_or_doubled_in_a_fallback_and_return() {
 
 #[tokio::test]
 async fn calls_fail_fast_when_both_transports_are_down() {
-    let (grpc, http) = (Nobody::new(), Nobody::new());
+    let (grpc, http) = (ClosedPort::new(), ClosedPort::new());
     let config = Config::grpc(grpc.url()).fallback(Config::http(format!("{}/api", http.url()))).retry(None);
     let client = Client::new(config).unwrap();
     for _ in 0..20 {
@@ -82,10 +82,10 @@ async fn calls_stay_on_grpc_while_the_fallback_is_known_to_be_down() {
         0 => Reply::reset(h2script::REFUSED_STREAM),
         _ => Reply::status(14, "later"),
     });
-    let http = Nobody::new();
+    let http = ClosedPort::new();
     let config = Config::grpc(script.url()).fallback(Config::http(format!("{}/api", http.url())));
     let client = Client::new(config.retry(None)).unwrap();
-    // The first goes on over HTTP, and finds nobody.
+    // The first goes over HTTP, which is down.
     let error = publish(&client).await.unwrap_err();
     assert_eq!((error.kind(), error.transport()), (ErrorKind::Connect, Some("http")), "{error:?}");
     assert_eq!(error.outcome(), Outcome::NotSent);
@@ -245,7 +245,7 @@ async fn calls_return_to_grpc_when_the_fallback_goes_down() {
     let client = Client::new(config).unwrap();
     publish(&client).await.unwrap();
     assert_eq!(state(&client), State::Open);
-    // They change places.
+    // Now gRPC is up and HTTP is down.
     grpc.accept();
     http.refuse().await;
     http.cut(End::Fin);

@@ -8,12 +8,12 @@ use centrifugo_api::{ApiError, BroadcastResult, Method, PublishResponse, Publish
 use fastrand::Rng;
 use tokio::time::{Instant, sleep};
 
-use super::world::{Shape, World};
+use super::harness::{Harness, Shape};
 use crate::support::proxy::{End, Lane, Proxy};
 
-impl World {
-    /// Does harm to the connections through one proxy, and stops.
-    pub(super) async fn harm(self: Arc<Self>, proxy: usize, until: Instant, mut rng: Rng) {
+impl Harness {
+    /// Sets random faults of the connections through one proxy.
+    pub(super) async fn inject_network_faults(self: Arc<Self>, proxy: usize, until: Instant, mut rng: Rng) {
         let proxy = &self.proxies[proxy];
         while Instant::now() < until {
             sleep(Duration::from_millis(rng.u64(20..700))).await;
@@ -68,8 +68,8 @@ impl World {
         }
     }
 
-    /// Lets the server fail.
-    pub(super) async fn fail(self: Arc<Self>, until: Instant, mut rng: Rng) {
+    /// Sets random faults of the server.
+    pub(super) async fn inject_server_faults(self: Arc<Self>, until: Instant, mut rng: Rng) {
         let Some(standin) = &self.standin else { return };
         while Instant::now() < until {
             sleep(Duration::from_millis(rng.u64(10..250))).await;
@@ -105,7 +105,7 @@ impl World {
     }
 }
 
-/// The answer to a broadcast to three channels that says that in the second it may not have been carried out, though it was.
+/// A response to a broadcast to three channels with an error for the second, though all were applied.
 fn one_failed(over_http: bool) -> Vec<u8> {
     let (mut well, mut failed) = (PublishResponse::default(), PublishResponse::default());
     well.result = Some(PublishResult::default());

@@ -1,4 +1,4 @@
-//! A client, its server, what stands between them, and the ledger of what callers were told.
+//! A client, its server, the proxies between them, and the ledger of outcomes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,22 +33,24 @@ impl Shape {
 }
 
 /// Where a server is, whose channels without a namespace keep all that is published in a round.
-pub(crate) struct Place {
+pub(crate) struct Addresses {
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
     pub(crate) key: Option<String>,
 }
 
 /// A client, the server, and what stands between them.
-pub(super) struct World {
+pub(super) struct Harness {
     pub(super) shape: Shape,
     pub(super) keys: bool,
-    /// To be told what goes wrong, if it is not a real server.
+    /// Unless it is a real server.
     pub(super) standin: Option<Server>,
     pub(super) proxies: Vec<Proxy>,
     pub(super) client: Client,
     /// Around the proxies.
     pub(super) direct: Client,
+    /// Calls that were begun.
+    pub(super) calls: AtomicU64,
     pub(super) repeats: Arc<AtomicU64>,
     pub(super) next: AtomicU64,
     pub(super) ledger: Mutex<Vec<Entry>>,
@@ -65,7 +67,7 @@ pub(super) enum Kind {
     Batch,
 }
 
-/// What a caller was told of a publication.
+/// What a caller learned of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Told {
     Ok,
@@ -99,7 +101,7 @@ pub(super) struct Entry {
     pub(super) told: Told,
     /// Whether its publisher waited for those before it.
     pub(super) ordered: bool,
-    /// What else it was told.
+    /// The text of its error.
     pub(super) why: String,
 }
 
@@ -127,9 +129,9 @@ pub(super) fn id_of(data: &[u8]) -> Option<u64> {
     (payload(id) == text).then_some(id)
 }
 
-impl World {
-    pub(super) fn new(shape: Shape, keys: bool, place: &Place, standin: Option<Server>) -> Arc<Self> {
-        let Place { grpc, http, ref key } = *place;
+impl Harness {
+    pub(super) fn new(shape: Shape, keys: bool, addresses: &Addresses, standin: Option<Server>) -> Arc<Self> {
+        let Addresses { grpc, http, ref key } = *addresses;
         let proxies: Vec<_> = match shape {
             Shape::Grpc => vec![Proxy::to(grpc)],
             Shape::GrpcTwo => vec![Proxy::to(grpc), Proxy::to(grpc)],
@@ -159,6 +161,7 @@ impl World {
             direct: Client::new(direct).unwrap(),
             standin,
             proxies,
+            calls: AtomicU64::new(0),
             repeats,
             next: AtomicU64::new(0),
             ledger: Mutex::default(),
@@ -173,7 +176,7 @@ impl World {
         format!("{:?}, {}", self.shape, if self.keys { "keys" } else { "no keys" })
     }
 
-    /// A channel of this world alone.
+    /// A channel of this harness alone.
     pub(super) fn channel(&self, name: &str) -> String {
         format!("{:?}-{}-{name}", self.shape, self.keys)
     }
