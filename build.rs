@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let link = format!("#[doc = \"See the [setter](Self::{}()).\"]", field.name());
         config.field_attribute(format!(".{}", field.full_name()), link);
     }
-    config.compile_fds(files)?;
+    tonic_prost_build::configure().build_client(false).build_server(false).compile_fds_with_config(files, config)?;
     Ok(())
 }
 
