@@ -5,7 +5,8 @@
 #![allow(clippy::print_stdout, reason = "a program that prints what it sees")]
 
 use centrifugo_api::testing::Server;
-use centrifugo_api::{BreakerState, Client, Config, PublishRequest, Retry};
+use centrifugo_api::transport::BreakerState;
+use centrifugo_api::{Client, Config, PublishRequest, Retry};
 use serde_json::json;
 
 #[tokio::main]

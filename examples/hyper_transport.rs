@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use centrifugo_api::{BoxFuture, Call, Error, ErrorKind, Method, Outcome, Reply, Transport};
+use centrifugo_api::transport::{BoxFuture, Call, Reply, Transport};
+use centrifugo_api::{Error, ErrorKind, Method, Outcome};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
-use centrifugo_api::{
-    BoxFuture, Call, Client, Config, Error, ErrorKind, Outcome, PublishRequest, PublishResult, Reply, Route, Transport,
-};
+use centrifugo_api::transport::{BoxFuture, Call, Reply, Route, Transport};
+use centrifugo_api::{Client, Config, Error, ErrorKind, Outcome, PublishRequest, PublishResult};
 use serde_json::json;
 
 /// The method of each attempt, and the offset or the error that it ended with.

@@ -217,7 +217,8 @@ impl Client {
     ///
     /// ```no_run
     /// # use std::time::Instant;
-    /// # use centrifugo_api::{Client, Error, Request};
+    /// # use centrifugo_api::message::Request;
+    /// # use centrifugo_api::{Client, Error};
     /// async fn timed<R: Request>(client: &Client, request: R) -> Result<R::Reply, Error> {
     ///     let started = Instant::now();
     ///     let result = client.call(request).await;

@@ -17,14 +17,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::batching::Batching;
+pub use crate::config::batching::{Batching, Order};
 #[cfg(feature = "grpc")]
 pub use crate::config::grpc::Grpc;
 #[cfg(feature = "http")]
 pub use crate::config::http::Http;
-use crate::config::retry::Retry;
+pub use crate::config::publisher::PublisherConfig;
+pub use crate::config::retry::{Retry, RetryEvent};
 #[cfg(feature = "tls")]
-use crate::config::tls::Tls;
+pub use crate::config::tls::Tls;
 use crate::error::BoxError;
 use crate::sync::BoxFuture;
 
@@ -204,7 +205,8 @@ impl<T> Config<T> {
     /// published on one reaches no subscriber on the others.
     ///
     /// ```
-    /// use centrifugo_api::{LoadBalancing, Client, Config};
+    /// use centrifugo_api::config::LoadBalancing;
+    /// use centrifugo_api::{Client, Config};
     ///
     /// let config = Config::grpc("http://node-1:10000").endpoint("http://node-2:10000").api_key("my key");
     /// let client = Client::new(config.load_balancing(LoadBalancing::Priority))?;

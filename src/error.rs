@@ -114,7 +114,7 @@ pub(crate) struct Excess {
 impl Error {
     /// An error of this kind; `message` is what happened, and must hold no secret.
     ///
-    /// For implementations of [`Transport`](crate::Transport). The client adds the method, the transport and the
+    /// For implementations of [`Transport`](crate::transport::Transport). The client adds the method, the transport and the
     /// endpoint. The [outcome](Self::outcome) is the usual one of the kind unless set with [`with_outcome`](Self::with_outcome).
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
@@ -260,7 +260,7 @@ impl Error {
         self.0.method.as_deref()
     }
 
-    /// The transport that sent the call: `"grpc"`, `"http"`, or the [name](crate::Transport::name) of your own.
+    /// The transport that sent the call: `"grpc"`, `"http"`, or the [name](crate::transport::Transport::name) of your own.
     #[must_use]
     pub fn transport(&self) -> Option<&'static str> {
         self.0.transport

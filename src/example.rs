@@ -5,7 +5,7 @@
 macro_rules! example {
     () => {
         r#"```
-# use centrifugo_api::*;
+# use centrifugo_api::{*, message::*, transport::*};
 # use serde_json::{Value, json};
 # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 # let server = testing::Server::builder();
@@ -27,7 +27,7 @@ macro_rules! example {
 macro_rules! example_no_run {
     () => {
         r"```no_run
-# use centrifugo_api::*;
+# use centrifugo_api::{*, message::*, transport::*};
 # use serde_json::{Value, json};
 # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
 "

@@ -37,7 +37,7 @@
 //! - [`Retry`] says what is repeated, and how often: at most 3 attempts unless set, with idempotency keys that the client
 //!   makes. [`Config::endpoint`] adds further nodes of a cluster.
 //! - [`Client::close`] ends a client and tells how its calls ended.
-//! - [`Transport`] is how calls are sent; implement it for a fake, a recorder or a fault injector.
+//! - [`transport::Transport`] is how calls are sent; implement it for a fake, a recorder or a fault injector.
 #![cfg_attr(
     feature = "testing",
     doc = "- [`testing`] is a server to try all this on, in memory and without Centrifugo."
@@ -65,29 +65,22 @@
 compile_error!("centrifugo-api needs a transport: turn on its feature `grpc` or `http`, or both");
 
 pub use crate::api::batch::{Batch, BatchHandle};
-pub use crate::api::message::{self, *};
+pub use crate::api::message::{
+    self, BroadcastRequest, BroadcastResult, ClientInfo, DisconnectRequest, HistoryRequest, HistoryResult,
+    PresenceRequest, PresenceResult, Publication, PublishRequest, PublishResult, StreamPosition, SubscribeRequest,
+    UnsubscribeRequest,
+};
 pub use crate::api::method::Method;
 pub use crate::api::payload::Payload;
 pub use crate::api::replies::BatchReplies;
-pub use crate::api::request::{IntoRequest, Request};
 pub use crate::batching::publisher::{Depth, Publisher, Ticket};
 pub use crate::call::close::CloseSummary;
 pub use crate::client::Client;
-pub use crate::config::batching::{Batching, Order};
+pub use crate::config::Config;
+pub use crate::config::batching::Batching;
 pub use crate::config::publisher::PublisherConfig;
-pub use crate::config::retry::{Retry, RetryEvent};
-#[cfg(feature = "tls")]
-pub use crate::config::tls::Tls;
-pub use crate::config::{Config, LoadBalancing};
+pub use crate::config::retry::Retry;
 pub use crate::error::{ApiError, Error, ErrorKind, Failure, Outcome};
-pub use crate::sync::BoxFuture;
-pub use crate::transport::call::Call;
-pub use crate::transport::routing::balancer::EndpointStatus;
-pub use crate::transport::routing::breaker::BreakerState;
-pub use crate::transport::routing::fallback::Route;
-pub use crate::transport::{Transport, from_fn};
-pub use crate::wire::body::Message;
-pub use crate::wire::reply::Reply;
 
 #[macro_use]
 mod example;
@@ -105,7 +98,7 @@ mod property;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod transport;
+pub mod transport;
 mod wire;
 
 /// The programs of the README compile, and run but for those that need a server.

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{MutexGuard, PoisonError};
 
-/// A boxed future, as [`Transport`](crate::Transport) returns them.
+/// A boxed future, as [`Transport`](crate::transport::Transport) returns them.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A mutex that a panic does not poison.

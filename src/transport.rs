@@ -1,4 +1,4 @@
-//! How a call reaches the server: the trait, and what is built in.
+//! How calls are sent: [`Transport`], and what a transport of your own needs.
 
 pub(crate) mod backoff;
 pub(crate) mod call;
@@ -19,11 +19,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::error::{Error, Excess, Form};
-use crate::sync::BoxFuture;
-use crate::transport::call::Call;
-use crate::transport::routing::balancer::EndpointStatus;
-use crate::transport::routing::breaker::BreakerState;
-use crate::wire::reply::Reply;
+pub use crate::sync::BoxFuture;
+pub use crate::transport::call::Call;
+pub use crate::transport::routing::balancer::EndpointStatus;
+pub use crate::transport::routing::breaker::BreakerState;
+pub use crate::transport::routing::fallback::Route;
+pub use crate::wire::reply::Reply;
 
 /// Sends one call to the server and returns its response.
 ///
@@ -32,7 +33,8 @@ use crate::wire::reply::Reply;
 ///
 /// ```
 /// use std::sync::atomic::{AtomicUsize, Ordering};
-/// use centrifugo_api::{BoxFuture, Call, Client, Config, Error, Reply, Transport};
+/// use centrifugo_api::transport::{BoxFuture, Call, Reply, Transport};
+/// use centrifugo_api::{Client, Config, Error};
 ///
 /// /// Counts the calls of another transport.
 /// #[derive(Debug)]
@@ -134,7 +136,8 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 /// The closure reads what it needs of the call and returns a future of the response.
 ///
 /// ```
-/// use centrifugo_api::{Client, PublishRequest, Reply, from_fn};
+/// use centrifugo_api::transport::{Reply, from_fn};
+/// use centrifugo_api::{Client, PublishRequest};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), centrifugo_api::Error> {
 /// let client = Client::with_transport(from_fn("fake", |call| {

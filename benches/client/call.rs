@@ -8,7 +8,8 @@ use std::future::ready;
 use std::hint::black_box;
 
 use bytes::Bytes;
-use centrifugo_api::{Batch, Call, Client, PublishRequest, PublishResult, Reply, Retry, from_fn};
+use centrifugo_api::transport::{Call, Reply, from_fn};
+use centrifugo_api::{Batch, Client, PublishRequest, PublishResult, Retry};
 use criterion::{Criterion, Throughput};
 use prost::encoding;
 

@@ -5,7 +5,8 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use centrifugo_api::{HistoryResult, Message, Publication, PublishRequest, PublishResult};
+use centrifugo_api::message::Message;
+use centrifugo_api::{HistoryResult, Publication, PublishRequest, PublishResult};
 use criterion::{Criterion, Throughput};
 
 use super::PAYLOAD;

@@ -18,7 +18,9 @@ use serde::ser::{SerializeMap, Serializer};
 
 pub use crate::api::broadcast::BroadcastResult;
 use crate::api::payload::{self, Payload};
+pub use crate::api::request::{IntoRequest, Request};
 use crate::error::{ApiError, Error};
+pub use crate::wire::body::Message;
 use crate::wire::json::{self, Fields};
 
 include!(concat!(env!("OUT_DIR"), "/centrifugal.centrifugo.api.rs"));

@@ -116,7 +116,7 @@ macro_rules! for_each_method { ($expand:ident) => { $expand! {
     impl {
         /// Sets a key of a map channel.
         ///
-        /// A publish that the server suppressed is a success, with [`suppressed`](field@crate::MapPublishResult::suppressed)
+        /// A publish that the server suppressed is a success, with [`suppressed`](field@crate::message::MapPublishResult::suppressed)
         /// set.
         MapPublish => map_publish(MapPublishRequest { channel: String, key: String }) -> MapPublishResult, repeat with idempotency_key;
 

@@ -27,7 +27,7 @@ use crate::wire::body::{Message, sealed::Sealed as _};
 /// Combines publications from many tasks into few requests, in order, with bounded memory.
 ///
 /// Messages that come while its requests are in flight gather, and leave together when one of them is answered: see
-/// [`Batching`](crate::Batching). Those of one channel keep their [`Order`](crate::Order). Each has its own result: one that fails does not harm the others,
+/// [`Batching`](crate::Batching). Those of one channel keep their [`Order`](crate::config::Order). Each has its own result: one that fails does not harm the others,
 /// and is repeated as the client's [`Retry`](crate::Retry) says.
 ///
 /// ```

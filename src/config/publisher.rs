@@ -6,7 +6,8 @@ use crate::error::Error;
 /// How a [`Publisher`](crate::Publisher) works.
 ///
 /// ```
-/// use centrifugo_api::{Batching, Order, PublisherConfig};
+/// use centrifugo_api::config::Order;
+/// use centrifugo_api::{Batching, PublisherConfig};
 ///
 /// let config = PublisherConfig::new()
 ///     .max_messages(50_000)

@@ -10,7 +10,7 @@ use crate::error::Error;
 /// [some calls](crate::Client::with_retry).
 ///
 /// A call is repeated if that can help and cannot harm: after a transient failure, and only if it certainly took no effect or
-/// [may take effect twice](crate::Request::is_repeatable). All attempts share the call's deadline, and all calls
+/// [may take effect twice](crate::message::Request::is_repeatable). All attempts share the call's deadline, and all calls
 /// of a client a budget: about 35 repeats at once, and then one for every 14 calls that succeed at their first attempt. So
 /// repeats cannot overload a server that fails. After a refusal for overload a repeat costs about a third of that.
 ///

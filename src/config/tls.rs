@@ -7,7 +7,8 @@ use std::fmt;
 /// Unless told otherwise, the operating system's roots decide, and no certificate is shown.
 ///
 /// ```no_run
-/// use centrifugo_api::{Config, Tls};
+/// use centrifugo_api::config::Tls;
+/// use centrifugo_api::Config;
 ///
 /// # fn f() -> Result<(), Box<dyn std::error::Error>> {
 /// let tls = Tls::new()

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::transport::handover::Handover;
 use crate::wire::body::Body;
 
-/// One attempt of a call, as a [`Transport`](crate::Transport) gets it: its method, and its body in whichever form the
+/// One attempt of a call, as a [`Transport`](crate::transport::Transport) gets it: its method, and its body in whichever form the
 /// transport wants.
 pub struct Call<'a> {
     method: &'a str,
@@ -37,7 +37,8 @@ impl<'a> Call<'a> {
     /// Makes a call, as the client would, to test a transport with it.
     ///
     /// ```
-    /// use centrifugo_api::{Call, PublishRequest};
+    /// use centrifugo_api::transport::Call;
+    /// use centrifugo_api::PublishRequest;
     ///
     /// let request = PublishRequest::new("news", serde_json::json!({"text": "hello"}));
     /// let call = Call::new(&request);
@@ -47,7 +48,7 @@ impl<'a> Call<'a> {
         Self::of(R::METHOD.name(), Some(R::METHOD), request, Instant::now(), None)
     }
 
-    /// The same call with a deadline. [`Transport::send`](crate::Transport::send) need not keep it: the client drops its future.
+    /// The same call with a deadline. [`Transport::send`](crate::transport::Transport::send) need not keep it: the client drops its future.
     #[must_use]
     pub fn with_deadline(self, deadline: impl Into<Option<Instant>>) -> Self {
         Self { deadline: deadline.into(), ..self }

@@ -89,7 +89,8 @@ impl Reply {
     /// Decodes the response of a method with this result, as a recorder reads it. Not for batches.
     ///
     /// ```
-    /// use centrifugo_api::{PublishResult, Reply};
+    /// use centrifugo_api::transport::Reply;
+    /// use centrifugo_api::PublishResult;
     ///
     /// let reply = Reply::json(r#"{"result":{"offset":7}}"#);
     /// assert_eq!(reply.decode::<PublishResult>()?.offset, 7);

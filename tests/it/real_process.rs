@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use centrifugo_api::config::{Grpc, Http};
-use centrifugo_api::{Client, Config, Error, HistoryRequest, InfoRequest, PublishRequest, PublishResult, Retry};
+use centrifugo_api::message::InfoRequest;
+use centrifugo_api::{Client, Config, Error, HistoryRequest, PublishRequest, PublishResult, Retry};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 

@@ -13,9 +13,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use centrifugo_api::testing::Server;
-use centrifugo_api::{
-    Call, Client, CloseSummary, Config, Error, ErrorKind, Outcome, PublishRequest, PublishResult, Reply, Retry, from_fn,
-};
+use centrifugo_api::transport::{Call, Reply, from_fn};
+use centrifugo_api::{Client, CloseSummary, Config, Error, ErrorKind, Outcome, PublishRequest, PublishResult, Retry};
 use serde_json::json;
 use tally::Tally;
 use tokio::task::JoinHandle;

@@ -19,7 +19,8 @@ mod report;
 
 use std::sync::Arc;
 
-use centrifugo_api::{Client, Config, InfoRequest};
+use centrifugo_api::message::InfoRequest;
+use centrifugo_api::{Client, Config};
 use clap::{Parser, ValueEnum};
 
 use self::contests::Contest;

@@ -6,7 +6,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use centrifugo_api::{Client, InfoRequest, Payload};
+use centrifugo_api::message::InfoRequest;
+use centrifugo_api::{Client, Payload};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::{Bench, Runtime};

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use centrifugo_api::{Client, Config, Error, Retry, Tls};
+use centrifugo_api::config::Tls;
+use centrifugo_api::{Client, Config, Error, Retry};
 use clap::{Args, ValueEnum};
 
 use crate::failure::Failure;

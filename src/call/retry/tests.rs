@@ -297,12 +297,12 @@ async fn an_observer_hears_of_the_first_attempt_as_the_first() {
     let numbers = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&numbers);
     let retry = Retry::new().wait_for_ready(true).observe(move |retrying| tell.lock().unwrap().push(retrying.attempt));
-    let client = crate::Client::with_transport(crate::from_fn("fake", |_| {
+    let client = crate::client::Client::with_transport(crate::transport::from_fn("fake", |_| {
         std::future::ready(Err(Error::new(ErrorKind::Connect, "")))
     }))
     .with_retry(retry)
     .with_timeout(Duration::from_secs(1));
-    let error = client.info(crate::InfoRequest::new()).await.unwrap_err();
+    let error = client.info(crate::api::message::InfoRequest::new()).await.unwrap_err();
     let numbers = numbers.lock().unwrap();
     let expected: Vec<_> = (1..error.attempts()).collect();
     assert!(numbers.len() > 3);

@@ -1,8 +1,8 @@
 //! Batches.
 
+use centrifugo_api::message::{ConnectionsRequest, PresenceStatsRequest, RpcRequest};
 use centrifugo_api::{
-    ApiError, Batch, Client, ConnectionsRequest, ErrorKind, HistoryRequest, HistoryResult, PresenceStatsRequest,
-    PublishRequest, RpcRequest, StreamPosition,
+    ApiError, Batch, Client, ErrorKind, HistoryRequest, HistoryResult, PublishRequest, StreamPosition,
 };
 use serde_json::{Value, json};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use centrifugo_api::{ApiError, Batch, BroadcastRequest, Client, ErrorKind, InfoRequest, Outcome, PublishRequest};
+use centrifugo_api::message::InfoRequest;
+use centrifugo_api::{ApiError, Batch, BroadcastRequest, Client, ErrorKind, Outcome, PublishRequest};
 use serde_json::{Value, json};
 
 use super::suite::{assert_code, kept, offsets, publish, suite};

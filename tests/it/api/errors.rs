@@ -1,8 +1,8 @@
 //! Errors of the API, and keys.
 
+use centrifugo_api::message::{HistoryRemoveRequest, InfoRequest, MapStatsRequest, PresenceStatsRequest};
 use centrifugo_api::{
-    ApiError, Client, Config, ErrorKind, HistoryRemoveRequest, HistoryRequest, InfoRequest, MapStatsRequest,
-    PresenceRequest, PresenceStatsRequest, PublishRequest, SubscribeRequest,
+    ApiError, Client, Config, ErrorKind, HistoryRequest, PresenceRequest, PublishRequest, SubscribeRequest,
 };
 use serde_json::json;
 

@@ -1,9 +1,7 @@
 //! History and presence.
 
-use centrifugo_api::{
-    ApiError, Batch, ChannelsRequest, Client, ClientInfo, ErrorKind, HistoryRemoveRequest, HistoryRequest,
-    PresenceStatsRequest, StreamPosition,
-};
+use centrifugo_api::message::{ChannelsRequest, HistoryRemoveRequest, PresenceStatsRequest};
+use centrifugo_api::{ApiError, Batch, Client, ClientInfo, ErrorKind, HistoryRequest, StreamPosition};
 use serde_json::{Value, json};
 
 use super::suite::{assert_code, assert_kind, kept, offsets, publish, suite};

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use centrifugo_api::config::Tls;
+use centrifugo_api::message::InfoRequest;
 use centrifugo_api::testing::Fault;
-use centrifugo_api::{Client, Config, ErrorKind, HistoryRequest, InfoRequest, Method, Payload, PublishRequest, Tls};
+use centrifugo_api::{Client, Config, ErrorKind, HistoryRequest, Method, Payload, PublishRequest};
 use serde_json::json;
 
 use super::suite::{assert_kind, offsets, publish, suite};

@@ -1,9 +1,10 @@
 //! Maps and shared polls.
 
-use centrifugo_api::{
-    ApiError, Client, MapClearRequest, MapPublishRequest, MapReadStateRequest, MapReadStreamRequest, MapRemoveRequest,
-    MapStatsRequest, PublishRequest, SharedPollPublishRequest,
+use centrifugo_api::message::{
+    MapClearRequest, MapPublishRequest, MapReadStateRequest, MapReadStreamRequest, MapRemoveRequest, MapStatsRequest,
+    SharedPollPublishRequest,
 };
+use centrifugo_api::{ApiError, Client, PublishRequest};
 use serde_json::{Value, json};
 
 use super::suite::{assert_code, suite};

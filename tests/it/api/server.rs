@@ -1,8 +1,10 @@
 //! The server, its channels and connections, and the methods of PRO.
 
+use centrifugo_api::message::{
+    BlockUserRequest, ChannelsRequest, ConnectionsRequest, FilterNode, InfoRequest, RefreshRequest, RpcRequest,
+};
 use centrifugo_api::{
-    ApiError, Batch, BlockUserRequest, ChannelsRequest, Client, ConnectionsRequest, DisconnectRequest, ErrorKind,
-    FilterNode, InfoRequest, Method, RefreshRequest, RpcRequest, SubscribeRequest, UnsubscribeRequest,
+    ApiError, Batch, Client, DisconnectRequest, ErrorKind, Method, SubscribeRequest, UnsubscribeRequest,
 };
 use serde_json::{Value, json};
 
@@ -38,7 +40,7 @@ async fn users_without_connections_can_be_acted_on(client: &Client, setup: &Setu
     client.subscribe(SubscribeRequest::new(&channel, "ghost").data(json!({}))).await.unwrap();
     client.unsubscribe(UnsubscribeRequest::new(&channel, "ghost")).await.unwrap();
     client.refresh(RefreshRequest::new("ghost").expire_at(1)).await.unwrap();
-    let disconnect = centrifugo_api::Disconnect::new(4000, "bye");
+    let disconnect = centrifugo_api::message::Disconnect::new(4000, "bye");
     client.disconnect(DisconnectRequest::new("ghost").disconnect(disconnect)).await.unwrap();
 }
 

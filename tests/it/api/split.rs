@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
+use centrifugo_api::transport::{Reply, from_fn};
 use centrifugo_api::{
     Batch, BatchHandle, BroadcastRequest, Client, Error, ErrorKind, HistoryRequest, Outcome, Payload, PublishRequest,
-    PublishResult, Reply, from_fn,
+    PublishResult,
 };
 use proptest::prelude::*;
 use prost::Message as _;

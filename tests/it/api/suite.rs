@@ -1,9 +1,8 @@
 //! What every server must do over both transports. Each function below runs six times: on the stand-in and on a real
 //! server, over gRPC and over HTTP, and on the stand-in with a client whose calls share requests with those of others.
 
-use centrifugo_api::{
-    Client, Error, ErrorKind, HistoryRequest, HistoryResult, InfoRequest, PublishRequest, PublishResult,
-};
+use centrifugo_api::message::InfoRequest;
+use centrifugo_api::{Client, Error, ErrorKind, HistoryRequest, HistoryResult, PublishRequest, PublishResult};
 use serde_json::Value;
 use tokio::task::JoinSet;
 

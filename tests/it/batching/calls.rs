@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use centrifugo_api::message::InfoRequest;
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    Batching, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, InfoRequest, Method, Outcome,
-    PresenceRequest, PublishRequest, Retry,
+    Batching, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, Method, Outcome, PresenceRequest,
+    PublishRequest, Retry,
 };
 use serde_json::json;
 use tokio::time::Instant;

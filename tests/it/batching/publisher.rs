@@ -8,7 +8,8 @@ mod random;
 mod requests;
 mod results;
 
-use centrifugo_api::{ApiError, Batching, Order, PublishRequest, PublishResult, Publisher, PublisherConfig, Ticket};
+use centrifugo_api::config::Order;
+use centrifugo_api::{ApiError, Batching, PublishRequest, PublishResult, Publisher, PublisherConfig, Ticket};
 use serde_json::Value;
 
 const ORDERS: [Order; 3] = [Order::PerChannel, Order::Sequential, Order::None];

@@ -1,9 +1,10 @@
 //! A response with refusals after an attempt without a response: what is refused now may have been applied then.
 
+use centrifugo_api::message::PublishResponse;
 use centrifugo_api::testing::{Fault, Server};
+use centrifugo_api::transport::Reply;
 use centrifugo_api::{
-    ApiError, Batch, BroadcastRequest, BroadcastResult, Error, Method, Outcome, PublishRequest, PublishResponse,
-    PublishResult, Reply,
+    ApiError, Batch, BroadcastRequest, BroadcastResult, Error, Method, Outcome, PublishRequest, PublishResult,
 };
 use serde_json::json;
 

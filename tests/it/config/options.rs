@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
+use centrifugo_api::transport::Reply;
 use centrifugo_api::{
     ApiError, Batch, Batching, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, Payload,
-    PublishRequest, Publisher, PublisherConfig, Reply, Retry,
+    PublishRequest, Publisher, PublisherConfig, Retry,
 };
 use serde_json::json;
 

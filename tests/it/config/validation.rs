@@ -3,9 +3,11 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use centrifugo_api::config::Tls;
+use centrifugo_api::message::{DeviceRegisterRequest, MapPublishRequest, RefreshRequest, RpcRequest};
+use centrifugo_api::transport::{Call, Reply};
 use centrifugo_api::{
-    Batch, BroadcastRequest, Call, Client, Config, DeviceRegisterRequest, Error, ErrorKind, MapPublishRequest, Payload,
-    PublishRequest, RefreshRequest, Reply, RpcRequest, SubscribeRequest, Tls,
+    Batch, BroadcastRequest, Client, Config, Error, ErrorKind, Payload, PublishRequest, SubscribeRequest,
 };
 use serde_json::{Value, json};
 

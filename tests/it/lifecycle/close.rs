@@ -9,9 +9,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Server};
+use centrifugo_api::transport::{BreakerState, Reply, from_fn};
 use centrifugo_api::{
-    ApiError, Batch, BreakerState, Client, CloseSummary, Config, Error, ErrorKind, Outcome, PublishRequest,
-    PublishResult, Reply, Retry, from_fn,
+    ApiError, Batch, Client, CloseSummary, Config, Error, ErrorKind, Outcome, PublishRequest, PublishResult, Retry,
 };
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Handle, Runtime};

@@ -5,8 +5,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use centrifugo_api::message::InfoRequest;
 use centrifugo_api::testing::Server;
-use centrifugo_api::{Client, ErrorKind, HistoryRequest, InfoRequest, PublishRequest};
+use centrifugo_api::{Client, ErrorKind, HistoryRequest, PublishRequest};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 

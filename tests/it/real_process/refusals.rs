@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use centrifugo_api::{
-    BreakerState, Client, Config, ErrorKind, GetUserStatusRequest, HistoryRequest, InfoRequest, Outcome, PublishRequest,
-};
+use centrifugo_api::message::{GetUserStatusRequest, InfoRequest};
+use centrifugo_api::transport::BreakerState;
+use centrifugo_api::{Client, Config, ErrorKind, HistoryRequest, Outcome, PublishRequest};
 use prost::Message as _;
 use serde_json::json;
 use tokio::time::{Instant, sleep};

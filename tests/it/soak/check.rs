@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use centrifugo_api::{HistoryRemoveRequest, HistoryRequest, PublishRequest};
+use centrifugo_api::message::HistoryRemoveRequest;
+use centrifugo_api::{HistoryRequest, PublishRequest};
 use fastrand::Rng;
 use tokio::time::{Instant, sleep};
 

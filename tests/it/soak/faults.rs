@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use centrifugo_api::message::PublishResponse;
 use centrifugo_api::testing::{Fault, Transport};
-use centrifugo_api::{ApiError, BroadcastResult, Method, PublishResponse, PublishResult};
+use centrifugo_api::{ApiError, BroadcastResult, Method, PublishResult};
 use fastrand::Rng;
 use tokio::time::{Instant, sleep};
 

@@ -46,7 +46,8 @@ impl Backlog {
 
 #[cfg(test)]
 mod tests {
-    use centrifugo_api::{Client, Config, ErrorKind, InfoRequest};
+    use centrifugo_api::message::InfoRequest;
+    use centrifugo_api::{Client, Config, ErrorKind};
 
     use super::*;
     use crate::support::soon;

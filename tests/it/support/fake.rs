@@ -6,7 +6,8 @@ use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use centrifugo_api::{ApiError, BoxFuture, Call, Client, Error, Reply, Transport};
+use centrifugo_api::transport::{BoxFuture, Call, Reply, Transport};
+use centrifugo_api::{ApiError, Client, Error};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use centrifugo_api::{Batch, BatchReplies, Client, Config, Error, ErrorKind, Method, Reply, Request};
+use centrifugo_api::message::Request;
+use centrifugo_api::transport::Reply;
+use centrifugo_api::{Batch, BatchReplies, Client, Config, Error, ErrorKind, Method};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -193,7 +195,7 @@ macro_rules! requests {
         /// Hands the method's request type to the visitor.
         pub(crate) fn with_request<V: Visitor>(method: Method, visitor: V) -> V::Out {
             match method {
-                $(Method::$method => visitor.visit::<centrifugo_api::$request>(),)*
+                $(Method::$method => visitor.visit::<centrifugo_api::message::$request>(),)*
                 other => panic!("{other} has no request of its own, or the list of them lacks it"),
             }
         }
@@ -230,7 +232,7 @@ impl Visitor for CallLike<'_> {
     }
 }
 
-fn done<T: centrifugo_api::Message>(result: &T) -> Outcome {
+fn done<T: centrifugo_api::message::Message>(result: &T) -> Outcome {
     Outcome::Done { protobuf: result.encode_to_vec(), json: serde_json::to_string(result).ok() }
 }
 

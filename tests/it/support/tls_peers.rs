@@ -145,7 +145,9 @@ fn acceptor(identity: &Identity, alpn: &[&[u8]]) -> TlsAcceptor {
 mod tests {
     use std::time::Duration;
 
-    use centrifugo_api::{Client, ErrorKind, InfoRequest, Tls};
+    use centrifugo_api::config::Tls;
+    use centrifugo_api::message::InfoRequest;
+    use centrifugo_api::{Client, ErrorKind};
 
     use super::*;
     use crate::support::soon;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use centrifugo_api::{Client, Config, ErrorKind, InfoRequest, PublishRequest};
+use centrifugo_api::message::InfoRequest;
+use centrifugo_api::{Client, Config, ErrorKind, PublishRequest};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

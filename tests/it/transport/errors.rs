@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use centrifugo_api::config::Tls;
+use centrifugo_api::message::ConnectionsRequest;
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    ApiError, Batch, BroadcastRequest, Client, Config, ConnectionsRequest, Error, ErrorKind, HistoryRequest, Outcome,
-    Payload, PublishRequest, Publisher, PublisherConfig, Tls,
+    ApiError, Batch, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, Outcome, Payload,
+    PublishRequest, Publisher, PublisherConfig,
 };
 
 use crate::support::authority::Authority;
@@ -323,8 +325,9 @@ async fn an_error_without_a_code_in_the_details_is_none_of_the_api() {
 
 #[tokio::test]
 async fn a_batch_that_is_refused_as_a_whole_is_an_error_when_given_as_json_too() {
-    let client =
-        client_replying(centrifugo_api::Reply::json(r#"{"error":{"code":111,"message":"too many requests"}}"#));
+    let client = client_replying(centrifugo_api::transport::Reply::json(
+        r#"{"error":{"code":111,"message":"too many requests"}}"#,
+    ));
     let result = client.call_json::<serde_json::Value>("batch", serde_json::json!({"commands": []})).await;
     let error = result.unwrap_err();
     assert_eq!((error.code(), error.may_have_run()), (Some(111), false), "{error:?}");

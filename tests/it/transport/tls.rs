@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use centrifugo_api::config::Tls;
 use centrifugo_api::testing::Server;
-use centrifugo_api::{Client, Config, Error, ErrorKind, Outcome, PublishRequest, Tls};
+use centrifugo_api::{Client, Config, Error, ErrorKind, Outcome, PublishRequest};
 use rcgen::date_time_ymd;
 use serde_json::json;
 

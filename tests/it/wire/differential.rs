@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use bytes::Bytes;
+use centrifugo_api::message::PublishResponse;
 use centrifugo_api::testing::Server;
+use centrifugo_api::transport::Reply;
 use centrifugo_api::{
-    BroadcastRequest, BroadcastResult, Client, Config, Error, Payload, PublishRequest, PublishResponse, PublishResult,
-    Reply, Retry,
+    BroadcastRequest, BroadcastResult, Client, Config, Error, Payload, PublishRequest, PublishResult, Retry,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;

@@ -8,7 +8,8 @@ mod setters;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use centrifugo_api::{Call, Client, Error, ErrorKind, Method};
+use centrifugo_api::transport::Call;
+use centrifugo_api::{Client, Error, ErrorKind, Method};
 use serde_json::{Value, json};
 
 use crate::support::recorded::{GrpcLine, HttpLine, grpc_lines, http_lines};

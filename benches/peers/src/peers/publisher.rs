@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use centrifugo_api::{Batching, Client, Order, Publisher, PublisherConfig};
+use centrifugo_api::config::Order;
+use centrifugo_api::{Batching, Client, Publisher, PublisherConfig};
 
 use super::this::{self, request};
 use super::{Failure, Peer, check};

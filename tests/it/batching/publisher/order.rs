@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use centrifugo_api::config::Order;
 use centrifugo_api::testing::{Fault, Namespace, Server, Transport as Front};
 use centrifugo_api::{
-    ApiError, Batching, BroadcastRequest, Client, Config, DisconnectRequest, HistoryRequest, Order, Publisher,
-    PublisherConfig,
+    ApiError, Batching, BroadcastRequest, Client, Config, DisconnectRequest, HistoryRequest, Publisher, PublisherConfig,
 };
 use serde_json::{Value, json};
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use centrifugo_api::{
-    ApiError, Batching, BoxFuture, Error, ErrorKind, Order, Outcome, Publisher, PublisherConfig, Retry,
-};
+use centrifugo_api::config::Order;
+use centrifugo_api::transport::BoxFuture;
+use centrifugo_api::{ApiError, Batching, Error, ErrorKind, Outcome, Publisher, PublisherConfig, Retry};
 use fastrand::Rng;
 use serde_json::{Value, json};
 use tokio::runtime::Builder;

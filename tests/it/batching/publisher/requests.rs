@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use centrifugo_api::config::Order;
 use centrifugo_api::testing::{Fault, Server};
 use centrifugo_api::{
-    Batching, Client, Error, ErrorKind, HistoryRequest, Method, Order, Outcome, Publisher, PublisherConfig, Retry,
+    Batching, Client, Error, ErrorKind, HistoryRequest, Method, Outcome, Publisher, PublisherConfig, Retry,
 };
 use serde_json::json;
 use tokio::time::Instant;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use centrifugo_api::config::Order;
 use centrifugo_api::{
-    ApiError, Error, ErrorKind, HistoryRequest, Order, Outcome, Publisher, PublisherConfig, Retry, SubscribeRequest,
+    ApiError, Error, ErrorKind, HistoryRequest, Outcome, Publisher, PublisherConfig, Retry, SubscribeRequest,
     UnsubscribeRequest,
 };
 use serde_json::json;

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use centrifugo_api::config::LoadBalancing;
 use centrifugo_api::testing::Fault;
-use centrifugo_api::{ApiError, Client, Config, Error, ErrorKind, LoadBalancing, Method, Outcome, Retry};
+use centrifugo_api::{ApiError, Client, Config, Error, ErrorKind, Method, Outcome, Retry};
 use tokio::time::Instant;
 
 use super::{Seen, unavailable};

@@ -1,9 +1,8 @@
 //! Batches, and calls given as JSON, are retried by the rules of their commands.
 
+use centrifugo_api::message::{InfoRequest, RpcRequest};
 use centrifugo_api::testing::Fault;
-use centrifugo_api::{
-    ApiError, Batch, BroadcastRequest, Client, Config, ErrorKind, HistoryRequest, InfoRequest, Outcome, RpcRequest,
-};
+use centrifugo_api::{ApiError, Batch, BroadcastRequest, Client, Config, ErrorKind, HistoryRequest, Outcome};
 use serde_json::{Value, json};
 
 use crate::support::{BOTH, Over, SECOND, assert_error, h1script, quick_retry, request, soon, start, within};

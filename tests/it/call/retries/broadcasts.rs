@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use centrifugo_api::{BroadcastRequest, Client, Error, ErrorKind, Reply, Retry};
+use centrifugo_api::transport::Reply;
+use centrifugo_api::{BroadcastRequest, Client, Error, ErrorKind, Retry};
 use serde_json::{Value, json};
 
 use crate::support::{BOTH, client_answering, quick_retry, start};
@@ -37,7 +38,7 @@ fn failure(code: u32) -> Value {
 
 /// The offset of each channel, or the code of its error.
 fn joined(result: &centrifugo_api::BroadcastResult) -> Vec<Result<u64, u32>> {
-    let one = |response: &centrifugo_api::PublishResponse| match &response.error {
+    let one = |response: &centrifugo_api::message::PublishResponse| match &response.error {
         Some(error) => Err(error.code),
         None => Ok(response.result.as_ref().unwrap().offset),
     };

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use centrifugo_api::{Client, Config, Error, ErrorKind, Outcome, PublishResult, Reply, Retry};
+use centrifugo_api::transport::Reply;
+use centrifugo_api::{Client, Config, Error, ErrorKind, Outcome, PublishResult, Retry};
 use tokio::time::Instant;
 
 use super::{Seen, unavailable};

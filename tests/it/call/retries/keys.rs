@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use centrifugo_api::message::{HistoryRemoveRequest, MapClearRequest, MapPublishRequest, RpcRequest};
 use centrifugo_api::testing::{Fault, Transport as Front};
+use centrifugo_api::transport::{Reply, from_fn};
 use centrifugo_api::{
-    ApiError, BroadcastRequest, Client, Config, DisconnectRequest, Error, ErrorKind, HistoryRemoveRequest,
-    HistoryRequest, MapClearRequest, MapPublishRequest, Outcome, PublishRequest, PublishResult, Reply, Retry,
-    RpcRequest, SubscribeRequest, from_fn,
+    ApiError, BroadcastRequest, Client, Config, DisconnectRequest, Error, ErrorKind, HistoryRequest, Outcome,
+    PublishRequest, PublishResult, Retry, SubscribeRequest,
 };
 use serde_json::json;
 use tokio::time::Instant;

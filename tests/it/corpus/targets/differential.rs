@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use centrifugo_api::message::{
+    ConnectionsResult, InfoResult, MapPublishRequest, MapReadStateResult, MapReadStreamResult, RefreshRequest, Request,
+    RpcRequest, RpcResult, SendPushNotificationRequest, SharedPollPublishRequest,
+};
+use centrifugo_api::transport::{Reply, from_fn};
 use centrifugo_api::{
-    ApiError, Batch, BroadcastRequest, BroadcastResult, Client, ConnectionsResult, Error, ErrorKind, HistoryResult,
-    InfoResult, MapPublishRequest, MapReadStateResult, MapReadStreamResult, Method, PresenceResult, PublishRequest,
-    RefreshRequest, Reply, Request, RpcRequest, RpcResult, SendPushNotificationRequest, SharedPollPublishRequest,
-    SubscribeRequest, from_fn,
+    ApiError, Batch, BroadcastRequest, BroadcastResult, Client, Error, ErrorKind, HistoryResult, Method,
+    PresenceResult, PublishRequest, SubscribeRequest,
 };
 use prost::Message as _;
 use serde_json::value::RawValue;
@@ -25,9 +28,9 @@ pub(crate) fn run(data: &[u8]) {
     let method = Method::ALL[usize::from(input.byte()) % (Method::ALL.len() - 1)];
     macro_rules! compare {
         ($($request:ident)*) => {
-            $(if method == <centrifugo_api::$request as Request>::METHOD {
-                requests::<centrifugo_api::$request>(input.0);
-                results::<centrifugo_api::$request>(input.0);
+            $(if method == <centrifugo_api::message::$request as Request>::METHOD {
+                requests::<centrifugo_api::message::$request>(input.0);
+                results::<centrifugo_api::message::$request>(input.0);
             })*
         };
     }

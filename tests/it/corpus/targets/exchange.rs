@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use centrifugo_api::message::PresenceStatsRequest;
 use centrifugo_api::{
-    ApiError, Batch, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, PresenceStatsRequest,
-    PublishRequest,
+    ApiError, Batch, BroadcastRequest, Client, Config, Error, ErrorKind, HistoryRequest, PublishRequest,
 };
 use serde_json::json;
 use serde_json::value::RawValue;

@@ -1,10 +1,9 @@
 //! Any bytes as the response to any method and to a batch.
 
 use bytes::Bytes;
-use centrifugo_api::{
-    ApiError, Batch, BatchHandle, BatchReplies, BroadcastRequest, Client, Error, ErrorKind, Message, Method, Reply,
-    Request, from_fn,
-};
+use centrifugo_api::message::{Message, Request};
+use centrifugo_api::transport::{Reply, from_fn};
+use centrifugo_api::{ApiError, Batch, BatchHandle, BatchReplies, BroadcastRequest, Client, Error, ErrorKind, Method};
 use serde_json::value::RawValue;
 
 use super::{Input, at_once, for_each_request, is_refusal, show};
@@ -57,7 +56,7 @@ fn every_method(commands: &[Method], reply: &Reply) {
         move |_| std::future::ready(Ok(reply.clone()))
     }));
     macro_rules! call_each {
-        ($($request:ident)*) => { $( typed_and_raw::<centrifugo_api::$request>(&client); )* };
+        ($($request:ident)*) => { $( typed_and_raw::<centrifugo_api::message::$request>(&client); )* };
     }
     for_each_request!(call_each);
     // A result for each channel is asked for, so that more answers than the empty one fit.
@@ -113,8 +112,8 @@ fn batch(client: &Client, commands: &[Method]) {
     macro_rules! push_one {
         ($($request:ident)*) => {
             for command in commands {
-                $(if *command == <centrifugo_api::$request as Request>::METHOD {
-                    let handle = batch.push(centrifugo_api::$request::default());
+                $(if *command == <centrifugo_api::message::$request as Request>::METHOD {
+                    let handle = batch.push(centrifugo_api::message::$request::default());
                     typed.push(Box::new(move |replies| replies.get(handle).err()));
                 })*
             }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use centrifugo_api::{Client, Config, ErrorKind, Outcome, PublishRequest, RpcRequest, RpcResult};
+use centrifugo_api::message::{RpcRequest, RpcResult};
+use centrifugo_api::{Client, Config, ErrorKind, Outcome, PublishRequest};
 use http::HeaderMap;
 use serde_json::json;
 use tokio::net::TcpListener;

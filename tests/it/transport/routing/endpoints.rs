@@ -6,7 +6,8 @@ mod unreachable;
 
 use std::time::Duration;
 
-use centrifugo_api::{Client, Config, Error, ErrorKind, LoadBalancing, Outcome};
+use centrifugo_api::config::LoadBalancing;
+use centrifugo_api::{Client, Config, Error, ErrorKind, Outcome};
 
 use crate::support::h2script::{self, Reply};
 use crate::support::tally::Server;

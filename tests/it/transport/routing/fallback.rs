@@ -9,7 +9,8 @@ mod switches;
 use std::sync::Arc;
 
 use centrifugo_api::testing::{Server, Transport as Front};
-use centrifugo_api::{BreakerState as State, Client, Config};
+use centrifugo_api::transport::BreakerState as State;
+use centrifugo_api::{Client, Config};
 
 use crate::support::proxy::Proxy;
 use crate::support::soon;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use centrifugo_api::{BreakerState, Client, Config, ErrorKind, Outcome, Tls};
+use centrifugo_api::config::Tls;
+use centrifugo_api::transport::BreakerState;
+use centrifugo_api::{Client, Config, ErrorKind, Outcome};
 
 use super::{client, without_keys};
 use crate::support::authority::Authority;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use centrifugo_api::config::{LoadBalancing, Tls};
 use centrifugo_api::testing::Server;
-use centrifugo_api::{Client, Config, ErrorKind, LoadBalancing, Outcome, PublishRequest, Tls};
+use centrifugo_api::{Client, Config, ErrorKind, Outcome, PublishRequest};
 use serde_json::json;
 
 use crate::support::authority::Authority;

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use centrifugo_api::{BreakerState, Client, Config, ErrorKind, LoadBalancing, Outcome, Retry};
+use centrifugo_api::config::LoadBalancing;
+use centrifugo_api::transport::BreakerState;
+use centrifugo_api::{Client, Config, ErrorKind, Outcome, Retry};
 use tokio::task::JoinSet;
 
 use super::{client, config, good};

@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use centrifugo_api::{Client, Config, ErrorKind, LoadBalancing, Outcome};
+use centrifugo_api::config::LoadBalancing;
+use centrifugo_api::{Client, Config, ErrorKind, Outcome};
 use tokio::sync::Notify;
 
 use super::client;

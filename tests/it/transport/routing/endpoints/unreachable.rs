@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use centrifugo_api::config::Grpc;
-use centrifugo_api::{Client, Config, ErrorKind, LoadBalancing, Outcome, Tls};
+use centrifugo_api::config::{LoadBalancing, Tls};
+use centrifugo_api::{Client, Config, ErrorKind, Outcome};
 use tokio::task::JoinSet;
 
 use super::{CONNECT, assert_not_sent, client, config, good};

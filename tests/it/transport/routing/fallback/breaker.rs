@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use centrifugo_api::testing::{Fault, Transport as Front};
-use centrifugo_api::{BreakerState as State, Client, Config, ErrorKind};
+use centrifugo_api::transport::BreakerState as State;
+use centrifugo_api::{Client, Config, ErrorKind};
 
 use super::{absent, becomes, calls, client, state, watched};
 use crate::support::{SECOND, advance, publish, request, soon, start, within};

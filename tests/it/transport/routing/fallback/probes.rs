@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use centrifugo_api::testing::Server;
-use centrifugo_api::{BreakerState as State, Client, Config};
+use centrifugo_api::transport::BreakerState as State;
+use centrifugo_api::{Client, Config};
 use tokio::sync::watch;
 
 use super::{absent, becomes, calls, client, state, watched};

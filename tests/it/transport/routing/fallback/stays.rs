@@ -1,9 +1,10 @@
 //! What does not lead to HTTP.
 
+use centrifugo_api::config::Tls;
+use centrifugo_api::message::ConnectionsRequest;
 use centrifugo_api::testing::{Fault, Server, Transport as Front};
-use centrifugo_api::{
-    ApiError, BreakerState as State, Client, Config, ConnectionsRequest, Error, ErrorKind, Outcome, Tls,
-};
+use centrifugo_api::transport::BreakerState as State;
+use centrifugo_api::{ApiError, Client, Config, Error, ErrorKind, Outcome};
 use serde_json::json;
 
 use super::{calls, client, state};

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use centrifugo_api::config::Tls;
 use centrifugo_api::testing::Fault;
-use centrifugo_api::{BreakerState as State, Client, Config, ErrorKind, Outcome, Tls};
+use centrifugo_api::transport::BreakerState as State;
+use centrifugo_api::{Client, Config, ErrorKind, Outcome};
 
 use super::{absent, becomes, calls, client, state};
 use crate::support::authority::Authority;
@@ -178,7 +180,7 @@ async fn a_call_that_may_have_run_goes_over_http_only_with_a_key_and_has_one_eff
         proxy.heal();
         let client = client();
         // A connection is there; what is answered on it from now on is lost, and no other can be made.
-        soon(client.info(centrifugo_api::InfoRequest::new())).await.unwrap();
+        soon(client.info(centrifugo_api::message::InfoRequest::new())).await.unwrap();
         proxy.down(|lane| lane.stalled = true);
         proxy.refuse().await;
         let publishing = tokio::spawn(async move { publish(&client).await });
