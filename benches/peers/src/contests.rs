@@ -63,7 +63,11 @@ pub fn chosen<'a>(options: &Options, subjects: &'a [Subject]) -> Vec<Contest<'a>
             let contest = Contest { subject, way, samples: Vec::new() };
             let (name, words) = (contest.name(), options.only.as_deref().unwrap_or_default());
             let again = all.iter().any(|other: &Contest<'_>| other.name() == name);
-            if words.split_whitespace().all(|word| name.contains(word)) && !again {
+            let fits = |word: &str| match word.strip_prefix('-') {
+                Some(word) => !name.contains(word),
+                None => name.contains(word),
+            };
+            if words.split_whitespace().all(fits) && !again {
                 order.extend(Some(way).filter(|way| !order.contains(way)));
                 all.push(contest);
             }

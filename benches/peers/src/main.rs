@@ -50,7 +50,7 @@ pub struct Options {
     /// The tokio runtime of the peers: `multi` has two workers
     #[arg(long, value_enum, default_value = "multi")]
     runtime: Runtime,
-    /// Runs only what has all of these words in `TRANSPORT PEER WAY`, as in the table
+    /// Runs only what has all of these words in `TRANSPORT PEER WAY`, as in the table, and none of those after a `-`
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,
     /// Runs what shows the engine behind the server: one by one, batches with 4 in flight, and queues

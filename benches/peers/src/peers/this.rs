@@ -47,7 +47,8 @@ impl This {
     /// Over the example's transport in the place of reqwest.
     pub fn hyper(options: &Options) -> Result<Self, Failure> {
         let config = Config::http(&options.http).retry(retry(options));
-        let client = Client::with_transport(HyperTransport::new(&options.http, &options.api_key)?).with_config(&config)?;
+        let client =
+            Client::with_transport(HyperTransport::new(&options.http, &options.api_key)?).with_config(&config)?;
         Ok(Self { client, keys: options.keys })
     }
 }
