@@ -310,14 +310,14 @@ impl Engine {
                 notified.await;
             }
         };
-        let cancelled = self.core.gate().cancelled();
+        let cancelled = self.core.gate().cancel().wait();
         unless(unless(tokio::time::sleep(linger), full), cancelled).await;
     }
 
     /// Counts a batch of a publisher as a call of its client.
     pub(super) fn begin_batch(&self) -> Result<Option<Running<'_>>, Error> {
         let gate = self.core.gate();
-        if self.cancel.is_set() || gate.is_cancelled() {
+        if self.cancel.is_set() || gate.cancel().is_set() {
             return Err(Error::new(ErrorKind::Closed, "it was closed before the call was sent"));
         }
         if self.of_calls { Ok(None) } else { gate.enter().map(Some) }

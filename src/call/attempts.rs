@@ -1,10 +1,8 @@
 //! One call, attempt after attempt, until it ends.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
+use std::future::{Future, pending};
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::api::method::Method;
 use crate::call::Core;
@@ -12,7 +10,7 @@ use crate::call::close::Running;
 use crate::call::retry::{Failed, LAST_REPEAT, Next};
 use crate::config::retry::Retry;
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::sync::cancel::{Cancel, unless};
+use crate::sync::cancel::{Cancel, in_time, unless};
 use crate::transport::call::{Call, NO_ENDPOINT};
 use crate::wire::body::Body;
 use crate::wire::reply::Reply;
@@ -127,14 +125,15 @@ impl<'a> Attempts<'a> {
     }
 
     /// Waits until the call is to be cancelled.
-    async fn cancelled(&self) {
-        let client = self.core.gate().cancelled();
-        match self.stop {
-            None => client.await,
-            Some(stop) => {
-                unless(client, stop.wait()).await;
+    fn cancelled(&self) -> impl Future {
+        let stop = self.stop;
+        let stopped = async move {
+            match stop {
+                Some(stop) => stop.wait().await,
+                None => pending().await,
             }
-        }
+        };
+        unless(self.core.gate().cancel().wait(), stopped)
     }
 
     /// The index of the endpoint that the latest attempt went to.
@@ -179,7 +178,7 @@ impl<'a> Attempts<'a> {
             return Ok(());
         }
         (self.failed, self.counted, self.may_have_run, self.endpoint) = (0, 0, false, NO_ENDPOINT);
-        if self.core.gate().is_cancelled() {
+        if self.core.gate().cancel().is_set() {
             Err(Error::new(ErrorKind::Closed, "the client was closed before this part of the call"))
         } else if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             let late = Error::new(ErrorKind::Timeout, "the time was over before this part of the call");
@@ -293,25 +292,4 @@ impl<'a> Attempts<'a> {
 fn log(method: &str, error: Error) -> Error {
     tracing::debug!(method, kind = error.kind().name(), %error, "call failed");
     error
-}
-
-/// The future's output, or when its time was over. `end` is asked after each poll, as it may become earlier. There is one timer,
-/// and none for a future that is ready at once.
-async fn in_time<F: Future>(future: F, end: impl Fn() -> Option<Instant>) -> Result<F::Output, Instant> {
-    let (mut future, mut timer) = (pin!(future), pin!(None::<Sleep>));
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        let Some(end) = end() else { return Poll::Pending };
-        if timer.is_none() {
-            timer.set(Some(sleep_until(end)));
-        }
-        let Some(mut timer) = timer.as_mut().as_pin_mut() else { return Poll::Pending };
-        if timer.deadline() != end {
-            timer.as_mut().reset(end);
-        }
-        timer.poll(cx).map(|()| Err(end))
-    })
-    .await
 }

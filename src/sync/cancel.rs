@@ -1,11 +1,13 @@
 //! A signal to stop, and futures that end with it.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
 use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A signal to stop, for those who look and for those who wait.
 #[derive(Debug, Default)]
@@ -32,20 +34,73 @@ impl Cancel {
 /// Waits until the condition holds. `notify` wakes those who wait when it may.
 pub(crate) async fn wait_until(notify: &Notify, condition: impl Fn() -> bool) {
     loop {
-        let notified = notify.notified();
+        let mut notified = pin!(notify.notified());
         if condition() {
             return;
         }
-        notified.await;
+        notified.as_mut().await;
     }
 }
 
 /// The future's output, unless `stop` ends first.
-pub(crate) async fn unless<F: Future>(future: F, stop: impl Future<Output = ()>) -> Option<F::Output> {
-    let (mut future, mut stop) = (pin!(future), pin!(stop));
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => stop.as_mut().poll(cx).map(|()| None),
-    })
-    .await
+pub(crate) fn unless<F: Future, S: Future>(future: F, stop: S) -> Unless<F, S> {
+    Unless { future, stop }
+}
+
+/// The future's output, or when its time was over. `end` is asked after each poll, as it may become earlier. There is one timer,
+/// and none for a future that is ready at once.
+pub(crate) fn in_time<F: Future, E: Fn() -> Option<Instant>>(future: F, end: E) -> InTime<F, E> {
+    InTime { future, end, timer: None }
+}
+
+// Written out, because an `async fn` keeps each future that it is given twice.
+pin_project! {
+    pub(crate) struct Unless<F, S> {
+        #[pin]
+        future: F,
+        #[pin]
+        stop: S,
+    }
+}
+
+pin_project! {
+    pub(crate) struct InTime<F, E> {
+        #[pin]
+        future: F,
+        end: E,
+        #[pin]
+        timer: Option<Sleep>,
+    }
+}
+
+impl<F: Future, S: Future> Future for Unless<F, S> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.future.poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => this.stop.poll(cx).map(|_| None),
+        }
+    }
+}
+
+impl<F: Future, E: Fn() -> Option<Instant>> Future for InTime<F, E> {
+    type Output = Result<F::Output, Instant>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(output) = this.future.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        let Some(end) = (this.end)() else { return Poll::Pending };
+        if this.timer.is_none() {
+            this.timer.set(Some(sleep_until(end)));
+        }
+        let Some(mut timer) = this.timer.as_pin_mut() else { return Poll::Pending };
+        if timer.deadline() != end {
+            timer.as_mut().reset(end);
+        }
+        timer.poll(cx).map(|()| Err(end))
+    }
 }

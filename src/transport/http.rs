@@ -119,12 +119,13 @@ impl Http {
         let generation = self.names.generation();
         let make = || self.client.get().map(|client| (generation, client));
         let (_, client) = self.clients.get(|(of, _)| *of >= generation, make)?;
-        let response = client.execute(request).await.map_err(failed)?;
+        let mut response = client.execute(request).await.map_err(failed)?;
         let status = response.status();
         if status != StatusCode::OK {
             let headers = response.headers().clone();
             // The status says what happened, whether its page can be read or not.
-            let page = tokio::time::timeout(ERROR_PAGE, read(response, MAX_ERROR_PAGE)).await;
+            // Boxed, so that the futures of other calls need no memory for it.
+            let page = Box::pin(tokio::time::timeout(ERROR_PAGE, read(&mut response, MAX_ERROR_PAGE))).await;
             let page = page.ok().and_then(Result::ok).flatten().unwrap_or_default();
             return Err(call.handover().judge(http_status::of_http_status(status, &headers, &page)));
         }
@@ -132,7 +133,7 @@ impl Http {
         let announced = response.content_length().is_some_and(|length| length > limit as u64);
         // Whatever ends the response, the server has received the call.
         let truncated = |error| truncated(error, call.handover());
-        let body = if announced { None } else { read(response, limit).await.map_err(truncated)? };
+        let body = if announced { None } else { read(&mut response, limit).await.map_err(truncated)? };
         body.map(Reply::json).ok_or_else(|| {
             let what = format!("the reply is over `max_reply_size`, {limit} bytes");
             Error::new(ErrorKind::TooLarge, what).with_outcome(Outcome::Unknown)
@@ -230,7 +231,7 @@ impl ClientSource {
 }
 
 /// The whole body, or nothing if it is longer than `limit`.
-async fn read(mut response: reqwest::Response, limit: usize) -> Result<Option<Bytes>, reqwest::Error> {
+async fn read(response: &mut reqwest::Response, limit: usize) -> Result<Option<Bytes>, reqwest::Error> {
     let Some(first) = response.chunk().await? else { return Ok(Some(Bytes::new())) };
     let Some(second) = response.chunk().await? else { return Ok((first.len() <= limit).then_some(first)) };
     let mut body = BytesMut::from(first);

@@ -8,7 +8,7 @@ const BATCH: Way = Way::Batch { size: 1_000, in_flight: 1 };
 /// The ways that a peer goes if nothing else is asked for.
 fn usual(peer: &str) -> &'static [Way] {
     match peer {
-        "this hyper" => &[Way::Publish(1), Way::Publish(64), Way::Publish(512)],
+        "this hyper" | "reqwest 10 s" => &[Way::Publish(1), Way::Publish(64), Way::Publish(512)],
         "this 4 conns" | "publisher seq" | "batching" => &[Way::Publish(512)],
         "publisher" => &[Way::Publish(1), Way::Publish(64), Way::Publish(512), Way::Enqueue],
         "publisher none" => &[],
@@ -133,6 +133,7 @@ impl Promise {
             all.push(promise(http, cent, way, Cpu, if way == BATCH { 1.0 } else { 1.15 }));
         }
         all.extend(publish.map(|way| promise(("http", "this hyper"), cent, way, Rate, 1.0)));
+        all.extend(publish.map(|way| promise(http, ("http", "reqwest 10 s"), way, Cpu, 1.03)));
         all.push(promise(publisher, grpc, Publish(1), Rate, 0.95));
         all.push(promise(publisher, auto, Publish(64), Rate, 1.3));
         all.push(promise(publisher, auto, Publish(512), Rate, 1.2));

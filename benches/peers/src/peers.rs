@@ -13,9 +13,13 @@ mod tonic;
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Options;
 use crate::measure::Subject;
+
+/// For those that have none unless they are told: that of the others.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 pub type Failure = Box<dyn Error + Send + Sync>;
 
@@ -45,7 +49,8 @@ pub async fn all(options: &Options, channels: &Arc<[String]>) -> Result<Vec<Subj
         Subject::new("grpc", "this", this::This::grpc(options, options.connections)?, channels),
         Subject::new("grpc", "this 4 conns", this::This::grpc(options, 4)?, channels),
         Subject::new("http", "hyper", bare::hyper(options)?, channels),
-        Subject::new("http", "reqwest", bare::reqwest(options)?, channels),
+        Subject::new("http", "reqwest", bare::reqwest(options, None)?, channels),
+        Subject::new("http", "reqwest 10 s", bare::reqwest(options, Some(DEADLINE))?, channels),
         rucent::subject(options, channels),
         Subject::new("http", "cent", cent::Cent::new(options)?, channels),
         Subject::new("http", "cent AutoBatch", cent::Cent::auto_batch(options)?, channels).that_shares(),

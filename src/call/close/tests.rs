@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
@@ -99,7 +100,7 @@ async fn live(steps: Vec<Step>) {
         let cancelled = Arc::clone(&cancelled);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(waiting * 40)).await;
-            gate.cancelled().await;
+            gate.cancel().wait().await;
             cancelled.fetch_add(1, Ordering::SeqCst);
         });
     }
@@ -243,12 +244,12 @@ fn calls_that_are_refused_are_not_counted() {
 async fn a_wait_to_be_cancelled_ends_when_the_gate_cancels() {
     let gate = Gate::default();
     let _call = gate.enter().unwrap();
-    let mut early = pin!(gate.cancelled());
+    let mut early = pin!(gate.cancel().wait());
     assert!(polled(early.as_mut()).await.is_pending());
     let closed = gate.close(Duration::from_millis(1)).await;
     assert_eq!(closed, CloseSummary { unknown: 1, ..CloseSummary::default() });
     early.await;
-    gate.cancelled().await;
+    gate.cancel().wait().await;
 }
 
 /// The future, polled once.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -48,8 +49,10 @@ pub struct Reqwest {
     key: Arc<str>,
 }
 
-pub fn reqwest(options: &Options) -> Result<Bare<Reqwest>, Failure> {
-    let client = reqwest::Client::builder().no_proxy().build()?;
+/// With a deadline for each call, as `cent` and this crate have one, or without.
+pub fn reqwest(options: &Options, deadline: Option<Duration>) -> Result<Bare<Reqwest>, Failure> {
+    let client = reqwest::Client::builder().no_proxy();
+    let client = deadline.into_iter().fold(client, reqwest::ClientBuilder::timeout).build()?;
     let urls = Method::ALL.map(|method| method.url(options));
     Ok(Bare(Reqwest { client, urls: urls.into(), key: options.api_key.as_str().into() }))
 }
