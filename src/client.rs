@@ -219,7 +219,7 @@ impl Client {
     /// # use std::time::Instant;
     /// # use centrifugo_api::message::Request;
     /// # use centrifugo_api::{Client, Error};
-    /// async fn timed<R: Request>(client: &Client, request: R) -> Result<R::Reply, Error> {
+    /// async fn timed<R: Request>(client: &Client, request: R) -> Result<R::Result, Error> {
     ///     let started = Instant::now();
     ///     let result = client.call(request).await;
     ///     println!("{} took {:?}", R::METHOD.name(), started.elapsed());
@@ -230,7 +230,7 @@ impl Client {
     /// # Errors
     ///
     /// See [`ErrorKind`]: the kinds are the same over every transport.
-    pub async fn call<R: Request>(&self, request: impl IntoRequest<R>) -> Result<R::Reply, Error> {
+    pub async fn call<R: Request>(&self, request: impl IntoRequest<R>) -> Result<R::Result, Error> {
         let request = request.into_request();
         let mut call = TypedCall::begin(&self.core, request.borrow())?;
         let sent = match &self.batcher {
@@ -326,15 +326,32 @@ macro_rules! client_methods {
                 self.call(request).await
             }
         )+ }
-    )+ };
+    )+
+
+    // So that no future of a method stops being `Send` unseen.
+    #[cfg(test)]
+    const _: fn(&Client) = |client| {
+        $($( is_send(&client.$name(message::$request::default())); )+)+
+    };
+    };
 }
 
 for_each_method!(client_methods);
 
-const _: () = {
-    const fn is_send_and_sync<T: Send + Sync>() {}
-    is_send_and_sync::<Client>();
-    is_send_and_sync::<Error>();
-    is_send_and_sync::<BatchReplies>();
-    is_send_and_sync::<ApiError>();
+#[cfg(test)]
+const fn is_send<T: Send>(_: &T) {}
+#[cfg(test)]
+const fn is_send_and_sync<T: Send + Sync>() {}
+
+#[cfg(test)]
+const _: fn(&Client, &Publisher) = |client, publisher| {
+    is_send_and_sync::<(Client, Error, Batch, BatchReplies, ApiError, Publisher, Config, PublisherConfig)>();
+    is_send(&client.call(message::InfoRequest::new()));
+    is_send(&client.call_json::<()>("info", ()));
+    is_send(&client.batch(&Batch::new()));
+    is_send(&client.close(Duration::ZERO));
+    is_send(&publisher.publish(message::PublishRequest::default()));
+    is_send(&publisher.enqueue(message::PublishRequest::default()));
+    is_send(&publisher.flush());
+    is_send(&publisher.close(Duration::ZERO));
 };

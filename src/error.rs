@@ -171,54 +171,6 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether the server refused the request: [`ErrorKind::Api`]. Its [code](Self::code) says why.
-    #[must_use]
-    pub fn is_api(&self) -> bool {
-        self.0.kind == ErrorKind::Api
-    }
-
-    /// Whether no connection could be made: [`ErrorKind::Connect`].
-    #[must_use]
-    pub fn is_connect(&self) -> bool {
-        self.0.kind == ErrorKind::Connect
-    }
-
-    /// Whether the deadline passed: [`ErrorKind::Timeout`].
-    #[must_use]
-    pub fn is_timeout(&self) -> bool {
-        self.0.kind == ErrorKind::Timeout
-    }
-
-    /// Whether the key or the token was not accepted: [`ErrorKind::Unauthenticated`].
-    #[must_use]
-    pub fn is_unauthenticated(&self) -> bool {
-        self.0.kind == ErrorKind::Unauthenticated
-    }
-
-    /// Whether the server has no such method: [`ErrorKind::Unsupported`].
-    #[must_use]
-    pub fn is_unsupported(&self) -> bool {
-        self.0.kind == ErrorKind::Unsupported
-    }
-
-    /// Whether a size limit was exceeded: [`ErrorKind::TooLarge`].
-    #[must_use]
-    pub fn is_too_large(&self) -> bool {
-        self.0.kind == ErrorKind::TooLarge
-    }
-
-    /// Whether the publisher's capacity was used up: [`ErrorKind::Full`].
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.0.kind == ErrorKind::Full
-    }
-
-    /// Whether the client or the publisher was closed: [`ErrorKind::Closed`].
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.0.kind == ErrorKind::Closed
-    }
-
     /// The HTTP status of the response, when that is what failed the call.
     #[must_use]
     pub fn http_status(&self) -> Option<u16> {
@@ -325,6 +277,37 @@ impl Error {
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
+}
+
+macro_rules! predicates {
+    ($($name:ident $kind:ident: $doc:literal)*) => {
+        /// # The kinds
+        impl Error {
+            $(
+                #[doc = concat!("Whether ", $doc, ": [`ErrorKind::", stringify!($kind), "`].")]
+                #[must_use]
+                pub fn $name(&self) -> bool {
+                    self.kind() == ErrorKind::$kind
+                }
+            )*
+        }
+    };
+}
+
+predicates! {
+    is_api Api: "the server refused the request, or failed; its [code](Self::code) says why"
+    is_unauthenticated Unauthenticated: "the key or the token was not accepted"
+    is_unsupported Unsupported: "the server has no such method"
+    is_connect Connect: "no connection could be made"
+    is_lost Lost: "the connection ended without a response"
+    is_timeout Timeout: "the deadline passed"
+    is_unavailable Unavailable: "a proxy, a limiter or a server that is going away refused to serve the call now"
+    is_too_large TooLarge: "a size limit was exceeded"
+    is_protocol Protocol: "the response is not what the API describes"
+    is_invalid Invalid: "the request or the configuration is wrong"
+    is_closed Closed: "the client or the publisher was closed"
+    is_full Full: "the publisher's capacity is used up"
+    is_partial Partial: "some channels of a broadcast or commands of a batch failed"
 }
 
 impl From<ApiError> for Error {

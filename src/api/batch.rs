@@ -140,7 +140,7 @@ impl Batch {
     }
 
     /// Adds a command. The handle gets its result from [the replies](crate::BatchReplies::get).
-    pub fn push<R: Request>(&mut self, request: impl IntoRequest<R>) -> BatchHandle<R::Reply> {
+    pub fn push<R: Request>(&mut self, request: impl IntoRequest<R>) -> BatchHandle<R::Result> {
         let (method, request) = (R::METHOD, request.into_request());
         let request: &R = request.borrow();
         self.check_command(Some(method), || request.check());

@@ -22,12 +22,12 @@ use crate::wire::json::Value as _;
 /// A request of the server API, for [`Client::call`](crate::Client::call) and [`Batch::push`](crate::Batch::push).
 ///
 /// The requests of all methods implement it, and nothing else can.
-pub trait Request: Message + Hooks<<Self as Request>::Reply> {
+pub trait Request: Message + Hooks<<Self as Request>::Result> {
     /// The method it calls.
     const METHOD: Method;
 
     /// The method's result.
-    type Reply: Message;
+    type Result: Message;
 
     /// Whether it may take effect twice: whether an attempt whose outcome is unknown can be repeated without harm.
     ///
@@ -71,7 +71,7 @@ macro_rules! requests {
 
         impl Request for message::$request {
             const METHOD: Method = Method::$rpc;
-            type Reply = message::$reply;
+            type Result = message::$reply;
 
             fn is_repeatable(&self) -> bool {
                 requests!(@repeat self $repeat $($key)?)

@@ -70,7 +70,7 @@ impl Batcher {
     }
 
     /// Sends a call by itself if there is a slot, and with others if not. Clients with other retries or deadlines share the engine.
-    pub(crate) async fn send<R: Request>(&self, core: &Core, call: &mut TypedCall<'_, R>) -> Result<R::Reply, Error> {
+    pub(crate) async fn send<R: Request>(&self, core: &Core, call: &mut TypedCall<'_, R>) -> Result<R::Result, Error> {
         let engine = self.engine(core);
         let deadline = call.attempts.deadline();
         let sent = match engine.accept(call.request, call.key, deadline, &core.retry, true) {

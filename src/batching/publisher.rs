@@ -94,7 +94,7 @@ impl Publisher {
     ///
     /// Those of the same call of the [`Client`](crate::Client), [`ErrorKind::Full`] when there was no capacity in time, and
     /// [`ErrorKind::Closed`] when the publisher or the client was closed.
-    pub async fn publish<R: Request>(&self, request: impl IntoRequest<R>) -> Result<R::Reply, Error> {
+    pub async fn publish<R: Request>(&self, request: impl IntoRequest<R>) -> Result<R::Result, Error> {
         let request = request.into_request();
         let request: &R = request.borrow();
         let (key, len) = self.check(request)?;
@@ -103,7 +103,7 @@ impl Publisher {
         let sent = async {
             self.take_capacity(len, deadline).await?;
             let accepted = self.engine.accept(request, key, deadline, &core.retry, true)?;
-            let mut result: R::Reply = Awaited::new(accepted).result(R::METHOD, request.expected_results()).await?;
+            let mut result: R::Result = Awaited::new(accepted).result(R::METHOD, request.expected_results()).await?;
             result.name_failed(request.channels());
             Ok(result)
         };
@@ -117,7 +117,7 @@ impl Publisher {
     ///
     /// [`ErrorKind::Full`] when there was no room within the client's timeout, [`ErrorKind::TooLarge`] and
     /// [`ErrorKind::Invalid`] when the request cannot be sent, [`ErrorKind::Closed`] when the publisher was closed.
-    pub async fn enqueue<R: Request>(&self, request: impl IntoRequest<R>) -> Result<Ticket<R::Reply>, Error> {
+    pub async fn enqueue<R: Request>(&self, request: impl IntoRequest<R>) -> Result<Ticket<R::Result>, Error> {
         let request = request.into_request();
         let request: &R = request.borrow();
         let (key, len) = self.check(request)?;
@@ -131,7 +131,7 @@ impl Publisher {
     /// # Errors
     ///
     /// [`ErrorKind::Full`] when there is no room, otherwise those of [`enqueue`](Self::enqueue).
-    pub fn try_enqueue<R: Request>(&self, request: impl IntoRequest<R>) -> Result<Ticket<R::Reply>, Error> {
+    pub fn try_enqueue<R: Request>(&self, request: impl IntoRequest<R>) -> Result<Ticket<R::Result>, Error> {
         let request = request.into_request();
         let request: &R = request.borrow();
         let (key, len) = self.check(request)?;
@@ -156,7 +156,7 @@ impl Publisher {
         key: Option<Key>,
         deadline: Option<Instant>,
         taken: Result<(), Error>,
-    ) -> Result<Ticket<R::Reply>, Error> {
+    ) -> Result<Ticket<R::Result>, Error> {
         let accepted =
             taken.and_then(|()| self.engine.accept(request, key, deadline, &self.engine.core().retry, false));
         let accepted = accepted.map_err(|error| self.with_context(error, R::METHOD, key.as_ref()))?;

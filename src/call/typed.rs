@@ -28,7 +28,7 @@ impl<'a, R: Request> TypedCall<'a, R> {
     }
 
     /// Ends the call with its result: a request that was too large is sent in parts, and the parts that failed are sent again.
-    pub(crate) async fn finish(mut self, sent: Result<R::Reply, Error>) -> Result<R::Reply, Error> {
+    pub(crate) async fn finish(mut self, sent: Result<R::Result, Error>) -> Result<R::Result, Error> {
         let sent = match sent {
             Err(error) => self.split(error).await,
             sent => sent,
@@ -51,7 +51,7 @@ impl<'a, R: Request> TypedCall<'a, R> {
     }
 
     /// Sends the request in parts, if that helps.
-    async fn split(&mut self, error: Error) -> Result<R::Reply, Error> {
+    async fn split(&mut self, error: Error) -> Result<R::Result, Error> {
         let (parts, tried) = (self.request.split(error)?, self.attempts.tried());
         // Boxed, so that the futures of other calls need no memory for it.
         let sent = Box::pin(send_parts(&mut self.attempts, parts, self.key)).await;
@@ -65,7 +65,7 @@ pub(crate) async fn send<R: Request>(
     attempts: &mut Attempts<'_>,
     request: &R,
     key: Option<Key>,
-) -> Result<R::Reply, Error> {
+) -> Result<R::Result, Error> {
     let keyed = key.map(|key| Keyed { request, key });
     let body: &dyn Body = match &keyed {
         Some(keyed) => keyed,
@@ -80,7 +80,7 @@ async fn send_parts<R: Request>(
     attempts: &mut Attempts<'_>,
     mut waiting: Vec<R>,
     key: Option<Key>,
-) -> Result<R::Reply, Error> {
+) -> Result<R::Result, Error> {
     let (mut whole, repeatable) = (None, attempts.is_repeatable());
     while let Some(part) = waiting.pop() {
         let sent = match attempts.begin_part(repeatable) {

@@ -32,7 +32,7 @@ pub(super) trait One: Send + Sync {
 
 impl<R: Serve> One for R
 where
-    R::Reply: Payloads,
+    R::Result: Payloads,
 {
     fn method(&self) -> Method {
         R::METHOD

@@ -30,7 +30,7 @@ pub(super) struct Api {
 /// A request that the server can execute.
 pub(super) trait Serve: Request {
     /// Executes the request.
-    fn serve(&self, api: &Api) -> Result<Self::Reply, ApiError>;
+    fn serve(&self, api: &Api) -> Result<Self::Result, ApiError>;
 }
 
 impl Api {
@@ -389,7 +389,7 @@ impl Serve for SharedPollPublishRequest {
 macro_rules! pro {
     ($($request:ident)*) => {
         $(impl Serve for $request {
-            fn serve(&self, _: &Api) -> Result<Self::Reply, ApiError> {
+            fn serve(&self, _: &Api) -> Result<Self::Result, ApiError> {
                 Err(not_found())
             }
         })*

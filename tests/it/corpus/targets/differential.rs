@@ -102,9 +102,9 @@ where
 fn results<R>(data: &[u8])
 where
     R: Request,
-    R::Reply: PartialEq,
+    R::Result: PartialEq,
 {
-    let Ok(mut result) = R::Reply::decode(data) else { return };
+    let Ok(mut result) = R::Result::decode(data) else { return };
     // Not a number has no JSON.
     if result != result.clone() {
         return;
@@ -120,7 +120,7 @@ where
         }
         let request = BroadcastRequest::new(vec!["a"; channels], Bytes::new());
         let result = at_once(client.call(request))?;
-        Ok((&result as &dyn Any).downcast_ref::<R::Reply>().expect("a broadcast").clone())
+        Ok((&result as &dyn Any).downcast_ref::<R::Result>().expect("a broadcast").clone())
     };
     let reply = Reply::result(&result);
     let (protobuf, json) = (answer(reply), answer(Reply::json(format!(r#"{{"result":{json_text}}}"#))));

@@ -73,7 +73,7 @@ fn every_method(commands: &[Method], reply: &Reply) {
 fn typed_and_raw<R>(client: &Client)
 where
     R: Request,
-    R::Reply: PartialEq,
+    R::Result: PartialEq,
 {
     let typed = at_once(client.call(R::default()));
     let raw = at_once(client.call_json::<Box<RawValue>>(R::METHOD.name(), serde_json::json!({})));
