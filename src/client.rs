@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::config::batching::Batching;
 use crate::config::publisher::PublisherConfig;
 use crate::config::retry::Retry;
-use crate::error::{ApiError, Error};
+use crate::error::Error;
 #[cfg(doc)]
 use crate::error::{ErrorKind, Outcome};
 use crate::transport::Transport;
@@ -345,7 +345,7 @@ const fn is_send_and_sync<T: Send + Sync>() {}
 
 #[cfg(test)]
 const _: fn(&Client, &Publisher) = |client, publisher| {
-    is_send_and_sync::<(Client, Error, Batch, BatchReplies, ApiError, Publisher, Config, PublisherConfig)>();
+    is_send_and_sync::<(Client, Error, Batch, BatchReplies, Publisher, Config, PublisherConfig)>();
     is_send(&client.call(message::InfoRequest::new()));
     is_send(&client.call_json::<()>("info", ()));
     is_send(&client.batch(&Batch::new()));
