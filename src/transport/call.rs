@@ -79,6 +79,7 @@ impl<'a> Call<'a> {
 
     /// Sets how long the transport waits for a response, from when the attempt began. The client ends the attempt then: one
     /// timer for that and for the deadline.
+    #[cfg(feature = "http")]
     pub(crate) fn limit_response(&self, limit: Duration) {
         self.response_limit.store(limit.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
