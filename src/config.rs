@@ -31,7 +31,7 @@ use crate::sync::BoxFuture;
 
 /// Every call, waits included. The same as pycent 5's and cent's.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Name resolution, TCP and TLS together. The server answers within a round trip or two.
+/// Name resolution, TCP and TLS together. It takes a round trip or two.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The server limits no reply. Enough for long histories, and a bound on memory.
 const MAX_REPLY_SIZE: usize = 64 * 1024 * 1024;
@@ -199,7 +199,7 @@ impl<T> Config<T> {
     /// Adds another endpoint of the same server: a node of the same cluster, which has the same key.
     ///
     /// Calls are spread over the endpoints, as [`load_balancing`](Self::load_balancing) says. One that cannot be reached, or does not
-    /// answer, is left out for a time; a call that certainly did not reach it goes to another.
+    /// respond, is left out for a time; a call that certainly did not reach it goes to another.
     ///
     /// The nodes must share a broker (Redis, NATS, `PostgreSQL`): nodes with the memory engine are islands, and what is
     /// published on one reaches no subscriber on the others.

@@ -93,7 +93,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 
     /// Gives its connections no more calls. Calls in flight go on, and later calls use new connections.
     ///
-    /// Called when an endpoint stops answering, as its connections may be dead without a sign, and when the client is closed.
+    /// Called when an endpoint stops responding, as its connections may be dead unnoticed, and when the client is closed.
     fn disconnect(&self) {
         if let Some(inner) = self.inner() {
             inner.disconnect();

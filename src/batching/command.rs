@@ -20,7 +20,7 @@ pub(super) struct CommandId {
 #[derive(Debug)]
 pub(super) struct Command<T> {
     pub(super) method: Method,
-    /// Whether it may be carried out twice.
+    /// Whether it may take effect twice.
     pub(super) repeatable: bool,
     /// When its caller stops waiting.
     pub(super) deadline: Option<Instant>,

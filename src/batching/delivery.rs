@@ -74,7 +74,7 @@ impl Delivery {
             let sent = Instant::now();
             let error = match attempts.attempt(batch, |reply| batch.read(reply)).await {
                 Ok(results) => {
-                    engine.answered(batch, sent.elapsed());
+                    engine.responded(batch, sent.elapsed());
                     self.settle(results, &attempts)?
                 }
                 Err(error) => {
@@ -119,7 +119,7 @@ impl Delivery {
         Arc::clone(all.max_by_key(|retry| (retry.wait_for_ready, retry.attempts)).unwrap_or(&self.engine.core().retry))
     }
 
-    /// Ends the commands that were answered, but for those that failed and may be tried again. Why, if there are any.
+    /// Ends the commands that have a result, but for those that failed and may be tried again. Why, if there are any.
     fn settle(&mut self, results: Vec<Result<ReplyBody, Error>>, attempts: &Attempts<'_>) -> Option<Error> {
         let (outcome_unknown, number) = (attempts.may_have_run(), attempts.failed() + 1);
         let endpoint = attempts.endpoint();
@@ -202,7 +202,7 @@ impl Delivery {
         deadlines.max_by_key(|deadline| (deadline.is_none(), *deadline))?
     }
 
-    /// Ends the commands that may have been carried out and must not be twice, and those that would then overtake them.
+    /// Ends the commands that may have taken effect and must not take effect twice, and those that would then overtake them.
     fn fail_what_ran_once(&mut self, error: &Error, attempts: u32) {
         if self.batch.is_repeatable() {
             return;

@@ -108,7 +108,7 @@ pub(super) struct Sent {
     pub(super) result: ReplyBody,
     /// The index of the endpoint.
     pub(super) endpoint: usize,
-    /// Whether an attempt before the one that was answered may have been carried out.
+    /// Whether an attempt before the one with a response may have taken effect.
     pub(super) outcome_unknown: bool,
 }
 
@@ -323,8 +323,8 @@ impl Engine {
         if self.of_calls { Ok(None) } else { gate.enter().map(Some) }
     }
 
-    pub(super) fn answered(&self, batch: &OutgoingBatch, took: Duration) {
-        self.state().queue.answered(batch, took);
+    pub(super) fn responded(&self, batch: &OutgoingBatch, took: Duration) {
+        self.state().queue.responded(batch, took);
     }
 
     /// Ends a command that has not left. Whether it had not.

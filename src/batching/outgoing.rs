@@ -22,7 +22,7 @@ use crate::wire::reply::{Reply, ReplyBody};
 pub(super) struct Member {
     pub(super) id: CommandId,
     pub(super) method: Method,
-    /// Whether it may be carried out twice.
+    /// Whether it may take effect twice.
     pub(super) repeatable: bool,
     /// When its caller stops waiting.
     pub(super) deadline: Option<Instant>,
@@ -148,7 +148,7 @@ impl OutgoingBatch {
         self.parallel
     }
 
-    /// Whether all of it may be carried out twice.
+    /// Whether all of it may take effect twice.
     pub(super) fn is_repeatable(&self) -> bool {
         self.members.iter().all(|member| member.repeatable)
     }
@@ -202,14 +202,14 @@ impl OutgoingBatch {
             ReplyBody::Json(body) => (Form::Json, wire::replies_from_json(body, number).map_err(Error::protocol)??),
         };
         let read = |(reply, member): (Range<usize>, &Member)| {
-            let answer = match form {
+            let result = match form {
                 Form::Protobuf => {
-                    wire::reply_from_protobuf(&body, reply, member.tag()).map(|answer| answer.map(ReplyBody::Protobuf))
+                    wire::reply_from_protobuf(&body, reply, member.tag()).map(|result| result.map(ReplyBody::Protobuf))
                 }
                 Form::Json => wire::reply_from_json::<Box<RawValue>>(&body[reply], member.method.name())
-                    .map(|answer| answer.map(ReplyBody::raw_json)),
+                    .map(|result| result.map(ReplyBody::raw_json)),
             };
-            answer.map_err(Error::protocol)?.map_err(|api| error_of_command(member.method.name(), api))
+            result.map_err(Error::protocol)?.map_err(|api| error_of_command(member.method.name(), api))
         };
         Ok(replies.into_iter().zip(&self.members).map(read).collect())
     }

@@ -26,7 +26,7 @@ use crate::wire::body::{Message, sealed::Sealed as _};
 
 /// Combines publications from many tasks into few requests, in order, with bounded memory.
 ///
-/// Messages that come while its requests are in flight gather, and leave together when one of them is answered: see
+/// Messages that come while its requests are in flight gather, and leave together when one of them gets its response: see
 /// [`Batching`](crate::Batching). Those of one channel keep their [`Order`](crate::config::Order). Each has its own result: one that fails does not harm the others,
 /// and is repeated as the client's [`Retry`](crate::Retry) says.
 ///
@@ -48,7 +48,7 @@ use crate::wire::body::{Message, sealed::Sealed as _};
 /// // One by one, in as many tasks as there are:
 /// let position = publisher.publish(PublishRequest::new("news", json!({"text": "hello"}))).await?;
 ///
-/// // Or without waiting for each answer:
+/// // Or without waiting for each result:
 /// for number in 0..100_000 {
 ///     publisher.enqueue(PublishRequest::new("numbers", json!(number))).await?;
 /// }

@@ -286,7 +286,7 @@ impl<T: Default> Queue<T> {
     }
 
     /// Takes note of how long the server took for a batch.
-    pub(super) fn answered(&mut self, batch: &OutgoingBatch, took: Duration) {
+    pub(super) fn responded(&mut self, batch: &OutgoingBatch, took: Duration) {
         let run = if batch.is_parallel() { Run::Parallel } else { Run::Sequential };
         self.pace.note(run, batch.members().len(), took);
     }

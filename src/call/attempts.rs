@@ -21,7 +21,7 @@ pub(crate) struct Attempts<'a> {
     retry: &'a Retry,
     method: &'a str,
     known: Option<Method>,
-    /// Whether it may be carried out twice.
+    /// Whether it may take effect twice.
     repeatable: bool,
     /// `None` for a batch of calls that are counted by themselves.
     running: Option<Running<'a>>,
@@ -34,7 +34,7 @@ pub(crate) struct Attempts<'a> {
     /// The attempts that failed, and those of them that count.
     failed: u32,
     counted: u32,
-    /// Whether one of them may have been carried out.
+    /// Whether one of them may have taken effect.
     may_have_run: bool,
     /// The endpoint of the latest attempt: the next one goes to another, if there is one.
     endpoint: usize,
@@ -104,7 +104,7 @@ impl<'a> Attempts<'a> {
         self.deadline
     }
 
-    /// Sets what is left to be sent: its method, and whether it may be carried out twice.
+    /// Sets what is left to be sent: its method, and whether it may take effect twice.
     pub(crate) fn resend_as(&mut self, method: Method, repeatable: bool) {
         (self.method, self.known, self.repeatable) = (method.name(), Some(method), repeatable);
     }
@@ -141,12 +141,12 @@ impl<'a> Attempts<'a> {
         self.endpoint
     }
 
-    /// Whether an attempt that failed may have been carried out.
+    /// Whether an attempt that failed may have taken effect.
     pub(crate) fn may_have_run(&self) -> bool {
         self.may_have_run
     }
 
-    /// Whether the call may be carried out twice.
+    /// Whether the call may take effect twice.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.repeatable
     }
@@ -189,7 +189,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Sends `body` until a response can be read, or until it is not to be sent again. `read` is told whether an earlier attempt
-    /// may have been carried out.
+    /// may have taken effect.
     pub(crate) async fn run<T>(
         &mut self,
         body: &dyn Body,
@@ -221,7 +221,7 @@ impl<'a> Attempts<'a> {
     /// Sends `body` once, for as long as the attempt may last.
     async fn send(&mut self, body: &dyn Body) -> Result<Reply, Error> {
         let now = if std::mem::replace(&mut self.begun, true) { Instant::now() } else { self.started };
-        // A body handed over later would be carried out again, its key forgotten.
+        // A body handed over later would take effect again, its key forgotten.
         let last = self.may_have_run.then(|| self.started + LAST_REPEAT);
         let end = self.deadline.into_iter().chain(last).min();
         let deadline = self.retry.attempt_deadline(self.counted, self.repeatable, body.size(), now, end);

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Outcome, RetryAfter};
 use crate::transport::backoff;
 use crate::wire::body::BodySize;
 
-/// A server keeps idempotency keys for 300 s from when it first saw them. Later it would carry the call out again, so
+/// A server keeps idempotency keys for 300 s from when it first saw them. Later the call would take effect again, so
 /// repeats end well before.
 const KEYS_LAST: Duration = Duration::from_secs(240);
 /// How long one that has begun by then may take.
@@ -95,12 +95,12 @@ fn time_for(BodySize { bytes, channels }: BodySize) -> Duration {
 pub(crate) struct Failed<'a> {
     pub(crate) method: &'a str,
     pub(crate) error: &'a Error,
-    /// Whether this attempt or an earlier one may have been carried out.
+    /// Whether this attempt or an earlier one may have taken effect.
     pub(crate) may_have_run: bool,
     /// The attempts so far, and those of them that count.
     pub(crate) attempt: u32,
     pub(crate) counted: u32,
-    /// Whether the call may be carried out twice.
+    /// Whether the call may take effect twice.
     pub(crate) repeatable: bool,
     pub(crate) started: Instant,
     pub(crate) now: Instant,

@@ -7,9 +7,9 @@ use crate::error::Error;
 /// How calls share requests: a setting of a [`Publisher`](crate::Publisher), and with
 /// [`Client::with_batching`](crate::Client::with_batching) or [`Config::batching`](crate::Config::batching) of the plain calls of a client.
 ///
-/// While fewer requests are under way than [`in_flight`](Self::in_flight), a call is sent at once and by itself. Those that
-/// come while all of them are under way gather, and leave together in a [batch](crate::Batch) as soon as one of them is
-/// answered. So nothing waits for a timer, and the busier the client is, the more calls share a request.
+/// While fewer requests are in flight than [`in_flight`](Self::in_flight), a call is sent at once and by itself. Those that
+/// come while all of them are in flight gather, and leave together in a [batch](crate::Batch) as soon as one of them is
+/// done. So nothing waits for a timer, and the busier the client is, the more calls share a request.
 ///
 /// ```
 /// use centrifugo_api::{Batching, Client, Config};
@@ -33,7 +33,7 @@ impl Batching {
         Self { in_flight: 2, max_commands: 1000, max_bytes: 512 * 1024, linger: None }
     }
 
-    /// How many requests may be under way at once. 2 unless set.
+    /// How many requests may be in flight at once. 2 unless set.
     ///
     /// With more, fewer calls share a request. More pay where the server is far away, or waits for its broker.
     pub fn in_flight(mut self, requests: usize) -> Self {
@@ -83,7 +83,7 @@ impl Default for Batching {
 
 /// What is ordered, of what a [`Publisher`](crate::Publisher) sends.
 ///
-/// Ordered commands are carried out by the server one after the other, in the order in which they were given to the publisher:
+/// Ordered commands are executed by the server one after the other, in the order in which they were given to the publisher:
 /// a command is sent only when all those before it in its channel are over, or behind them in the same request. A repeat keeps
 /// its turn. One that ended without a response is over, too: a server that is only slow may execute it after the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

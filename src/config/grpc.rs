@@ -58,7 +58,7 @@ impl Config<Grpc> {
         self
     }
 
-    /// Makes calls over HTTP while gRPC is not there or does not answer, and over gRPC again as soon as it does.
+    /// Makes calls over HTTP while gRPC is not there or does not respond, and over gRPC again as soon as it does.
     ///
     /// The fallback has endpoints, a key, TLS and sizes of its own. Timeouts of calls and retries are those of this
     /// configuration. [`Client::watch_breaker`](crate::Client::watch_breaker) tells which of the two is used.

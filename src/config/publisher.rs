@@ -48,7 +48,7 @@ impl PublisherConfig {
         self
     }
 
-    /// How many messages it holds at most, from when they are accepted until they are answered. 10,000 unless set.
+    /// How many messages it holds at most, from when they are accepted until their results are there. 10,000 unless set.
     pub fn max_messages(mut self, messages: usize) -> Self {
         self.max_messages = messages;
         self
@@ -56,7 +56,7 @@ impl PublisherConfig {
 
     /// How many bytes it holds at most: the requests in protobuf, and 64 more for each. 16 MiB unless set, less than 4 GiB.
     ///
-    /// A request under way has them once more, and for the transport's buffers once or twice.
+    /// A request in flight has them once more, and for the transport's buffers once or twice.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self

@@ -1,6 +1,6 @@
 //! Values that belong to the tokio runtime they were made in, one for each.
 //!
-//! A connection is driven by a task, and a task by its runtime: used from another one, it stops answering as soon as its
+//! A connection is driven by a task, and a task by its runtime: used from another one, it stops working as soon as its
 //! own is not running. So a client that several runtimes use (a test suite has one for every test) keeps its connections
 //! apart.
 

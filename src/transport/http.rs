@@ -31,7 +31,7 @@ const MAX_IDLE: usize = 1024;
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// Over TLS all calls share one connection by HTTP/2, and one that is dead and silent would fail them until the kernel
 /// gives it up. So a keepalive ping is sent when calls are in flight and nothing arrives for this long, and the server has as
-/// long to answer it. It does not limit pings over HTTP.
+/// long to acknowledge it. It does not limit pings over HTTP.
 const HTTP2_KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long the kernel waits for sent data to be acknowledged.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]

@@ -60,14 +60,14 @@ impl Process {
         process
     }
 
-    /// Starts it again, at the same ports. Returns when it first answered over gRPC.
+    /// Starts it again, at the same ports. Returns when it first responded over gRPC.
     async fn start_again(&mut self) -> Instant {
         self.child.wait().unwrap();
         self.child = spawn(&self.directory);
         self.until_ready().await
     }
 
-    /// Waits until it answers over both transports.
+    /// Waits until it responds over both transports.
     async fn until_ready(&mut self) -> Instant {
         let once = |config: Config| Client::new(config.retry(None).timeout(Duration::from_millis(200))).unwrap();
         let started = Instant::now();
@@ -77,7 +77,7 @@ impl Process {
             while once(self.config(over)).info(InfoRequest::new()).await.is_err() {
                 let ended = self.child.try_wait().unwrap();
                 assert!(ended.is_none(), "{}", fs::read_to_string(self.directory.join("log")).unwrap());
-                assert!(started.elapsed() < Duration::from_secs(20), "the server does not answer");
+                assert!(started.elapsed() < Duration::from_secs(20), "the server does not respond");
                 sleep(Duration::from_millis(5)).await;
             }
             first.get_or_insert_with(Instant::now);

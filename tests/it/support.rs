@@ -133,14 +133,16 @@ pub(crate) fn quick_retry() -> Retry {
     Retry::new().backoff(bound, bound)
 }
 
-/// A client whose transport answers each call with what this function returns.
-pub(crate) fn client_answering(answer: impl Fn(&Call<'_>) -> Result<Reply, Error> + Send + Sync + 'static) -> Client {
-    Client::with_transport(from_fn("fake", move |call| std::future::ready(answer(call))))
+/// A client whose transport responds to each call with what this function returns.
+pub(crate) fn client_responding(
+    response: impl Fn(&Call<'_>) -> Result<Reply, Error> + Send + Sync + 'static,
+) -> Client {
+    Client::with_transport(from_fn("fake", move |call| std::future::ready(response(call))))
 }
 
-/// A client whose transport answers each call with `reply`.
+/// A client whose transport responds to each call with `reply`.
 pub(crate) fn client_replying(reply: Reply) -> Client {
-    client_answering(move |_| Ok(reply.clone()))
+    client_responding(move |_| Ok(reply.clone()))
 }
 
 /// Asserts what a call failed with, and returns its error.

@@ -1,6 +1,6 @@
 //! How much memory does a queue of publications take when the server is slow? (Linux)
 //!
-//! The server is the crate's stand-in, in a process of its own, which answers every request 100 ms late.
+//! The server is the crate's stand-in, in a process of its own, which responds to every request 100 ms late.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
@@ -15,7 +15,7 @@ use crate::peers::Failure;
 
 const DELAY: Duration = Duration::from_millis(100);
 pub const MESSAGES: usize = 1_000_000;
-/// What may be taken beside the publications that wait: connections, requests and answers under way, the allocator's.
+/// What may be taken beside the publications that wait: connections, requests and responses in flight, the allocator's.
 const BESIDE: u64 = 32 << 20;
 
 /// The peak of the memory that this process had, against what it had before.

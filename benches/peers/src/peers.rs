@@ -1,7 +1,7 @@
 //! Who is compared: each peer does the same work in the way its own documentation shows.
 //!
 //! Every peer makes its requests from the same borrowed channels and payload, so that copies it needs are its own, and
-//! looks at every answer.
+//! looks at every response.
 
 mod bare;
 mod cent;
@@ -63,5 +63,5 @@ pub async fn all(options: &Options, channels: &Arc<[String]>) -> Result<Vec<Subj
 }
 
 fn check(right: bool) -> Result<(), Failure> {
-    if right { Ok(()) } else { Err("the answer is not the expected one".into()) }
+    if right { Ok(()) } else { Err("the response is not the expected one".into()) }
 }

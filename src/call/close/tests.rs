@@ -170,7 +170,7 @@ async fn live(steps: Vec<Step>) {
     }
     model.check(&mut closing, 0).await;
     for _ in 0..2 {
-        assert_eq!(gate.close(Duration::MAX).await, model.ended, "asked again, the answer is the same");
+        assert_eq!(gate.close(Duration::MAX).await, model.ended, "a second close returns the same");
     }
 }
 

@@ -154,7 +154,7 @@ proptest! {
         };
         prop_assert_eq!(*told.lock().unwrap(), Some(wait));
         prop_assert!(error.is_transient(), "time does not cure {:?}", error);
-        prop_assert!(!may_have_run || repeatable, "it would be carried out twice");
+        prop_assert!(!may_have_run || repeatable, "it would take effect twice");
         prop_assert_ne!(error.outcome(), Outcome::Done);
         prop_assert_ne!(error.hint(), Some(RetryAfter::Never));
         prop_assert!(attempts < retry.attempts || waits);

@@ -174,7 +174,7 @@ impl Slot {
         }
     }
 
-    /// Dials, or joins the dial that is under way.
+    /// Dials, or joins the dial that is in progress.
     fn dial(&self, dialer: &Arc<Dialer>, generation: u64) -> Waiting {
         let mut state = self.state();
         match &*state {

@@ -13,7 +13,7 @@ use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
-/// How long the server may take to answer a keepalive ping before the connection counts as dead.
+/// How long the server may take to acknowledge a keepalive ping before the connection counts as dead.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// h2 gives a connection up, with all calls on it, after this many calls that ended as errors of its own. Its default,
 /// 1,024, is a busy minute.
@@ -120,7 +120,7 @@ impl Record {
 pub(super) enum Lost {
     #[error("{0}")]
     Failed(#[from] h2::Error),
-    #[error("keepalive ping not answered within {KEEPALIVE_TIMEOUT:?}")]
+    #[error("keepalive ping not acknowledged within {KEEPALIVE_TIMEOUT:?}")]
     Silent,
 }
 
@@ -178,7 +178,7 @@ where
     .await
 }
 
-/// Ends when the server has not answered a keepalive ping while calls were in flight. To be polled with the connection.
+/// Ends when the server has not acknowledged a keepalive ping while calls were in flight. To be polled with the connection.
 async fn silence(mut pings: PingPong, record: &Record, interval: Duration) {
     loop {
         let due = record.heard() + interval;

@@ -122,7 +122,7 @@ impl Names {
     /// The addresses now, for a connection. Starts with another one each time, so that several connections are spread over
     /// them.
     ///
-    /// What is missing among them decides nothing: a name may answer with some of its addresses at a time, and if that gave
+    /// What is missing among them decides nothing: a lookup may return some of its addresses at a time, and if that gave
     /// up the connections to the others, each connection would give up those before it.
     async fn resolve(&self) -> io::Result<Vec<IpAddr>> {
         let mut addresses = self.look_up().await?;

@@ -115,7 +115,7 @@ impl Balancer {
         Err(last.unwrap_or_else(|| self.all_out()))
     }
 
-    /// Sends a call whatever the health of the endpoints, to one after the other until one answers. Each has `time` of its own,
+    /// Sends a call whatever the health of the endpoints, to one after the other until one responds. Each has `time` of its own,
     /// so that a silent one leaves some to the next.
     pub(crate) async fn probe<'a>(&self, time: Duration, call: impl Fn(Instant, Instant) -> Call<'a>) -> Option<Reply> {
         for endpoint in &self.endpoints {
@@ -165,7 +165,7 @@ impl Balancer {
                 _ => Some((index, false)),
             };
         }
-        // All are left out. One that timed out may still answer, and so may one on trial, which lasts as long as its call. One
+        // All are left out. One that timed out may still respond, and so may one on trial, which lasts as long as its call. One
         // that cannot be connected to will not.
         if !tried.is_empty() {
             return None;

@@ -34,7 +34,7 @@ pub enum BreakerState {
 pub(super) enum Cause {
     /// There is no gRPC where it was looked for.
     Absent,
-    /// It does not answer.
+    /// It does not respond.
     Outage,
 }
 
@@ -45,9 +45,9 @@ pub(super) enum Sign {
     Answered,
     /// There is no gRPC.
     Absent,
-    /// It was not answered.
+    /// It got no response.
     Failed,
-    /// It was not answered, and no endpoint is left that could.
+    /// It got no response, and no endpoint is left that could.
     AllOut,
     /// It says nothing.
     Nothing,

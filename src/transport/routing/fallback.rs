@@ -19,9 +19,9 @@ use crate::transport::routing::breaker::{Breaker, BreakerState, Cause, Sign};
 use crate::transport::routing::health;
 use crate::wire::reply::Reply;
 
-/// How long an endpoint of gRPC may take to answer a probe.
+/// How long an endpoint of gRPC may take to respond to a probe.
 const PROBE: Duration = Duration::from_secs(1);
-/// How many probes must be answered in a row.
+/// How many probes must succeed in a row.
 const PROBES: u32 = 2;
 
 /// The transport of a [`Config`]: all its endpoints, over gRPC or over HTTP, with the fallback if there is one.
@@ -128,8 +128,8 @@ impl Probe {
             let call = |began, end| Call::of(name, Some(Method::Info), &request, began, Some(end));
             let probed = self.route.first.probe(PROBE, call).await;
             // An error is no reason for calls to go back.
-            let answered = probed.is_some_and(|reply| reply.read::<InfoResult>().is_ok());
-            if !answered {
+            let succeeded = probed.is_some_and(|reply| reply.read::<InfoResult>().is_ok());
+            if !succeeded {
                 return false;
             }
         }
@@ -164,12 +164,12 @@ impl Fallback {
         drop(breaker);
         if is_new {
             match (state, cause) {
-                (BreakerState::Closed, _) => tracing::info!("gRPC answers again; calls go over gRPC"),
+                (BreakerState::Closed, _) => tracing::info!("gRPC responds again; calls go over gRPC"),
                 (BreakerState::HalfOpen, _) => tracing::info!("gRPC is tried again"),
                 (BreakerState::Open, Some(Cause::Absent)) => {
                     tracing::warn!("there is no gRPC at the address; calls go over HTTP");
                 }
-                (BreakerState::Open, _) => tracing::warn!("gRPC does not answer; calls go over HTTP"),
+                (BreakerState::Open, _) => tracing::warn!("gRPC does not respond; calls go over HTTP"),
             }
         }
         changed

@@ -1,6 +1,6 @@
 //! Whether an endpoint is given calls.
 //!
-//! One that cannot be connected to, or that has stopped answering, is left out for a time that grows while it fails. Then
+//! One that cannot be connected to, or that has stopped responding, is left out for a time that grows while it fails. Then
 //! one call tries it, and its end decides.
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::transport::backoff;
 
 /// So many lost calls in a row leave an endpoint out,
 const MAX_LOST: u32 = 3;
-/// or so many that are not answered in time.
+/// or so many that get no response in time.
 const MAX_TIMEOUTS: u32 = 5;
 /// For how long: the first time, and at most.
 const EJECTION: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ pub(super) enum Standing {
 pub(super) struct Health {
     lost: u32,
     timeouts: u32,
-    /// Failed dials in a row, and times in a row that it was left out for not answering.
+    /// Failed dials in a row, and times in a row that it was left out for not responding.
     dials: u32,
     ejections: u32,
     out: Option<Out>,
@@ -96,7 +96,7 @@ impl Health {
     /// Records how a call went, the trial or another. Returns whether the connections that there are cannot be trusted
     /// any more.
     pub(super) fn note(&mut self, sign: Sign, trial: bool, now: Instant) -> bool {
-        // A trial that others have answered for decides nothing any more.
+        // A trial that others have decided decides nothing any more.
         let trial = trial && self.out.as_mut().is_some_and(|out| std::mem::take(&mut out.trial));
         match sign {
             Sign::Answered => {
@@ -144,7 +144,7 @@ impl Health {
     }
 
     fn leave_out(&mut self, until: Instant, unreachable: bool) {
-        // A trial that is under way stays the only one.
+        // A trial in progress stays the only one.
         let trial = self.out.is_some_and(|out| out.trial);
         self.out = Some(Out { until, trial, unreachable });
     }

@@ -85,7 +85,7 @@ async fn reverse_from_offset_0_is_refused_before_it_is_sent(client: &Client, set
     let request = HistoryRequest::new(&channel).reverse(true).since(StreamPosition::new(0, ""));
     let mut batch = Batch::new();
     batch.push_json("history", &request).unwrap();
-    // The server would answer error 100, as if it were broken.
+    // The server would return error 100, as if it were broken.
     for error in [
         client.history(&request).await.unwrap_err(),
         client.call_json::<Value>("history", &request).await.unwrap_err(),

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::support::{BOTH, Over, client_answering, quick_retry};
+use crate::support::{BOTH, Over, client_responding, quick_retry};
 
 /// What goes in one request, in bytes.
 const LIMIT: usize = 2_000;
@@ -229,16 +229,16 @@ async fn a_part_that_only_reads_is_retried_though_another_cannot_be() {
 }
 
 /// A client with scripted responses, which never come after the last, and the requests that it sent.
-fn scripted(answers: impl IntoIterator<Item = Result<Reply, Error>>) -> (Client, Arc<Mutex<Vec<Value>>>) {
+fn scripted(responses: impl IntoIterator<Item = Result<Reply, Error>>) -> (Client, Arc<Mutex<Vec<Value>>>) {
     let asked = Arc::<Mutex<Vec<Value>>>::default();
-    let answers: Vec<_> = answers.into_iter().collect();
-    let (seen, answers) = (Arc::clone(&asked), Mutex::new(answers.into_iter()));
+    let responses: Vec<_> = responses.into_iter().collect();
+    let (seen, responses) = (Arc::clone(&asked), Mutex::new(responses.into_iter()));
     let client = Client::with_transport(from_fn("scripted", move |call| {
         seen.lock().unwrap().push(serde_json::from_slice(&call.to_json().unwrap()).unwrap());
-        let answer = answers.lock().unwrap().next();
+        let response = responses.lock().unwrap().next();
         async move {
-            match answer {
-                Some(answer) => answer,
+            match response {
+                Some(response) => response,
                 None => std::future::pending().await,
             }
         }
@@ -253,7 +253,7 @@ fn too_large() -> Result<Reply, Error> {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_of_a_parallel_batch_after_its_deadline() {
     let replies = Reply::json(r#"{"replies":[{"publish":{"offset":1}},{"publish":{"offset":2}}]}"#);
-    // Halved twice; the first quarter is answered, the second never.
+    // Halved twice; the first quarter gets a response, the second never.
     let (client, asked) = scripted([too_large(), too_large(), Ok(replies)]);
     let mut batch = Batch::new().idempotency_keys(false).parallel(true);
     let handles: Vec<_> = (0..8).map(|n| batch.push(long(n, 1))).collect();
@@ -297,7 +297,7 @@ async fn a_split_broadcast_publishes_once_in_each_channel_with_results_in_order(
     for over in BOTH {
         for (server, client) in [limited(over).await, refusing(over).await] {
             let channels = channels();
-            // Each at another position, so that answers in another order would be seen.
+            // Each at another position, so that responses in another order would be seen.
             for (n, channel) in channels.iter().enumerate() {
                 for _ in 0..n % 3 {
                     client.publish(PublishRequest::new(channel, json!(0))).await.unwrap();
@@ -337,9 +337,9 @@ fn offsets(of: &[u64]) -> Reply {
 async fn a_failed_part_of_a_broadcast_fails_its_channels() {
     let refused = Error::new(ErrorKind::Unauthenticated, "no").with_outcome(Outcome::Refused);
     let lost = Error::new(ErrorKind::Lost, "lost");
-    let answers =
+    let responses =
         [too_large(), too_large(), Ok(offsets(&[1])), Err(lost), too_large(), Err(refused), Ok(offsets(&[4]))];
-    let (client, _) = scripted(answers);
+    let (client, _) = scripted(responses);
     let request = || BroadcastRequest::new(["a", "b", "c", "d"], json!(1));
     let result = client.broadcast(request()).await.unwrap();
     let told: Vec<_> = result.iter().map(|it| it.map(|it| it.offset).map_err(|error| error.code)).collect();
@@ -357,16 +357,16 @@ async fn a_failed_part_of_a_broadcast_fails_its_channels() {
 async fn the_channels_of_a_failed_part_are_retried_a_bounded_number_of_times() {
     let lost = || Err(Error::new(ErrorKind::Lost, "lost"));
     let twice = || [lost(), lost()];
-    let answers = [too_large()].into_iter().chain([Ok(offsets(&[1]))]).chain(twice()).chain([lost()]);
+    let responses = [too_large()].into_iter().chain([Ok(offsets(&[1]))]).chain(twice()).chain([lost()]);
     // The part that failed three times had all its attempts.
-    let (client, asked) = scripted(answers);
+    let (client, asked) = scripted(responses);
     let client = client.with_retry(quick_retry());
     let result = client.broadcast(BroadcastRequest::new(["a", "b"], json!(1))).await.unwrap();
     assert_eq!((result.failed().count(), asked.lock().unwrap().len()), (1, 5));
 
     // After a part between others, there is an attempt left for its channels.
-    let answers = [too_large(), too_large(), Ok(offsets(&[1]))].into_iter().chain(twice());
-    let (client, asked) = scripted(answers.chain([lost(), Ok(offsets(&[3, 4])), Ok(offsets(&[2]))]));
+    let responses = [too_large(), too_large(), Ok(offsets(&[1]))].into_iter().chain(twice());
+    let (client, asked) = scripted(responses.chain([lost(), Ok(offsets(&[3, 4])), Ok(offsets(&[2]))]));
     let client = client.with_retry(quick_retry());
     let result = client.broadcast(BroadcastRequest::new(["a", "b", "c", "d"], json!(1))).await.unwrap();
     let told: Vec<_> = result.iter().map(|it| it.unwrap().offset).collect();
@@ -386,7 +386,7 @@ proptest! {
         let asked: Arc<Mutex<Vec<Vec<u64>>>> = Arc::default();
         let seen = Arc::clone(&asked);
         // Refuses what is over the limit, in either form, and never says what the limit is.
-        let client = client_answering(move |call| {
+        let client = client_responding(move |call| {
             let json: Value = serde_json::from_slice(&call.to_json()?).unwrap();
             let length = if json_form { call.to_json()?.len() } else { call.to_protobuf()?.len() };
             if length > limit {
@@ -409,9 +409,9 @@ proptest! {
         match sent {
             Ok(replies) => {
                 let told: Vec<_> = handles.iter().map(|handle| replies.get(*handle).ok().map(|it| it.offset)).collect();
-                let answered: Vec<_> = told.iter().flatten().copied().collect();
-                prop_assert_eq!(&asked, &answered);
-                prop_assert!(answered.windows(2).all(|pair| pair[0] < pair[1]));
+                let responded: Vec<_> = told.iter().flatten().copied().collect();
+                prop_assert_eq!(&asked, &responded);
+                prop_assert!(responded.windows(2).all(|pair| pair[0] < pair[1]));
                 for (n, told) in (1..).zip(&told) {
                     prop_assert!(told.is_none_or(|told| told == n));
                 }

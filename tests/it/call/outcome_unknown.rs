@@ -8,7 +8,7 @@ use centrifugo_api::{
 };
 use serde_json::json;
 
-use crate::support::{BOTH, Over, client_answering};
+use crate::support::{BOTH, Over, client_responding};
 
 fn too_many() -> ApiError {
     ApiError::new(ApiError::TOO_MANY_REQUESTS, "too many requests")
@@ -54,8 +54,8 @@ async fn a_channel_refused_in_the_retry_of_a_lost_broadcast_may_have_been_publis
     use std::sync::atomic::{AtomicU32, Ordering};
 
     let calls = AtomicU32::new(0);
-    let client = client_answering(move |_| match calls.fetch_add(1, Ordering::Relaxed) {
-        0 => Err(Error::new(centrifugo_api::ErrorKind::Lost, "the answer is lost")),
+    let client = client_responding(move |_| match calls.fetch_add(1, Ordering::Relaxed) {
+        0 => Err(Error::new(centrifugo_api::ErrorKind::Lost, "the response is lost")),
         _ => Ok(Reply::result(&second_refused())),
     });
     let client = client.with_retry(centrifugo_api::Retry::new().attempts(2));

@@ -65,7 +65,7 @@ async fn every_kind_of_error_has_its_exit_code_and_says_where_it_happened() {
         assert_eq!((&error["kind"], &error["may_have_run"]), (&json!("invalid"), &json!(false)));
         seen.extend([(13, "connect"), (19, "invalid")]);
 
-        // The command closes its client with nothing under way, and has no publisher.
+        // The command closes its client with nothing in flight, and has no publisher.
         let partial = run(&mut over(&server().await, transport, &["broadcast", "a", "nowhere:1", "1"])).error(22);
         assert_eq!((&partial["kind"], &partial["may_have_run"]), (&json!("partial"), &json!(true)));
         seen.extend([(20, "closed"), (21, "full"), (22, "partial")]);

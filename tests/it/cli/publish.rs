@@ -48,7 +48,7 @@ async fn data_that_is_not_json_is_refused_with_a_hint_and_not_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broadcast_prints_every_answer_and_fails_if_one_channel_was_refused() {
+async fn a_broadcast_prints_every_response_and_fails_if_one_channel_was_refused() {
     for transport in TRANSPORTS {
         let server = server().await;
         let result = run(&mut over(&server, transport, &["broadcast", "a", "chat:1", "1"])).result();

@@ -143,7 +143,7 @@ async fn only_errors_that_may_pass_are_transient() {
 async fn the_default_deadline_is_10_s() {
     let server = Server::start().await.unwrap();
     for config in both(&server).map(|config| config.retry(None)) {
-        // Over HTTP the server itself answers nothing after 10 s.
+        // Over HTTP the server itself sends nothing after 10 s.
         let longest = if format!("{config:?}").contains("/api") { 9 } else { 10 };
         for (client, seconds) in [
             (Client::new(config.clone()).unwrap(), longest),

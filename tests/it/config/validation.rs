@@ -12,7 +12,7 @@ use centrifugo_api::{
 use serde_json::{Value, json};
 
 use crate::support::servers::ClosedPort;
-use crate::support::{block_on, client_answering, client_replying};
+use crate::support::{block_on, client_replying, client_responding};
 
 const GRPC: &str = "http://localhost:10000";
 const HTTP: &str = "http://localhost:8000/api";
@@ -255,7 +255,7 @@ fn a_batch_and_its_replies_show_no_payload() {
     batch.push(PublishRequest::new("news", json!(SECRET)));
     let handle = batch.push_json("history", json!({ "channel": SECRET })).unwrap();
     assert_secret(&batch);
-    let client = client_answering(|_| {
+    let client = client_responding(|_| {
         Ok(Reply::json(format!(r#"{{"replies":[{{"publish":{{}}}},{{"history":{{"epoch":"{SECRET}"}}}}]}}"#)))
     });
     let replies = block_on(client.batch(&batch)).unwrap();
@@ -266,7 +266,7 @@ fn a_batch_and_its_replies_show_no_payload() {
 
 #[test]
 fn a_call_and_a_reply_show_no_payload() {
-    let client = client_answering(|call: &Call<'_>| {
+    let client = client_responding(|call: &Call<'_>| {
         assert_secret(call);
         let reply = Reply::json(format!(r#"{{"result":{{"offset":"{SECRET}"}}}}"#));
         assert_secret(&reply);

@@ -115,7 +115,7 @@ fn scripted_client() -> Client {
                 "done" => Ok(Reply::result(&PublishResult::default())),
                 "refused" => Ok(Reply::error(&ApiError::new(102, "unknown channel"))),
                 "nobody" => Err(Error::new(ErrorKind::Connect, "connection refused")),
-                "lost" => Err(Error::new(ErrorKind::Lost, "no answer")),
+                "lost" => Err(Error::new(ErrorKind::Lost, "no response")),
                 _ => std::future::pending().await,
             }
         }
@@ -154,7 +154,7 @@ async fn a_close_tells_how_all_calls_of_the_client_ended() {
     });
     let closed = client.close(SECOND / 2).await;
     assert!(started.elapsed() <= SECOND / 2 + Duration::from_millis(50), "{:?}", started.elapsed());
-    // Unknown are those that were lost, never answered, cut off before their time, and dropped.
+    // Unknown are those that were lost, without a response, cut off before their time, and dropped.
     assert_eq!(counts(closed), [1 + 8, 1 + 4, 1 + 2, 1 + 6 + 7 + 1 + 1]);
     assert_eq!(told(during).await, [8, 4, 2, 6 + 7 + 1]);
     assert!(dropped.await.unwrap_err().is_cancelled());

@@ -110,13 +110,13 @@ fn concurrent_calls_get_their_own_results() {
                     })
                 })
                 .collect();
-            let mut answers = Vec::new();
+            let mut responses = Vec::new();
             for call in calls {
-                answers.push(call.await.unwrap());
+                responses.push(call.await.unwrap());
             }
-            answers.sort_unstable();
+            responses.sort_unstable();
             let expected: Vec<_> = (0..50).flat_map(|n| (1..=10).map(move |offset| (n, offset))).collect();
-            assert_eq!(answers, expected, "{over:?}");
+            assert_eq!(responses, expected, "{over:?}");
         });
     }
     standin.stop();
@@ -158,8 +158,8 @@ fn a_dropped_call_does_not_disturb_the_others() {
         let client = Arc::new(standin.client(over));
         let channel = format!("plain:dropped-{over:?}");
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (dropped, answered) = runtime.block_on(async {
-            let (mut dropped, mut answered) = (0, 0);
+        let (dropped, responded) = runtime.block_on(async {
+            let (mut dropped, mut responded) = (0, 0);
             for round in 0..40 {
                 // Large enough that some are dropped in the middle of their body.
                 let data = json!("x".repeat(if round % 2 == 0 { 10 } else { 200_000 }));
@@ -174,19 +174,19 @@ fn a_dropped_call_does_not_disturb_the_others() {
                 for (left, call) in calls {
                     if let Some(result) = call.await.unwrap() {
                         result.unwrap();
-                        answered += 1;
+                        responded += 1;
                     } else {
                         assert_ne!(left, usize::MAX);
                         dropped += 1;
                     }
                 }
             }
-            (dropped, answered)
+            (dropped, responded)
         });
         assert!(dropped > 0, "{over:?}: no call was dropped");
-        assert!(answered >= 160, "{over:?}: {answered} calls were answered");
+        assert!(responded >= 160, "{over:?}: {responded} calls had a response");
         let applied = standin.server.applied(&channel);
-        assert!((answered..=answered + dropped).contains(&applied), "{over:?}: {applied}, {answered}, {dropped}");
+        assert!((responded..=responded + dropped).contains(&applied), "{over:?}: {applied}, {responded}, {dropped}");
     }
     standin.stop();
 }

@@ -26,7 +26,7 @@ async fn a_killed_server_leaves_outcomes_true_and_is_reconnected_to() {
             server.signal("KILL");
             soon(server.ended()).await;
             sleep(Duration::from_secs(1)).await;
-            let answers = server.start_again().await;
+            let ready = server.start_again().await;
             sleep(Duration::from_secs(3)).await;
             let all = load.stop().await;
             let repeats = repeats.load(Ordering::Relaxed);
@@ -34,13 +34,13 @@ async fn a_killed_server_leaves_outcomes_true_and_is_reconnected_to() {
             for error in all.iter().filter_map(|sent| sent.result.as_ref().err()) {
                 assert!(matches!(error.outcome(), Outcome::NotSent | Outcome::Unknown), "{error}");
             }
-            let found = all.iter().filter(|sent| sent.result.is_ok() && sent.ended > answers).map(|sent| sent.ended);
-            let found = found.min().unwrap() - answers;
-            println!("the first success {found:.1?} after the server answered");
+            let found = all.iter().filter(|sent| sent.result.is_ok() && sent.ended > ready).map(|sent| sent.ended);
+            let found = found.min().unwrap() - ready;
+            println!("the first success {found:.1?} after the server responded");
             assert!(found < Duration::from_secs(2));
             // Its history is empty after the restart, so only later calls can be compared.
             let mut history = history(&server, PUBLISHERS).await;
-            for sent in all.iter().filter(|sent| sent.started > answers) {
+            for sent in all.iter().filter(|sent| sent.started > ready) {
                 let times = history.remove(&sent.id).unwrap_or_default();
                 match sent.result.as_ref().map_err(Error::outcome) {
                     Ok(_) => assert_eq!(times, 1),
@@ -103,7 +103,7 @@ async fn a_post_after_the_server_closed_the_connection_is_not_lost() {
     let all = &told;
     for cycle in 0..4 {
         if cycle > 0 {
-            // The first of them at the moment when the server closes them: it begins to count when it has answered.
+            // The first of them at the moment when the server closes them: it begins to count with its response.
             sleep(Duration::from_millis([0, 29_999, 30_000, 31_000][cycle])).await;
         }
         let calls = clients.iter().flat_map(|(idle, client)| {

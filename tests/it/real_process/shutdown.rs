@@ -84,7 +84,7 @@ async fn the_only_node_may_restart_while_calls_wait_for_it() {
         server.signal(signal);
         soon(server.ended()).await;
         sleep(Duration::from_millis(500)).await;
-        let answers = server.start_again().await;
+        let ready = server.start_again().await;
         sleep(Duration::from_secs(3)).await;
         let all = load.stop().await;
         print_counts(
@@ -92,9 +92,9 @@ async fn the_only_node_may_restart_while_calls_wait_for_it() {
             &all,
         );
         assert_eq!(failed(&all), [""; 0]);
-        let first = all.iter().map(|sent| sent.ended).filter(|ended| *ended > answers).min().unwrap();
-        println!("the first success {:.1?} after the server answered", first - answers);
-        assert!(first - answers < Duration::from_secs(2));
+        let first = all.iter().map(|sent| sent.ended).filter(|ended| *ended > ready).min().unwrap();
+        println!("the first success {:.1?} after the server responded", first - ready);
+        assert!(first - ready < Duration::from_secs(2));
     }
 }
 
@@ -117,7 +117,7 @@ async fn a_call_half_sent_at_sigterm_gets_its_response() {
     let message = PublishRequest::new("news", json!(1)).encode_to_vec();
     let frame = [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat();
     let (first, last) = frame.split_at(8);
-    let (answer, mut body) = sender.send_request(request(), false).unwrap();
+    let (response, mut body) = sender.send_request(request(), false).unwrap();
     body.send_data(Bytes::copy_from_slice(first), false).unwrap();
     sleep(Duration::from_millis(200)).await;
     server.signal("TERM");
@@ -125,8 +125,8 @@ async fn a_call_half_sent_at_sigterm_gets_its_response() {
     let asked = Instant::now();
     let next = match soon(sender.clone().ready()).await {
         Ok(mut ready) => match ready.send_request(request(), false) {
-            Ok((answer, _)) => match soon(answer).await {
-                Ok(answer) => format!("is answered {}", answer.status()),
+            Ok((response, _)) => match soon(response).await {
+                Ok(response) => format!("gets {}", response.status()),
                 Err(error) => format!("fails: {error}, GOAWAY: {}", error.is_go_away()),
             },
             Err(error) => format!("cannot be sent: {error}, GOAWAY: {}", error.is_go_away()),
@@ -140,12 +140,12 @@ async fn a_call_half_sent_at_sigterm_gets_its_response() {
     );
     println!("still running: {}", server.child.try_wait().unwrap().is_none());
     body.send_data(Bytes::copy_from_slice(last), true).unwrap();
-    let answer = soon(answer).await;
-    let status = match answer {
-        Ok(answer) => {
-            let mut body = answer.into_body();
+    let response = soon(response).await;
+    let status = match response {
+        Ok(response) => {
+            let mut body = response.into_body();
             while let Some(data) = soon(body.data()).await {
-                println!("the call that was half sent is answered {:?}", data.unwrap());
+                println!("the call that was half sent gets {:?}", data.unwrap());
             }
             soon(body.trailers()).await.unwrap().and_then(|trailers| trailers.get("grpc-status").cloned())
         }
@@ -185,9 +185,9 @@ async fn a_post_half_sent_at_sigterm_gets_its_response() {
     sleep(Duration::from_millis(200)).await;
     println!("still running: {}", server.child.try_wait().unwrap().is_none());
     stream.write_all(last.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    soon(stream.read_to_string(&mut answer)).await.unwrap();
-    println!("the POST that was half sent is answered {answer:?}");
+    let mut response = String::new();
+    soon(stream.read_to_string(&mut response)).await.unwrap();
+    println!("the POST that was half sent gets {response:?}");
     println!("the server ended with {} after {:.1?}", soon(server.ended()).await, asked.elapsed());
-    assert!(answer.starts_with("HTTP/1.1 200 OK"));
+    assert!(response.starts_with("HTTP/1.1 200 OK"));
 }

@@ -1,5 +1,5 @@
 //! The stand-in server against the exchanges recorded from a real one: the same requests, in the same order, to a fresh
-//! server with the same configuration, must get the same answers.
+//! server with the same configuration, must get the same responses.
 //!
 //! What differs from run to run is compared by what it stands for: an epoch must be the same one wherever the recording
 //! has the same one (and is put into later requests), times need only be there, and of a node only what is not a counter.
@@ -67,14 +67,14 @@ async fn http(server: &Server, exchange: &Value, volatile: &mut Volatile) -> Out
         .collect();
     let page = raw::http(server.http_addr(), text("method"), text("method_path"), &headers, body)
         .await
-        .map_err(|error| format!("no answer: {error}"))?;
+        .map_err(|error| format!("no response: {error}"))?;
     same("status", &Value::from(page.status.as_u16()), &exchange["status"])?;
     let live: BTreeMap<&str, &str> =
         HEADERS.iter().filter_map(|name| Some((*name, page.headers.get(*name)?.to_str().ok()?))).collect();
     same("headers", &serde_json::to_value(live).unwrap(), &exchange["response_headers"])?;
 
     let recorded = text("response_body").as_bytes();
-    // Several values stand after one another in answers of the older form.
+    // Several values stand after one another in responses of the older form.
     let values = |body| serde_json::Deserializer::from_slice(body).into_iter().flatten().collect::<Vec<Value>>();
     let (mut live, mut wanted) = (values(&page.body), values(recorded));
     for (live, wanted) in live.iter().zip(&wanted) {
@@ -100,17 +100,18 @@ async fn grpc(client: &mut Grpc, exchange: &Value, volatile: &mut Volatile) -> O
         .map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default()))
         .collect();
     let gzip = exchange["name"] == "grpc/gzip_request";
-    let answer = client.call(path, &metadata, message, gzip).await.map_err(|error| format!("no answer: {error}"))?;
-    same("code", &Value::from(answer.code), &exchange["code"])?;
-    same("message", &Value::from(answer.message), &exchange["message"])?;
-    let details = answer.metadata.get("grpc-status-details-bin").map(|details| {
+    let response =
+        client.call(path, &metadata, message, gzip).await.map_err(|error| format!("no response: {error}"))?;
+    same("code", &Value::from(response.code), &exchange["code"])?;
+    same("message", &Value::from(response.message), &exchange["message"])?;
+    let details = response.metadata.get("grpc-status-details-bin").map(|details| {
         base64::engine::general_purpose::STANDARD_NO_PAD.decode(details).expect("the details are base64")
     });
     same("details", &details, &text("status_details_hex").map(from_hex))?;
-    same("compressed", &answer.compressed, &gzip)?;
+    same("compressed", &response.compressed, &gzip)?;
 
-    let Some(recorded) = text("response_hex") else { return same("body", &answer.body, &None) };
-    let body = answer.body.ok_or("no body")?;
+    let Some(recorded) = text("response_hex") else { return same("body", &response.body, &None) };
+    let body = response.body.ok_or("no body")?;
     let descriptor = path
         .rsplit_once('/')
         .and_then(|(service, name)| POOL.get_service_by_name(service)?.methods().find(|method| method.name() == name));
@@ -214,7 +215,7 @@ impl Volatile {
         bytes
     }
 
-    /// Pairs the epochs of two answers.
+    /// Pairs the epochs of two responses.
     fn learn(&mut self, live: &Value, recorded: &Value) -> Outcome {
         match (live, recorded) {
             (Value::Object(live), Value::Object(recorded)) => {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use crate::support::raw::{self, Answer, Grpc, Page};
+use crate::support::raw::{self, Grpc, Page, Response};
 use crate::support::{advance, until};
 
 const SERVICE: &str = "centrifugal.centrifugo.api.CentrifugoApi";
@@ -29,15 +29,15 @@ async fn publish_http(server: &Server) -> Result<Page, String> {
     http(server, "publish", &json!({"channel": "a", "data": {}})).await
 }
 
-async fn publish_grpc(server: &Server) -> Result<Answer, String> {
+async fn publish_grpc(server: &Server) -> Result<Response, String> {
     let mut client = Grpc::connect(server.grpc_addr()).await.map_err(|error| error.to_string())?;
     let path = format!("{SERVICE}/Publish");
     client.call(&path, &[], PUBLISH, false).await.map_err(|error| error.to_string())
 }
 
-/// A position of offset 1, as the server answers it in protobuf: the epoch is eight letters.
-fn is_first_position(answer: &Answer) -> bool {
-    answer.code == 0 && answer.body.as_ref().is_some_and(|body| body.starts_with(b"\x12\x0c\x08\x01\x12\x08"))
+/// A position of offset 1, as the server writes it in protobuf: the epoch is eight letters.
+fn is_first_position(response: &Response) -> bool {
+    response.code == 0 && response.body.as_ref().is_some_and(|body| body.starts_with(b"\x12\x0c\x08\x01\x12\x08"))
 }
 
 #[tokio::test]
@@ -72,12 +72,12 @@ async fn a_delayed_call_is_applied_at_once() {
             assert_eq!(page.unwrap().status, 200);
             applied
         } else {
-            let (applied, answer) = tokio::join!(watch, publish_grpc(&server));
-            assert!(is_first_position(&answer.unwrap()));
+            let (applied, response) = tokio::join!(watch, publish_grpc(&server));
+            assert!(is_first_position(&response.unwrap()));
             applied
         };
-        let answered = begun.elapsed();
-        assert!(applied < DELAY && answered >= DELAY, "{transport}: {applied:?}, {answered:?}");
+        let responded = begun.elapsed();
+        assert!(applied < DELAY && responded >= DELAY, "{transport}: {applied:?}, {responded:?}");
     }
 }
 
@@ -95,8 +95,8 @@ async fn an_api_error_replaces_the_call() {
     let page = raw::http(server.http_addr(), "POST", "/api/publish", &mode, "{}").await.unwrap();
     assert_eq!((page.status.as_u16(), page.body.first()), (500, Some(&b'{')));
 
-    let answer = publish_grpc(&server).await.unwrap();
-    assert_eq!(answer.body.unwrap(), b"\x0a\x11\x08\x6f\x12\x0bslow <down>\x18\x01"[..]);
+    let response = publish_grpc(&server).await.unwrap();
+    assert_eq!(response.body.unwrap(), b"\x0a\x11\x08\x6f\x12\x0bslow <down>\x18\x01"[..]);
 
     let batch = json!({"commands": [{"publish": {"channel": "a", "data": 1}}, {}]});
     let page = http(&server, "batch", &batch).await.unwrap();
@@ -112,10 +112,10 @@ async fn a_status_comes_only_over_its_transport() {
     let server = Server::start().await.unwrap();
     server.fault(Fault::http_status(503).header("retry-after", "7").header("content-type", "text/html").body("<b>"));
     server.fault(Fault::grpc_status(14, "gone\n100%").header("x-a", "b").body(&b"\x08\x0e"[..]));
-    let answer = publish_grpc(&server).await.unwrap();
-    assert_eq!((answer.code, answer.message.as_str(), answer.body), (14, "gone\n100%", None));
+    let response = publish_grpc(&server).await.unwrap();
+    assert_eq!((response.code, response.message.as_str(), response.body), (14, "gone\n100%", None));
     assert_eq!(
-        (&answer.metadata["x-a"], &answer.metadata["grpc-status-details-bin"]),
+        (&response.metadata["x-a"], &response.metadata["grpc-status-details-bin"]),
         (&"b".parse().unwrap(), &"CA4".parse().unwrap())
     );
     let page = publish_http(&server).await.unwrap();
@@ -175,13 +175,13 @@ async fn a_raw_reply_replaces_the_real_one() {
     server.fault(Fault::raw_reply(&b"\xff\xff"[..]).transport(Transport::Grpc));
     let page = publish_http(&server).await.unwrap();
     assert_eq!((page.status.as_u16(), &page.body[..]), (200, &br#"{"result":"#[..]));
-    let answer = publish_grpc(&server).await.unwrap();
-    assert_eq!((answer.code, answer.body.as_deref()), (0, Some(&b"\xff\xff"[..])));
+    let response = publish_grpc(&server).await.unwrap();
+    assert_eq!((response.code, response.body.as_deref()), (0, Some(&b"\xff\xff"[..])));
     assert_eq!(server.applied("a"), 2);
 }
 
 #[tokio::test]
-async fn a_fault_can_answer_for_a_method_that_the_server_does_not_have() {
+async fn a_fault_can_respond_for_a_method_that_the_server_does_not_have() {
     let server = Server::start().await.unwrap();
     let reply = r#"{"result":{"connections":{}}}"#;
     server.fault(Fault::raw_reply(reply).method(Method::Connections).transport(Transport::Http));
@@ -314,19 +314,19 @@ async fn malformed_frames_are_a_status() {
         (b"\x02\x00\x00\x00\x00", 13, "grpc: received unexpected payload format 2"),
         (b"\x00\x00\x00\x01\x00", 8, "grpc: received message larger than max (256 vs. 100)"),
     ] {
-        let answer = client.send(&path, &[], body.into(), false).await.unwrap();
-        assert_eq!((answer.code, answer.message.as_str()), (code, message));
+        let response = client.send(&path, &[], body.into(), false).await.unwrap();
+        assert_eq!((response.code, response.message.as_str()), (code, message));
     }
-    let answer = client.call(&path, &[], vec![0; 1000], true).await.unwrap();
+    let response = client.call(&path, &[], vec![0; 1000], true).await.unwrap();
     assert_eq!(
-        (answer.code, answer.message.as_str()),
+        (response.code, response.message.as_str()),
         (8, "grpc: received message after decompression larger than max 100")
     );
-    let answer = client.call(&path, &[("content-type", "application/json")], PUBLISH, false).await.unwrap();
-    assert_eq!(answer.code, 3);
-    let answer = client.call(&path, &[("grpc-encoding", "br")], PUBLISH, false).await.unwrap();
+    let response = client.call(&path, &[("content-type", "application/json")], PUBLISH, false).await.unwrap();
+    assert_eq!(response.code, 3);
+    let response = client.call(&path, &[("grpc-encoding", "br")], PUBLISH, false).await.unwrap();
     assert_eq!(
-        (answer.code, answer.message.as_str()),
+        (response.code, response.message.as_str()),
         (12, "grpc: Decompressor is not installed for grpc-encoding \"br\"")
     );
 }
@@ -337,9 +337,9 @@ async fn a_deadline_that_has_passed_or_is_malformed_is_a_status() {
     let mut client = Grpc::connect(server.grpc_addr()).await.unwrap();
     for (timeout, code) in [("0S", 4), ("10S", 0), ("1", 13), ("123456789S", 13), ("1x", 13), ("-1S", 13)] {
         let metadata = [("grpc-timeout", timeout), ("content-type", "application/grpc+proto")];
-        let answer = client.call(&format!("{SERVICE}/Publish"), &metadata, PUBLISH, false).await.unwrap();
-        assert_eq!(answer.code, code, "{timeout}");
-        assert_eq!(answer.metadata["content-type"], "application/grpc+proto");
+        let response = client.call(&format!("{SERVICE}/Publish"), &metadata, PUBLISH, false).await.unwrap();
+        assert_eq!(response.code, code, "{timeout}");
+        assert_eq!(response.metadata["content-type"], "application/grpc+proto");
     }
 }
 
@@ -422,8 +422,8 @@ mod tls {
         let caller = authority.issue("caller");
         let stream = connect(&authority, server.grpc_addr(), "h2", Some(&caller)).await.unwrap();
         let mut client = Grpc::over(stream).await.unwrap();
-        let answer = client.call(&format!("{SERVICE}/Publish"), &[], PUBLISH, false).await.unwrap();
-        assert!(is_first_position(&answer));
+        let response = client.call(&format!("{SERVICE}/Publish"), &[], PUBLISH, false).await.unwrap();
+        assert!(is_first_position(&response));
 
         let address = server.http_addr();
         let stream = connect(&authority, address, "http/1.1", Some(&caller)).await.unwrap();

@@ -53,22 +53,22 @@ impl Sent {
     }
 
     /// Every command went well.
-    #[allow(clippy::unnecessary_wraps, reason = "as a script answers")]
-    pub(crate) fn done(&self) -> Answer {
+    #[allow(clippy::unnecessary_wraps, reason = "as a script returns it")]
+    pub(crate) fn done(&self) -> Response {
         Ok(self.commands.iter().map(|_| Ok(json!({}))).collect())
     }
 
     /// Every command has the result that `how` gives for its data.
-    #[allow(clippy::unnecessary_wraps, reason = "as a script answers")]
-    pub(crate) fn each(&self, how: impl Fn(&Value) -> Result<Value, ApiError>) -> Answer {
+    #[allow(clippy::unnecessary_wraps, reason = "as a script returns it")]
+    pub(crate) fn each(&self, how: impl Fn(&Value) -> Result<Value, ApiError>) -> Response {
         Ok(self.data().iter().map(how).collect())
     }
 }
 
-/// What each command is answered, or why there is no response.
-pub(crate) type Answer = Result<Vec<Result<Value, ApiError>>, Error>;
+/// The result of each command, or why there is no response.
+pub(crate) type Response = Result<Vec<Result<Value, ApiError>>, Error>;
 
-type Script = dyn Fn(Sent) -> BoxFuture<'static, Answer> + Send + Sync;
+type Script = dyn Fn(Sent) -> BoxFuture<'static, Response> + Send + Sync;
 
 pub(crate) struct Fake {
     sent: Mutex<Vec<Sent>>,
@@ -80,15 +80,15 @@ pub(crate) struct Fake {
 impl Fake {
     pub(crate) fn new<F>(script: impl Fn(Sent) -> F + Send + Sync + 'static) -> Arc<Self>
     where
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = Response> + Send + 'static,
     {
         let script: Box<Script> = Box::new(move |sent| Box::pin(script(sent)));
         Arc::new(Self { sent: Mutex::default(), running: AtomicUsize::new(0), most: AtomicUsize::new(0), script })
     }
 
-    /// Answers each request when there is a permit for it.
+    /// Responds to each request when there is a permit for it.
     pub(crate) fn held(
-        script: impl Fn(&Sent) -> Answer + Send + Sync + Clone + 'static,
+        script: impl Fn(&Sent) -> Response + Send + Sync + Clone + 'static,
     ) -> (Arc<Self>, Arc<Semaphore>) {
         let permits = Arc::new(Semaphore::new(0));
         let gate = Arc::clone(&permits);
@@ -151,8 +151,8 @@ impl Transport for Fake {
             };
             let methods: Vec<_> = sent.commands.iter().map(|(method, _)| method.clone()).collect();
             let is_batch = sent.method == "batch";
-            let answers = (self.script)(sent).await?;
-            let replies = methods.iter().zip(answers).map(|(method, answer)| match answer {
+            let responses = (self.script)(sent).await?;
+            let replies = methods.iter().zip(responses).map(|(method, response)| match response {
                 Ok(result) if is_batch => json!({ method: result }),
                 Ok(result) => json!({ "result": result }),
                 Err(error) => json!({"error": {"code": error.code, "message": error.message}}),

@@ -21,7 +21,7 @@ where
     Server::start(move |stream, number, tally| script(Connection { number, stream, buffer: BytesMut::new(), tally }))
 }
 
-/// Answers every request with what `reply` returns.
+/// Responds to every request with what `reply` returns.
 pub(crate) fn replying(reply: impl Fn(&Request) -> Reply + Clone + Send + Sync + 'static) -> Server {
     start(move |mut connection| {
         let reply = reply.clone();
@@ -191,7 +191,7 @@ impl Connection {
         if self.buffer.is_empty() { self.read().await } else { Ok(()) }
     }
 
-    /// Reads until the client is gone, and answers nothing.
+    /// Reads until the client is gone, and sends nothing.
     pub(crate) async fn ignore(&mut self) -> io::Result<()> {
         loop {
             self.read().await?;
@@ -203,12 +203,12 @@ impl Connection {
         std::future::pending().await
     }
 
-    /// Answers every request with a result, until the client is gone.
+    /// Responds to every request with a result, until the client is gone.
     pub(crate) async fn serve(&mut self) -> io::Result<()> {
         self.serve_with(|_| Reply::result()).await
     }
 
-    /// Answers every request with what `reply` returns, until the client is gone.
+    /// Responds to every request with what `reply` returns, until the client is gone.
     pub(crate) async fn serve_with(&mut self, reply: impl Fn(&Request) -> Reply) -> io::Result<()> {
         loop {
             let request = self.request().await?;
@@ -216,7 +216,7 @@ impl Connection {
         }
     }
 
-    /// Carries the request out, or does not, and answers it.
+    /// Applies the request, or does not, and responds.
     pub(crate) async fn reply(&mut self, request: &Request, reply: &Reply) -> io::Result<()> {
         if reply.applied {
             self.tally.apply(request.operation());

@@ -85,7 +85,7 @@ where
     Server::start(move |stream, number, tally| script(Connection::new(stream, number, tally)))
 }
 
-/// Answers every request with what `reply` returns.
+/// Responds to every request with what `reply` returns.
 pub(crate) fn replying(reply: impl Fn(&Request) -> Reply + Clone + Send + Sync + 'static) -> Server {
     start(move |mut connection| {
         let reply = reply.clone();
@@ -288,12 +288,12 @@ impl Connection {
         std::future::pending().await
     }
 
-    /// Answers every request with a result, until the client is gone.
+    /// Responds to every request with a result, until the client is gone.
     pub(crate) async fn serve(&mut self) -> io::Result<()> {
         self.serve_with(|_| Reply::result()).await
     }
 
-    /// Answers every request with what `reply` returns, until the client is gone.
+    /// Responds to every request with what `reply` returns, until the client is gone.
     pub(crate) async fn serve_with(&mut self, reply: impl Fn(&Request) -> Reply) -> io::Result<()> {
         loop {
             let request = self.request().await?;
@@ -301,7 +301,7 @@ impl Connection {
         }
     }
 
-    /// Carries the request out, or does not, and answers it.
+    /// Applies the request, or does not, and responds.
     pub(crate) async fn reply(&mut self, request: &Request, reply: &Reply) -> io::Result<()> {
         if reply.applied {
             self.tally.apply(request.operation());
@@ -346,7 +346,7 @@ impl Connection {
         self.send(GOAWAY, 0, 0, &payload).await
     }
 
-    /// Ends a connection as grpc-go does: a GOAWAY for no stream and a PING; when the PING is answered, a GOAWAY for what
+    /// Ends a connection as grpc-go does: a GOAWAY for no stream and a PING; when the PING is acknowledged, a GOAWAY for what
     /// has come so far. Gives the requests that arrived in between, which want a response too.
     pub(crate) async fn drain(&mut self) -> io::Result<Vec<Request>> {
         self.goaway(MAX_STREAM, NO_ERROR, b"graceful_stop").await?;
@@ -356,7 +356,7 @@ impl Connection {
         Ok(events.into_iter().filter_map(request).collect())
     }
 
-    /// Sends a PING, and tells what the client did before it answered: what was sent earlier, it has read by then.
+    /// Sends a PING, and tells what the client did before it acknowledged it: what was sent earlier, it has read by then.
     pub(crate) async fn sync(&mut self) -> io::Result<Vec<Event>> {
         self.send(PING, 0, 0, &[1, 6, 1, 8, 0, 3, 3, 9]).await?;
         let mut events = Vec::new();
@@ -368,7 +368,7 @@ impl Connection {
         }
     }
 
-    /// Answers with headers that never end, until the client has had enough.
+    /// Responds with headers that never end, until the client has had enough.
     pub(crate) async fn endless_headers(&mut self, stream: u32) -> io::Result<()> {
         let block = header_block(&[(b"x-more", &[b'x'; 1000])]);
         self.send(HEADERS, 0, stream, &header_block(&[(b":status", b"200")])).await?;

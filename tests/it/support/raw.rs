@@ -68,7 +68,7 @@ pub(crate) async fn http_over<T: AsyncRead + AsyncWrite + Send + Unpin + 'static
 
 /// What came back over gRPC.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) code: i32,
     pub(crate) message: String,
     /// Both the headers and the trailers.
@@ -99,7 +99,7 @@ impl Grpc {
         metadata: &[(&str, &str)],
         message: impl Into<Bytes>,
         gzip: bool,
-    ) -> Result<Answer, BoxError> {
+    ) -> Result<Response, BoxError> {
         let message = message.into();
         let message = if gzip { pack(&message)? } else { message };
         let mut frame = BytesMut::new();
@@ -116,7 +116,7 @@ impl Grpc {
         metadata: &[(&str, &str)],
         body: Bytes,
         gzip: bool,
-    ) -> Result<Answer, BoxError> {
+    ) -> Result<Response, BoxError> {
         let mut request = Request::builder().method(Method::POST).uri(format!("http://localhost/{path}"));
         request = request.header("te", "trailers");
         if !metadata.iter().any(|(name, _)| *name == "content-type") {
@@ -143,7 +143,7 @@ impl Grpc {
                 0 => None,
                 _ => Some(if compressed { unpack(&body[5..])? } else { body.slice(5..) }),
             };
-            Ok(Answer { code, message, metadata, compressed, body })
+            Ok(Response { code, message, metadata, compressed, body })
         };
         tokio::time::timeout(PATIENCE, exchange).await?
     }

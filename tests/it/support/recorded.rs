@@ -166,12 +166,12 @@ fn outcome_of(method: Method, reply: &Reply, request: &Value, response: &Value) 
     }
 }
 
-/// A request that the recorded answer can be one to: with as many channels, and nothing else that matters.
+/// A request that the recorded response can be one to: with as many channels, and nothing else that matters.
 fn request_like<R: Request>(recorded: &Value) -> R {
     serde_json::from_value(serde_json::json!({ "channels": recorded["channels"] })).unwrap()
 }
 
-/// What the client makes of a scripted server's answer.
+/// What the client makes of a scripted server's response.
 fn failure(method: Method, config: impl AsyncFnOnce() -> Config) -> Outcome {
     block_on(async {
         let client = Client::new(config().await).unwrap();

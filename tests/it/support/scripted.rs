@@ -1,4 +1,4 @@
-//! Servers that answer every call with the one answer they were given, byte for byte, on a free port of the loopback.
+//! Servers that respond to every call with the one response they were given, byte for byte, on a free port of the loopback.
 
 use std::fmt::Write as _;
 
@@ -7,25 +7,25 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// An HTTP/1.1 server, given the status, the headers and the body of its answers. Returns the base URL of its API.
+/// An HTTP/1.1 server, given the status, the headers and the body of its responses. Returns the base URL of its API.
 pub(crate) async fn http(status: u16, headers: &[(String, String)], body: &[u8]) -> String {
-    let mut answer = format!("HTTP/1.1 {status} Scripted\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    let mut response = format!("HTTP/1.1 {status} Scripted\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers.iter().filter(|(name, _)| name != "connection") {
-        write!(answer, "{name}: {value}\r\n").unwrap();
+        write!(response, "{name}: {value}\r\n").unwrap();
     }
-    let answer = [answer.as_bytes(), b"\r\n", body].concat();
+    let response = [response.as_bytes(), b"\r\n", body].concat();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/api", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            answer_http(stream, &answer).await.unwrap();
+            respond_over_http(stream, &response).await.unwrap();
         }
     });
     url
 }
 
 /// Reads one request to its end, so that closing the connection cannot cut the response off.
-async fn answer_http(stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
+async fn respond_over_http(stream: TcpStream, response: &[u8]) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut length = 0;
     loop {
@@ -39,11 +39,11 @@ async fn answer_http(stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
         }
     }
     stream.read_exact(&mut vec![0; length]).await?;
-    stream.write_all(answer).await?;
+    stream.write_all(response).await?;
     stream.shutdown().await
 }
 
-/// A gRPC server, given the status, the message and the details of its answers, which have trailers only. Returns its URL.
+/// A gRPC server, given the status, the message and the details of its responses, which have trailers only. Returns its URL.
 pub(crate) async fn grpc(code: u32, message: &str, details: Option<&[u8]>) -> String {
     let mut trailers = HeaderMap::new();
     let mut add = |name: &'static str, value: String| {

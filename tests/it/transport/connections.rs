@@ -1,4 +1,4 @@
-//! What a connection does while nothing, or nothing yet, is answered on it. The other side is scripted, byte by byte.
+//! What a connection does while nothing, or nothing yet, is sent back on it. The other side is scripted, byte by byte.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const ACK: u8 = 1;
 
-/// A server that speaks just enough HTTP/2 to be connected to. It acknowledges settings and pings, answers no call, and
+/// A server that speaks just enough HTTP/2 to be connected to. It acknowledges settings and pings, responds to no call, and
 /// tells the type of every frame that arrives.
 async fn silent_grpc_server() -> (String, mpsc::UnboundedReceiver<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -93,15 +93,15 @@ async fn no_keepalive_ping_is_sent_while_no_call_is_in_flight() {
     second.abort();
 }
 
-/// Reads one HTTP/1.1 request with a body, and answers it as a server does that keeps the connection.
-async fn answer_one(stream: &mut TcpStream) {
+/// Reads one HTTP/1.1 request with a body, and responds as a server does that keeps the connection.
+async fn respond_once(stream: &mut TcpStream) {
     let mut request = Vec::new();
     while !request.ends_with(b"}") || !request.windows(4).any(|end| end == b"\r\n\r\n") {
         assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "the request ended early");
     }
     let body = r#"{"result":{}}"#;
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    stream.write_all(answer.as_bytes()).await.unwrap();
+    let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(response.as_bytes()).await.unwrap();
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn an_idle_http_connection_is_closed_by_the_client_before_the_server_would
         async move { client.publish(PublishRequest::new("news", json!({}))).await }
     });
     let (mut stream, _) = listener.accept().await.unwrap();
-    answer_one(&mut stream).await;
+    respond_once(&mut stream).await;
     call.await.unwrap().unwrap();
     // The client ends it, while it is still in use otherwise, and long before its default.
     let end = tokio::time::timeout(Duration::from_secs(10), async { stream.read(&mut [0]).await.unwrap() });
@@ -129,8 +129,8 @@ async fn a_kept_connection_is_reused() {
     let client = Client::new(Config::http(format!("http://{}/api", listener.local_addr().unwrap()))).unwrap();
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        answer_one(&mut stream).await;
-        answer_one(&mut stream).await;
+        respond_once(&mut stream).await;
+        respond_once(&mut stream).await;
     });
     for _ in 0..2 {
         client.publish(PublishRequest::new("news", json!({}))).await.unwrap();
@@ -146,8 +146,8 @@ async fn a_stream_refused_after_its_response_headers_may_have_run() {
         let (stream, _) = listener.accept().await.unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();
         let (_request, mut respond) = connection.accept().await.unwrap().unwrap();
-        let answer = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
-        let mut stream = respond.send_response(answer, false).unwrap();
+        let response = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let mut stream = respond.send_response(response, false).unwrap();
         tokio::spawn(async move {
             // Time for the headers to leave: a reset would take them back.
             tokio::time::sleep(Duration::from_millis(50)).await;

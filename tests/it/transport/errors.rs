@@ -165,8 +165,8 @@ async fn provoke(over: Over, cell: &str) -> Error {
             let connections = batch.push(ConnectionsRequest::new());
             client(over, &server).batch(&batch).await.unwrap().get(connections).unwrap_err()
         }
-        "an answer that is no protobuf message" => publish_with(over, Fault::raw_reply(&b"\xff\xff"[..])).await,
-        "an answer that is not JSON" => publish_with(over, Fault::raw_reply(&b"<html>"[..])).await,
+        "a response that is no protobuf message" => publish_with(over, Fault::raw_reply(&b"\xff\xff"[..])).await,
+        "a response that is not JSON" => publish_with(over, Fault::raw_reply(&b"<html>"[..])).await,
         "no `result` and no `error`" => {
             let nothing = if over == Over::Grpc { &b""[..] } else { &b"{}"[..] };
             publish_with(over, Fault::raw_reply(nothing)).await
@@ -205,11 +205,11 @@ async fn provoke(over: Over, cell: &str) -> Error {
             let client = Client::new(Config::grpc(to_http).retry(None)).unwrap();
             client.publish(request()).await.unwrap_err()
         }
-        "an answer that ends before its status" => {
+        "a response that ends before its status" => {
             let server = h2script::replying(|_| h2script::Reply::cut(h2script::NO_ERROR));
             Client::new(Config::grpc(server.url()).retry(None)).unwrap().publish(request()).await.unwrap_err()
         }
-        "an answer that is cut off" => {
+        "a response that is cut off" => {
             let server = h1script::start(|mut connection| async move {
                 let request = connection.request().await?;
                 connection.reply(&request, &h1script::Reply::result().without_last(1)).await?;
@@ -238,7 +238,7 @@ async fn provoke(over: Over, cell: &str) -> Error {
             publisher.try_enqueue(request()).unwrap_err()
         }
         "the client is closed while the call runs" => closed_while_it_runs(over).await,
-        "the connection ends before the answer" => publish_with(over, Fault::cut_after()).await,
+        "the connection ends before the response" => publish_with(over, Fault::cut_after()).await,
         "the deadline passes before the request is sent" => {
             let server = start().await;
             let waiting_for_ever = config(over, &server).bearer_token(std::future::pending);

@@ -16,7 +16,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config as Cases, RngAlgorithm, RngSeed, TestRng, TestRunner};
 use serde::de::DeserializeOwned;
 
-use crate::support::{block_on, client_answering};
+use crate::support::{block_on, client_responding};
 
 /// The same cases every time.
 fn cases() -> Cases {
@@ -114,13 +114,13 @@ impl Publishing for BroadcastRequest {
 /// Both forms of a call's request.
 type Seen = Arc<Mutex<Vec<(Bytes, Bytes)>>>;
 
-/// A client whose calls are seen in both forms, and answered so.
-fn observed(answer: impl Fn() -> Reply + Send + Sync + 'static, retry: Retry) -> (Client, Seen) {
+/// A client whose calls are seen in both forms, with this response.
+fn observed(response: impl Fn() -> Reply + Send + Sync + 'static, retry: Retry) -> (Client, Seen) {
     let seen = Seen::default();
     let see = Arc::clone(&seen);
-    let client = client_answering(move |call| {
+    let client = client_responding(move |call| {
         see.lock().unwrap().push((call.to_protobuf()?, call.to_json()?));
-        Ok(answer())
+        Ok(response())
     });
     (client.with_retry(retry), seen)
 }

@@ -1,4 +1,4 @@
-//! The recorded exchanges with a real server: every answer is read as what it says, every request is written as it was
+//! The recorded exchanges with a real server: every response is read as what it says, every request is written as it was
 //! recorded, and both transports agree. See `tests/fixtures/README.md`.
 
 mod requests;
@@ -13,7 +13,7 @@ use centrifugo_api::{Client, Error, ErrorKind, Method};
 use serde_json::{Value, json};
 
 use crate::support::recorded::{GrpcLine, HttpLine, grpc_lines, http_lines};
-use crate::support::{block_on, client_answering};
+use crate::support::{block_on, client_responding};
 
 /// Recorded over HTTP, and no call that a client makes: another HTTP method, the older form, other paths, a key in the
 /// query.
@@ -120,7 +120,7 @@ struct Sent {
 fn sent<T>(send: impl AsyncFnOnce(&Client) -> Result<T, Error>) -> Result<Sent, Error> {
     let seen = Arc::new(Mutex::new(None));
     let record = Arc::clone(&seen);
-    let client = client_answering(move |call: &Call<'_>| {
+    let client = client_responding(move |call: &Call<'_>| {
         *record.lock().unwrap() = Some(Sent { json: call.to_json()?.to_vec(), protobuf: call.to_protobuf()?.to_vec() });
         Err(Error::new(ErrorKind::Connect, "recorded"))
     });

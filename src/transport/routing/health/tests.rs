@@ -105,7 +105,7 @@ impl Model {
                 assert_eq!(before, (self.out, self.lost, self.timeouts));
             }
         }
-        assert_eq!(distrusted, ejected, "only connections that stopped answering are distrusted");
+        assert_eq!(distrusted, ejected, "only connections that stopped responding are distrusted");
     }
 }
 
@@ -195,7 +195,7 @@ fn a_trial_under_way_is_the_only_one_whatever_other_calls_find() {
     // One of the calls that a silent endpoint gets when there is no other.
     health.note(Sign::Unreachable, false, now);
     now += Duration::from_secs(60);
-    assert!(!begin_trial(&mut health, now), "the first is still under way");
+    assert!(!begin_trial(&mut health, now), "the first is still in progress");
     health.note(Sign::Nothing, true, now);
     assert!(begin_trial(&mut health, now), "it said nothing");
 }

@@ -39,7 +39,7 @@ async fn a_publish_that_is_not_polled_delays_no_other() {
     }
 }
 
-/// Answers after a while.
+/// Responds after a while.
 fn slow() -> Arc<Fake> {
     Fake::new(|sent: Sent| async move {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -152,7 +152,7 @@ async fn a_publish_dropped_in_flight_is_applied() {
         });
         until(|| server.applied("a") > 0).await;
         left.abort();
-        // It is still under way, so the next is behind it.
+        // It is still in flight, so the next is behind it.
         let position = soon(publisher.publish(message("a", 2))).await.unwrap();
         assert_eq!((position.offset, server.applied("a")), (2, 2));
     }

@@ -19,7 +19,7 @@ async fn capacity_is_bounded_and_freed_whatever_becomes_of_a_message() {
         for end in ["done", "refused", "lost", "cancel", "late", "panic"] {
             let (fake, permits) = Fake::held(move |sent| match end {
                 "refused" => Ok(sent.commands.iter().map(|_| Err(ApiError::new(107, "bad"))).collect()),
-                "lost" => Err(Error::new(ErrorKind::Lost, "no answer")),
+                "lost" => Err(Error::new(ErrorKind::Lost, "no response")),
                 "panic" => panic!("of the transport"),
                 _ => sent.done(),
             });

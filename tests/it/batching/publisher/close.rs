@@ -14,7 +14,7 @@ use crate::support::{BOTH, SECOND, assert_fails, counts, poll_once, quick_retry,
 #[tokio::test(start_paused = true)]
 async fn a_flush_waits_for_what_was_accepted_before_and_tells_how_all_messages_ended() {
     let (fake, permits) = Fake::held(|sent| match sent.data()[0].as_str() {
-        Some("lost") => Err(Error::new(ErrorKind::Lost, "no answer")),
+        Some("lost") => Err(Error::new(ErrorKind::Lost, "no response")),
         Some("nobody") => Err(Error::new(ErrorKind::Connect, "connection refused")),
         Some("refused") => Ok(vec![Err(ApiError::new(107, "bad"))]),
         _ => sent.done(),
@@ -59,7 +59,7 @@ async fn a_close_ends_in_time_and_counts_every_outcome() {
         assert_eq!(began.elapsed(), Duration::ZERO);
         permits.add_permits(1);
         for close in closes {
-            // One was answered, then its sender took the next; two are under way.
+            // One got its response, then its sender took the next; two are in flight.
             let ended = counts(close.await.unwrap());
             assert_eq!(ended.iter().sum::<u64>(), 10);
             let carried = fake.data()[0].len() as u64;

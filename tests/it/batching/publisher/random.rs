@@ -53,12 +53,12 @@ fn random_server(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Applied>>) {
         }
         let whole = match random.u8(..20) {
             0 => Some(Error::new(ErrorKind::Connect, "connection refused")),
-            1 => Some(Error::new(ErrorKind::Lost, "no answer")),
+            1 => Some(Error::new(ErrorKind::Lost, "no response")),
             2 => {
                 // Some of it, perhaps all.
                 let until = random.usize(..=numbers.len());
                 numbers[..until].iter().for_each(|index| apply(&sent.commands[*index].1));
-                Some(Error::new(ErrorKind::Lost, "no answer"))
+                Some(Error::new(ErrorKind::Lost, "no response"))
             }
             3 => Some(Error::new(ErrorKind::Unavailable, "later").with_outcome(Outcome::Refused)),
             4 if sent.commands.len() > 1 => {
@@ -69,7 +69,7 @@ fn random_server(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Applied>>) {
         // Longer than an attempt. As after a loss, what was refused would then be retried behind what was not.
         let is_slow = random.u8(..40) == 0;
         let time = Duration::from_millis(if is_slow { 30_000 } else { random.u64(..50) });
-        let mut answers: Vec<_> = sent.commands.iter().map(|_| Ok(json!({}))).collect();
+        let mut responses: Vec<_> = sent.commands.iter().map(|_| Ok(json!({}))).collect();
         if whole.is_none() {
             for index in numbers {
                 let refusal = match random.u8(..30) {
@@ -86,16 +86,17 @@ fn random_server(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Applied>>) {
                     apply(&sent.commands[index].1);
                 }
                 if let Some(refusal) = refusal {
-                    answers[index] = Err(refusal);
+                    responses[index] = Err(refusal);
                 }
             }
         }
-        let codes: Vec<_> = answers.iter().map(|answer| answer.as_ref().map_err(|error| error.code).err()).collect();
+        let codes: Vec<_> =
+            responses.iter().map(|response| response.as_ref().map_err(|error| error.code).err()).collect();
         let whole_kind = whole.as_ref().map(Error::kind);
         done.log.push(format!("{:?}, parallel {}: {whole_kind:?}, {codes:?}, {time:?}", sent.data(), sent.parallel));
         async move {
             tokio::time::sleep(time).await;
-            whole.map_or(Ok(answers), Err)
+            whole.map_or(Ok(responses), Err)
         }
     });
     (fake, applied)

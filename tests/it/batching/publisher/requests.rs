@@ -155,11 +155,11 @@ async fn a_too_large_request_is_halved_until_only_too_large_messages_fail() {
                     result.unwrap();
                 }
             }
-            let answered =
+            let responded =
                 |sent: &&Sent| sent.number == 0 || sent.commands.len() <= 5 && !sent.data().contains(&json!(42));
             let sent = fake.sent();
             let mut channels: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-            for data in sent.iter().filter(answered).flat_map(Sent::data).map(|data| data.as_u64().unwrap()) {
+            for data in sent.iter().filter(responded).flat_map(Sent::data).map(|data| data.as_u64().unwrap()) {
                 channels.entry(data % 10).or_default().push(data);
             }
             assert_eq!(channels.values().map(Vec::len).sum::<usize>(), 99);
@@ -196,7 +196,7 @@ async fn a_request_that_a_server_or_proxy_refuses_as_too_large_is_split() {
 async fn halves_of_a_lost_batch_stay_unknown() {
     let (fake, permits) = Fake::held(|sent| match sent.number {
         0 => sent.done(),
-        1 => Err(Error::new(ErrorKind::Lost, "no answer")),
+        1 => Err(Error::new(ErrorKind::Lost, "no response")),
         _ => Err(Error::new(ErrorKind::TooLarge, "too large").with_outcome(Outcome::Refused)),
     });
     let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
@@ -215,7 +215,7 @@ async fn halves_of_a_lost_batch_stay_unknown() {
 async fn halves_of_a_lost_batch_stay_unknown_when_the_publisher_is_closed() {
     let fake = Fake::new(|sent: Sent| async move {
         match sent.number {
-            0 => Err(Error::new(ErrorKind::Lost, "no answer")),
+            0 => Err(Error::new(ErrorKind::Lost, "no response")),
             1 => Err(Error::new(ErrorKind::TooLarge, "too large").with_outcome(Outcome::Refused)),
             _ => std::future::pending().await,
         }

@@ -110,7 +110,7 @@ async fn a_message_lost_in_a_retry_is_unknown_and_not_refused() {
     let (fake, permits) = Fake::held(|sent| match sent.number {
         0 => sent.done(),
         1 => Ok(sent.commands.iter().map(|_| Err(later())).collect()),
-        _ => Err(Error::new(ErrorKind::Lost, "no answer")),
+        _ => Err(Error::new(ErrorKind::Lost, "no response")),
     });
     let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, one_by_one().idempotency_keys(true)).unwrap();
@@ -148,7 +148,7 @@ async fn messages_are_given_keys_unless_the_client_or_the_publisher_has_them_off
 #[tokio::test(start_paused = true)]
 async fn after_a_loss_idempotent_messages_are_retried_and_others_are_unknown() {
     let (fake, permits) = Fake::held(|sent| match sent.number {
-        1 => Err(Error::new(ErrorKind::Lost, "no answer")),
+        1 => Err(Error::new(ErrorKind::Lost, "no response")),
         _ => sent.done(),
     });
     let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
@@ -173,7 +173,7 @@ async fn after_a_loss_idempotent_messages_are_retried_and_others_are_unknown() {
 #[tokio::test(start_paused = true)]
 async fn a_message_is_not_retried_after_a_later_one_of_its_channel() {
     let (fake, permits) = Fake::held(|sent| match sent.number {
-        1 => Err(Error::new(ErrorKind::Lost, "no answer")),
+        1 => Err(Error::new(ErrorKind::Lost, "no response")),
         _ => sent.done(),
     });
     let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
@@ -236,7 +236,7 @@ async fn a_retried_message_delays_its_channel_only() {
 
 #[tokio::test(start_paused = true)]
 async fn the_idempotency_key_stays_the_same_and_is_in_the_error() {
-    let fake = Fake::new(|_: Sent| async { Err(Error::new(ErrorKind::Lost, "no answer")) });
+    let fake = Fake::new(|_: Sent| async { Err(Error::new(ErrorKind::Lost, "no response")) });
     let client = fake.client().with_retry(quick_retry().attempt_timeout(None));
     let publisher = Publisher::new(&client, PublisherConfig::new().idempotency_keys(true)).unwrap();
     let told = [

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Seen, unavailable};
 use crate::support::{
-    BOTH, Over, SECOND, assert_error, client_answering, publish, quick_retry, request, servers::ClosedPort, start,
+    BOTH, Over, SECOND, assert_error, client_responding, publish, quick_retry, request, servers::ClosedPort, start,
     within,
 };
 
@@ -150,7 +150,7 @@ async fn a_refusal_after_an_attempt_that_may_have_run_has_an_unknown_outcome() {
     }
     // The same after an attempt that was not sent.
     let attempt = AtomicUsize::new(0);
-    let client = client_answering(move |_| match attempt.fetch_add(1, Ordering::Relaxed) {
+    let client = client_responding(move |_| match attempt.fetch_add(1, Ordering::Relaxed) {
         0 => Err(Error::new(ErrorKind::Lost, "it was sent")),
         _ => Err(Error::new(ErrorKind::Connect, "connection refused")),
     });

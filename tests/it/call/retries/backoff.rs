@@ -8,7 +8,7 @@ use prost::Message as _;
 use tokio::time::Instant;
 
 use super::Seen;
-use crate::support::{Over, SECOND, assert_error, client_answering, publish, quick_retry, request, start, within};
+use crate::support::{Over, SECOND, assert_error, client_responding, publish, quick_retry, request, start, within};
 
 #[tokio::test(start_paused = true)]
 async fn backoff_is_jittered_below_a_bound_that_doubles() {
@@ -16,7 +16,7 @@ async fn backoff_is_jittered_below_a_bound_that_doubles() {
     for _ in 0..200 {
         let seen = Seen::default();
         let retry = Retry::new().attempts(7).backoff(Duration::from_millis(100), SECOND);
-        let client = client_answering(|_| Err(Error::new(ErrorKind::Unavailable, "later")));
+        let client = client_responding(|_| Err(Error::new(ErrorKind::Unavailable, "later")));
         client.with_retry(seen.by(retry)).publish(request()).await.unwrap_err();
         let waits = seen.waits();
         for ((wait, bound), sum) in waits.iter().zip([100, 200, 400, 800, 1000, 1000]).zip(&mut sums) {

@@ -93,7 +93,7 @@ async fn a_call_given_as_json_is_retried_by_the_same_rules() {
             assert!(calls.iter().all(|call| call.request == calls[0].request));
             // If it was not applied, it is retried in any case.
             server.clear_calls();
-            // Over gRPC, nothing that the stand-in answers says so of a whole batch.
+            // Over gRPC, no response of the stand-in says so of a whole batch.
             if *method != "batch" || over == Over::Http {
                 server.fault(match over {
                     Over::Grpc => Fault::api_error(ApiError::new(ApiError::TOO_MANY_REQUESTS, "too many")),

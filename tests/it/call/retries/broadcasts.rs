@@ -6,16 +6,16 @@ use centrifugo_api::transport::Reply;
 use centrifugo_api::{BroadcastRequest, Client, Error, ErrorKind, Retry};
 use serde_json::{Value, json};
 
-use crate::support::{BOTH, client_answering, quick_retry, start};
+use crate::support::{BOTH, client_responding, quick_retry, start};
 
-/// A client whose broadcasts are answered one after the other, and what it asked for.
-fn broadcaster(answers: Vec<Result<Value, Error>>, retry: Retry) -> (Client, Arc<Mutex<Vec<Value>>>) {
-    let (asked, answers) = (Arc::<Mutex<Vec<Value>>>::default(), Mutex::new(answers.into_iter()));
+/// A client whose broadcasts get their responses one after the other, and what it asked for.
+fn broadcaster(responses: Vec<Result<Value, Error>>, retry: Retry) -> (Client, Arc<Mutex<Vec<Value>>>) {
+    let (asked, responses) = (Arc::<Mutex<Vec<Value>>>::default(), Mutex::new(responses.into_iter()));
     let asking = Arc::clone(&asked);
-    let client = client_answering(move |call| {
+    let client = client_responding(move |call| {
         asking.lock().unwrap().push(serde_json::from_slice(&call.to_json().unwrap()).unwrap());
-        let answer = answers.lock().unwrap().next().expect("it was asked too often");
-        answer.map(|responses| Reply::json(json!({"result": {"responses": responses}}).to_string()))
+        let response = responses.lock().unwrap().next().expect("it was asked too often");
+        response.map(|responses| Reply::json(json!({"result": {"responses": responses}}).to_string()))
     });
     (client.with_retry(retry), asked)
 }
@@ -47,12 +47,12 @@ fn joined(result: &centrifugo_api::BroadcastResult) -> Vec<Result<u64, u32>> {
 
 #[tokio::test(start_paused = true)]
 async fn only_failed_channels_are_retried_with_the_same_key() {
-    let answers = vec![
+    let responses = vec![
         Ok(json!([offset(1), failure(111), failure(102), failure(100)])),
         Ok(json!([failure(100), offset(4)])),
         Ok(json!([offset(2)])),
     ];
-    let (client, asked) = broadcaster(answers, quick_retry());
+    let (client, asked) = broadcaster(responses, quick_retry());
     let result = client.broadcast(abcd()).await.unwrap();
     assert_eq!(joined(&result), [Ok(1), Ok(2), Err(102), Ok(4)]);
     let asked = asked.lock().unwrap();
@@ -75,8 +75,8 @@ async fn a_channel_that_keeps_failing_keeps_its_error() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_key_only_channels_that_were_not_published_to_are_retried() {
-    let answers = vec![Ok(json!([failure(100), failure(111), offset(3), failure(100)])), Ok(json!([offset(2)]))];
-    let (client, asked) = broadcaster(answers, quick_retry().idempotency_keys(false));
+    let responses = vec![Ok(json!([failure(100), failure(111), offset(3), failure(100)])), Ok(json!([offset(2)]))];
+    let (client, asked) = broadcaster(responses, quick_retry().idempotency_keys(false));
     assert_eq!(joined(&client.broadcast(abcd()).await.unwrap()), [Err(100), Ok(2), Ok(3), Err(100)]);
     let asked = asked.lock().unwrap().clone();
     assert_eq!((asked.len(), channels(&asked[1])), (2, vec!["b"]));
@@ -91,7 +91,7 @@ async fn without_a_key_only_channels_that_were_not_published_to_are_retried() {
 #[tokio::test(start_paused = true)]
 async fn a_retry_of_unknown_outcome_affects_its_channels_only() {
     // Without a key, so that it is not retried again.
-    let lost = || Err(Error::new(ErrorKind::Lost, "no answer"));
+    let lost = || Err(Error::new(ErrorKind::Lost, "no response"));
     let first = || Ok(json!([offset(1), failure(111), failure(102), failure(111)]));
     let (client, asked) = broadcaster(vec![first(), lost()], quick_retry().idempotency_keys(false));
     let result = client.broadcast(abcd()).await.unwrap();
@@ -118,8 +118,8 @@ async fn a_retry_of_unknown_outcome_affects_its_channels_only() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_with_too_few_results_shifts_none() {
-    let answers = vec![Ok(json!([offset(1), failure(111), offset(3), failure(111)])), Ok(json!([offset(2)]))];
-    let (client, _) = broadcaster(answers, quick_retry());
+    let responses = vec![Ok(json!([offset(1), failure(111), offset(3), failure(111)])), Ok(json!([offset(2)]))];
+    let (client, _) = broadcaster(responses, quick_retry());
     assert_eq!(joined(&client.broadcast(abcd()).await.unwrap()), [Ok(1), Err(100), Ok(3), Err(100)]);
 }
 

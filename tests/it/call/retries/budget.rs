@@ -11,14 +11,14 @@ use tokio::time::Instant;
 use super::{Seen, unavailable};
 use crate::support::proxy::Proxy;
 use crate::support::{
-    BOTH, Over, SECOND, assert_error, client_answering, publish, quick_retry, request, soon, start, within,
+    BOTH, Over, SECOND, assert_error, client_responding, publish, quick_retry, request, soon, start, within,
 };
 
 /// A client over a transport that counts its calls, and that fails while it is set to.
 fn failing(retry: Retry) -> (Client, Arc<AtomicUsize>, Arc<Mutex<Option<ErrorKind>>>) {
     let (asked, fails) = (Arc::<AtomicUsize>::default(), Arc::new(Mutex::new(Some(ErrorKind::Unavailable))));
     let (count, with) = (Arc::clone(&asked), Arc::clone(&fails));
-    let client = client_answering(move |_| {
+    let client = client_responding(move |_| {
         count.fetch_add(1, Ordering::Relaxed);
         match *with.lock().unwrap() {
             Some(kind) => Err(Error::new(kind, "it fails")),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{keys, unavailable};
 use crate::support::{
-    BOTH, Over, assert_error, client_answering, publish, quick_retry, request, servers::ClosedPort, soon, start,
+    BOTH, Over, assert_error, client_responding, publish, quick_retry, request, servers::ClosedPort, soon, start,
 };
 
 #[tokio::test]
@@ -164,9 +164,9 @@ async fn nothing_is_retried_when_the_server_may_have_forgotten_the_key() {
     let started = Instant::now();
     let last = Arc::new(Mutex::new(Duration::ZERO));
     let begun = Arc::clone(&last);
-    let client = client_answering(move |_| {
+    let client = client_responding(move |_| {
         *begun.lock().unwrap() = started.elapsed();
-        Err(Error::new(ErrorKind::Lost, "no answer"))
+        Err(Error::new(ErrorKind::Lost, "no response"))
     });
     let retry = Retry::new().attempts(1000).backoff(minute, minute);
     let client = client.with_retry(retry).with_timeout(60 * minute);
@@ -207,7 +207,7 @@ async fn the_last_retry_ends_before_the_server_has_forgotten_the_key() {
                 std::future::pending::<()>().await;
             }
             tokio::time::sleep(Duration::from_secs(200)).await;
-            Err(Error::new(ErrorKind::Lost, "no answer"))
+            Err(Error::new(ErrorKind::Lost, "no response"))
         }
     });
     let client = Client::with_transport(stuck).with_retry(retry).with_timeout(Duration::from_secs(3600));
@@ -220,7 +220,7 @@ async fn the_last_retry_ends_before_the_server_has_forgotten_the_key() {
 async fn a_call_that_was_not_sent_is_retried_however_late() {
     let minute = Duration::from_secs(60);
     let started = Instant::now();
-    let client = client_answering(move |_| match started.elapsed() {
+    let client = client_responding(move |_| match started.elapsed() {
         early if early < 10 * minute => Err(Error::new(ErrorKind::Connect, "connection refused")),
         _ => Ok(Reply::result(&PublishResult::default())),
     });

@@ -57,8 +57,8 @@ where
     let client = client.with_pro(true);
     let mut batch = Batch::new();
     let _ = batch.push(request.clone());
-    let error = at_once(client.call(request.clone())).err().expect("no answer");
-    let batch_error = at_once(client.batch(&batch)).expect_err("no answer");
+    let error = at_once(client.call(request.clone())).err().expect("no response");
+    let batch_error = at_once(client.batch(&batch)).expect_err("no response");
     assert_eq!(error.kind(), batch_error.kind());
     let mut seen = std::mem::take(&mut *seen.lock().expect("no panic")).into_iter();
     let Some((protobuf, json)) = seen.next() else {
@@ -112,7 +112,7 @@ where
     let Ok(json_text) = serde_json::to_string(&result) else {
         return assert!(!settle(&mut result), "all its bytes have a place");
     };
-    let answer = |reply: Reply| {
+    let response = |reply: Reply| {
         let client = Client::with_transport(from_fn("fuzz", move |_| std::future::ready(Ok(reply.clone()))));
         let channels = (&result as &dyn Any).downcast_ref().map_or(0, |result: &BroadcastResult| result.iter().len());
         if channels == 0 {
@@ -123,7 +123,7 @@ where
         Ok((&result as &dyn Any).downcast_ref::<R::Result>().expect("a broadcast").clone())
     };
     let reply = Reply::result(&result);
-    let (protobuf, json) = (answer(reply), answer(Reply::json(format!(r#"{{"result":{json_text}}}"#))));
+    let (protobuf, json) = (response(reply), response(Reply::json(format!(r#"{{"result":{json_text}}}"#))));
     match (protobuf, json) {
         (Ok(mut one), Ok(mut other)) => {
             settle(&mut one);

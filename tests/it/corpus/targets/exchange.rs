@@ -1,5 +1,5 @@
-//! A call to a server that answers by a script, over a transport of the crate, and what must be true whatever the server
-//! answers.
+//! A call to a server that follows a script, over a transport of the crate, and what must be true whatever the server
+//! returns.
 //!
 //! Server and client run on one thread with a clock that jumps when nothing else is left to do, so that silence costs no
 //! time.
@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Input, grpc, http, is_refusal, show};
 
-/// The method of the second call, which is always answered, with this number of clients.
+/// The method of the second call, which always gets a response, with this number of clients.
 pub(super) const SECOND: &str = "presence_stats";
 pub(super) const CLIENTS: u32 = 42;
 /// Tells the runs apart: a call of an earlier one may still be on its way.
@@ -32,7 +32,7 @@ const MAX_REPLY: usize = 1000;
 /// Must not show in an error.
 const SECRET: &str = "open-sesame-1001";
 
-/// The statuses that the transports tell apart. The last are for answers without a body, and for no response yet.
+/// The statuses that the transports tell apart. The last are for responses without a body, and for no response yet.
 const STATUSES: &[u16] = &[
     200, 400, 401, 403, 404, 405, 408, 409, 411, 413, 415, 416, 418, 429, 431, 302, 500, 502, 503, 504, 204, 304, 100,
     103,
@@ -49,7 +49,7 @@ pub(super) fn is_no(status: u16) -> bool {
     matches!(status, 300..=399 | 400 | 401 | 403 | 404 | 405 | 408 | 411 | 413 | 415 | 429 | 431)
 }
 
-/// How to answer the first call of a run.
+/// How to respond to the first call of a run.
 pub(super) trait Script: Send + Sync + 'static {
     /// The configuration of the client.
     fn config(&self, address: &str) -> Config;
@@ -112,7 +112,7 @@ impl<S: Script> Server<S> {
         Self { runtime, address, now }
     }
 
-    /// Makes two calls: the first is answered by the script, the second as it should be.
+    /// Makes two calls: the first gets its response from the script, the second as it should be.
     ///
     /// Returns the errors of the first.
     pub(super) fn exchange(&self, call: u8, script: S) -> Vec<Error> {
@@ -138,14 +138,14 @@ impl<S: Script> Server<S> {
         assert!(applied || !first.is_empty(), "a result of a call that did not arrive");
         for error in &first {
             let refused = error.api().is_some_and(is_refusal) || run.script.says_no();
-            assert!(error.may_have_run() || !applied || refused, "it was carried out: {error:?}");
+            assert!(error.may_have_run() || !applied || refused, "it took effect: {error:?}");
             assert!(error.api().is_none_or(|api: &ApiError| api.code != 0), "{error:?}");
             assert!(!show(error).contains(SECRET), "it tells a secret: {error:?}");
         }
         match second {
-            Ok(stats) => assert_eq!(stats.num_clients, CLIENTS, "the answer to another call"),
+            Ok(stats) => assert_eq!(stats.num_clients, CLIENTS, "the response to another call"),
             Err(error) => {
-                assert!(error.may_have_run() || !run.second.load(Ordering::Relaxed), "it was carried out: {error:?}");
+                assert!(error.may_have_run() || !run.second.load(Ordering::Relaxed), "it took effect: {error:?}");
                 // The clock may have jumped while the kernel had the bytes.
                 assert!(error.kind() == ErrorKind::Timeout, "the connection is of no more use: {error:?}");
             }

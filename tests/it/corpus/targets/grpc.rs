@@ -35,7 +35,7 @@ enum Ending {
     /// After the data or, if there is none, after the headers.
     EndOfStream,
     Reset(Reason),
-    /// The server says so without having looked at the call, and then answers nothing.
+    /// The server says so without having looked at the call, and then sends nothing.
     Refused,
     /// The server announces the end of the connection and ends it.
     GoAway(Reason),
@@ -208,7 +208,7 @@ async fn serve(stream: TcpStream, now: Now<Script>) {
             call = connection.accept() => {
                 let Some(Ok((request, respond))) = call else { return };
                 // The connection must be driven for the request's body to arrive.
-                tokio::spawn(answer(request, respond, now.clone(), tell.clone()));
+                tokio::spawn(respond_to(request, respond, now.clone(), tell.clone()));
             }
             Some(ending) = told.recv() => match ending {
                 Ending::GoAway(reason) => connection.abrupt_shutdown(reason),
@@ -220,7 +220,7 @@ async fn serve(stream: TcpStream, now: Now<Script>) {
 }
 
 /// Ends early when the client has gone.
-async fn answer(
+async fn respond_to(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     now: Now<Script>,

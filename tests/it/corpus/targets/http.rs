@@ -12,7 +12,7 @@ use super::exchange::{self, CLIENTS, Now, RUN, SECOND, Server};
 
 struct Script {
     /// Byte for byte.
-    answer: Vec<u8>,
+    response: Vec<u8>,
     then: Then,
 }
 
@@ -38,60 +38,60 @@ const NAMES: &[&str] = &[
 pub(crate) fn exchange(data: &[u8]) {
     let mut input = Input(data);
     let (call, kind) = (input.byte(), input.byte() % 8);
-    let mut answer = format!("HTTP/1.1 {} Scripted\r\n", exchange::status(&mut input)).into_bytes();
+    let mut response = format!("HTTP/1.1 {} Scripted\r\n", exchange::status(&mut input)).into_bytes();
     for (name, value) in input.several(|input| (input.byte(), input.bytes())) {
         if let Some(name) = NAMES.get(usize::from(name)) {
-            answer.extend_from_slice(format!("{name}: ").as_bytes());
+            response.extend_from_slice(format!("{name}: ").as_bytes());
         }
-        answer.extend(value.iter().map(|byte| if b"\r\n".contains(byte) { b' ' } else { *byte }));
-        answer.extend_from_slice(b"\r\n");
+        response.extend(value.iter().map(|byte| if b"\r\n".contains(byte) { b' ' } else { *byte }));
+        response.extend_from_slice(b"\r\n");
     }
     let chunks = input.several(Input::bytes);
     let body = chunks.concat();
     let then = match kind {
         // As it should be.
         0 => {
-            answer.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
-            answer.extend_from_slice(&body);
+            response.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+            response.extend_from_slice(&body);
             Then::Keep
         }
         1 => {
-            answer.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
+            response.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
             for chunk in chunks.iter().filter(|chunk| !chunk.is_empty()) {
-                answer.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-                answer.extend_from_slice(chunk);
-                answer.extend_from_slice(b"\r\n");
+                response.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                response.extend_from_slice(chunk);
+                response.extend_from_slice(b"\r\n");
             }
-            answer.extend_from_slice(b"0\r\n\r\n");
+            response.extend_from_slice(b"0\r\n\r\n");
             Then::Keep
         }
         2 => {
-            answer.extend_from_slice(b"\r\n");
-            answer.extend_from_slice(&body);
+            response.extend_from_slice(b"\r\n");
+            response.extend_from_slice(&body);
             Then::Close
         }
         // Less than was promised, and more.
         3 | 4 => {
-            answer.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len() + 1).as_bytes());
-            answer.extend_from_slice(&body);
+            response.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len() + 1).as_bytes());
+            response.extend_from_slice(&body);
             if kind == 3 { Then::Close } else { Then::Keep }
         }
         5 => {
-            answer.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len() / 2).as_bytes());
-            answer.extend_from_slice(&body);
+            response.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len() / 2).as_bytes());
+            response.extend_from_slice(&body);
             Then::Close
         }
         // Anything.
         6 => {
-            answer = body;
+            response = body;
             Then::Close
         }
         _ => {
-            answer = body;
+            response = body;
             Then::Keep
         }
     };
-    run(call, Script { answer, then });
+    run(call, Script { response, then });
 }
 
 /// An error page, which is the rest of the input. Returns the error of the API that it is, if it is one.
@@ -102,7 +102,7 @@ pub(super) fn with_page(call: u8, input: &mut Input<'_>) -> (Vec<Error>, Option<
     }
     let page = input.0;
     let head = format!("HTTP/1.1 {status} Scripted\r\ncontent-length: {}\r\n\r\n", page.len());
-    let script = Script { answer: [head.as_bytes(), page].concat(), then: Then::Close };
+    let script = Script { response: [head.as_bytes(), page].concat(), then: Then::Close };
     (run(call, script), serde_json::from_slice(page).ok())
 }
 
@@ -122,16 +122,16 @@ impl exchange::Script for Script {
             let status = start.strip_prefix(b"HTTP/1.").and_then(|rest| std::str::from_utf8(rest.get(2..5)?).ok());
             status.and_then(|status| status.parse().ok()).is_some_and(exchange::is_no)
         };
-        (0..self.answer.len()).any(|start| is_status(&self.answer[start..]))
+        (0..self.response.len()).any(|start| is_status(&self.response[start..]))
     }
 }
 
 async fn serve(stream: TcpStream, now: Now<Script>) {
     // Ends when the client has gone.
-    let _ = answer_all(BufReader::new(stream), now).await;
+    let _ = respond_to_all(BufReader::new(stream), now).await;
 }
 
-async fn answer_all(mut stream: BufReader<TcpStream>, now: Now<Script>) -> std::io::Result<()> {
+async fn respond_to_all(mut stream: BufReader<TcpStream>, now: Now<Script>) -> std::io::Result<()> {
     loop {
         let (mut length, mut run, mut is_second) = (0, None, None);
         loop {
@@ -160,7 +160,7 @@ async fn answer_all(mut stream: BufReader<TcpStream>, now: Now<Script>) -> std::
             continue;
         }
         run.first.store(true, Ordering::Relaxed);
-        stream.write_all(&run.script.answer).await?;
+        stream.write_all(&run.script.response).await?;
         if let Then::Close = run.script.then {
             return stream.shutdown().await;
         }

@@ -59,7 +59,7 @@ fn every_method(commands: &[Method], reply: &Reply) {
         ($($request:ident)*) => { $( typed_and_raw::<centrifugo_api::message::$request>(&client); )* };
     }
     for_each_request!(call_each);
-    // A result for each channel is asked for, so that more answers than the empty one fit.
+    // A result for each channel is asked for, so that more responses than the empty one fit.
     for channels in 1..4 {
         if let Ok(result) = at_once(client.broadcast(BroadcastRequest::new(vec!["a"; channels], Bytes::new()))) {
             assert_eq!(result.iter().len(), channels);
@@ -147,7 +147,7 @@ fn batch(client: &Client, commands: &[Method]) {
             check(&error, false);
             error.kind() == ErrorKind::Api
         }
-        (one, other) => panic!("the same answer, read twice: {one:?}, {other:?}"),
+        (one, other) => panic!("the same response, read twice: {one:?}, {other:?}"),
     };
 
     let list: Vec<_> = commands.iter().map(|command| serde_json::json!({ command.name(): {} })).collect();
@@ -158,7 +158,7 @@ fn batch(client: &Client, commands: &[Method]) {
     }
 }
 
-/// Something was answered, so only the server's own refusal says that nothing was applied.
+/// There was a response, so only the server's own refusal says that nothing was applied.
 fn check(error: &Error, in_batch: bool) {
     let kinds = [ErrorKind::Api, ErrorKind::Protocol, ErrorKind::Unsupported];
     assert!(kinds[..if in_batch { 3 } else { 2 }].contains(&error.kind()), "{error:?}");

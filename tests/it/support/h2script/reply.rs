@@ -1,4 +1,4 @@
-//! What a scripted server answers: the frames, and whether the request is applied.
+//! What a scripted server sends: the frames, and whether the request is applied.
 
 use centrifugo_api::PublishResult;
 use prost::Message as _;

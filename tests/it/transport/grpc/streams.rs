@@ -22,8 +22,8 @@ fn client(url: String) -> Client {
     Client::new(Config::grpc(url).retry(None)).unwrap()
 }
 
-/// Reads a request to its end, as slowly as small windows make it, and answers with a result with this data.
-async fn answer(listener: TcpListener, data: Bytes) -> Bytes {
+/// Reads a request to its end, as slowly as small windows make it, and responds with a result with this data.
+async fn respond(listener: TcpListener, data: Bytes) -> Bytes {
     let (stream, _) = listener.accept().await.unwrap();
     let mut connection = h2::server::Builder::new().initial_window_size(10_000).handshake(stream).await.unwrap();
     let (request, mut respond) = connection.accept().await.unwrap().unwrap();
@@ -61,7 +61,7 @@ async fn requests_and_responses_larger_than_every_window_arrive_whole() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = client(format!("http://{}", listener.local_addr().unwrap()));
     let (up, down) = (vec![b'u'; 3 << 20], Bytes::from(vec![b'd'; 8 << 20]));
-    let server = tokio::spawn(answer(listener, down.clone()));
+    let server = tokio::spawn(respond(listener, down.clone()));
     let result = soon(client.rpc(RpcRequest::new("echo").params(up.clone()))).await.unwrap();
     assert!(result.data == down);
     drop(client);
@@ -181,15 +181,15 @@ async fn thousands_of_responses_may_arrive_at_once() {
     let server = h2script::start(|mut connection| async move {
         let requests = connection.requests(CALLS).await?;
         let first_head = [b"\x88\x40\x0ccontent-type", &b"\x10application/grpc"[..]].concat();
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for (number, request) in requests.iter().enumerate() {
             let (head, status) =
                 if number == 0 { (&first_head[..], &b"\x40\x0bgrpc-status\x010"[..]) } else { (HEAD, STATUS) };
-            answers.extend(frame_bytes(HEADERS, END_HEADERS, request.stream, head));
-            answers.extend(frame_bytes(DATA, 0, request.stream, &[0, 0, 0, 0, 2, 0x12, 0]));
-            answers.extend(frame_bytes(HEADERS, END_HEADERS | END_STREAM, request.stream, status));
+            responses.extend(frame_bytes(HEADERS, END_HEADERS, request.stream, head));
+            responses.extend(frame_bytes(DATA, 0, request.stream, &[0, 0, 0, 0, 2, 0x12, 0]));
+            responses.extend(frame_bytes(HEADERS, END_HEADERS | END_STREAM, request.stream, status));
         }
-        connection.raw(&answers).await?;
+        connection.raw(&responses).await?;
         connection.ignore().await
     });
     let config = Config::grpc(server.url()).retry(None).connections(1).timeout(Duration::from_secs(60));

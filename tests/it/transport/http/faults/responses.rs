@@ -132,7 +132,7 @@ enum Endless {
     Nothing,
 }
 
-/// Answers with `head` and what never ends, and counts the bytes.
+/// Responds with `head` and what never ends, and counts the bytes.
 fn endless(head: Vec<u8>, endless: Endless, written: &Arc<AtomicUsize>) -> crate::support::tally::Server {
     let written = Arc::clone(written);
     h1script::start(move |mut connection: Connection| {

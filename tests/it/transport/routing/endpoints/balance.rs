@@ -79,8 +79,8 @@ async fn priority_returns_to_the_first_endpoint_when_it_is_reachable_again() {
     assert_eq!(Tally::effects_of(&[&first.tally, &second.tally]), 30);
 }
 
-/// A server that is bad as long as `bad` is set: requests are applied, and then the connection is cut, or nothing is
-/// answered.
+/// A server that is bad as long as `bad` is set: requests are applied, and then the connection is cut, or no response
+/// comes.
 fn bad_at_first(bad: &Arc<Mutex<bool>>, cuts: bool) -> Server {
     let bad = Arc::clone(bad);
     h2script::start(move |mut connection| {

@@ -16,9 +16,9 @@ use crate::support::{AT_ONCE, advance, applied, publish_number, soon, spawn_publ
 async fn a_changed_address_moves_calls_and_drains_the_old_connection() {
     let gone = Arc::new(Notify::new());
     let (ended, held) = (Arc::clone(&gone), Arc::new(Notify::new()));
-    let answer = Arc::clone(&held);
+    let release = Arc::clone(&held);
     let old = h2script::start(move |mut connection| {
-        let (ended, answer) = (Arc::clone(&ended), Arc::clone(&answer));
+        let (ended, release) = (Arc::clone(&ended), Arc::clone(&release));
         async move {
             let request = connection.request().await?;
             connection.reply(&request, &Reply::result()).await?;
@@ -27,7 +27,7 @@ async fn a_changed_address_moves_calls_and_drains_the_old_connection() {
             connection.reply(&next, &Reply::result()).await?;
             let served = tokio::select! {
                 served = connection.serve() => served,
-                () = answer.notified() => Ok(()),
+                () = release.notified() => Ok(()),
             };
             served?;
             connection.reply(&long, &Reply::result()).await?;

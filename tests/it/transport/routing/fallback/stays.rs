@@ -62,7 +62,7 @@ async fn errors_that_a_server_returns_do_not_lead_to_http() {
         let client = client(server.grpc_url(), &server);
         assert_stays_on_grpc(&server, &client, kind).await;
     }
-    // A limiter in front of gRPC that answers in plain HTTP.
+    // A limiter in front of gRPC that responds in plain HTTP.
     let server = start().await;
     let limiter = h2script::replying(|_| Reply::default().headers(&[(b":status", b"429")], h2script::END_STREAM));
     assert_stays_on_grpc(&server, &client(limiter.url(), &server), Unavailable).await;

@@ -102,7 +102,7 @@ async fn calls_stay_on_grpc_while_the_fallback_is_known_to_be_down() {
 #[tokio::test]
 async fn grpc_at_the_http_port_is_explained_and_opens_the_breaker_for_a_minute() {
     let server = start().await;
-    // As the server's own port of HTTP answers it.
+    // As the server's own HTTP port responds.
     let port = h1script::start(|mut connection| async move {
         connection.first_byte().await?;
         connection.write(&h1script::head(400, &[("connection", "close")])).await?;
@@ -179,7 +179,7 @@ async fn a_call_that_may_have_run_goes_over_http_only_with_a_key_and_has_one_eff
         proxy.accept();
         proxy.heal();
         let client = client();
-        // A connection is there; what is answered on it from now on is lost, and no other can be made.
+        // A connection is there; responses on it are lost from now on, and no other can be made.
         soon(client.info(centrifugo_api::message::InfoRequest::new())).await.unwrap();
         proxy.down(|lane| lane.stalled = true);
         proxy.refuse().await;
