@@ -3,6 +3,7 @@
 //! `queue.rs` decides what may leave together, `engine.rs` and `delivery.rs` send it, `outgoing.rs` is the batch that is sent,
 //! `capacity.rs` says how much may wait.
 
+mod accepted;
 pub(crate) mod batcher;
 mod capacity;
 mod command;

@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::api::method::Method;
 use crate::api::request::Request;
-use crate::batching::engine::{Accepted, Engine};
+use crate::batching::accepted::Accepted;
+use crate::batching::engine::Engine;
 use crate::call::Core;
 use crate::call::typed::TypedCall;
 use crate::config::batching::{Batching, Order};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::batching::engine::{Engine, Sent, Settled, Slot};
+use crate::batching::accepted::{Sent, Settled};
+use crate::batching::engine::{Engine, Slot};
 use crate::batching::outgoing::{Member, OutgoingBatch};
 use crate::call::attempts::Attempts;
 use crate::config::retry::Retry;

@@ -10,6 +10,9 @@
 //! Locks: `Engine::state` is the only one that is held while another is taken, and that other is none of this room's: an
 //! [`InlineSend`] is spawned, a command is told its result, and capacity is released after it is unlocked.
 
+mod slot;
+mod state;
+
 use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
@@ -19,13 +22,14 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::api::idempotency::{self, Key};
-use crate::api::method::Method;
-use crate::api::replies::checked;
 use crate::api::request::Request;
+use crate::batching::accepted::{Accepted, Settled};
 use crate::batching::capacity::{self, Capacity};
 use crate::batching::command::{Command, CommandId, Hashes};
-use crate::batching::deadlines::Deadlines;
 use crate::batching::delivery::{Delivery, deliver, deliver_in};
+pub(super) use crate::batching::engine::slot::Slot;
+use crate::batching::engine::state::State;
+pub(super) use crate::batching::engine::state::Waiting;
 use crate::batching::inline::InlineSend;
 use crate::batching::outgoing::OutgoingBatch;
 use crate::batching::queue::{Limits, Queue};
@@ -36,8 +40,6 @@ use crate::config::retry::Retry;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::sync::Mutex;
 use crate::sync::cancel::{Cancel, unless};
-use crate::wire::body::Message;
-use crate::wire::reply::ReplyBody;
 
 /// Sends commands, of one client in one runtime.
 pub(super) struct Engine {
@@ -67,77 +69,6 @@ impl Drop for Engine {
     }
 }
 
-struct State {
-    queue: Queue<Waiting>,
-    /// How many more batches may be sent now.
-    slots: usize,
-    closed: bool,
-    /// Batches that callers send themselves. Some may be done.
-    inline: Vec<Arc<InlineSend>>,
-    /// Of the commands in the background.
-    deadlines: Deadlines,
-    /// How many wait for capacity, which is to come from what is in flight.
-    draining: usize,
-    /// How the commands ended that are over.
-    totals: CloseSummary,
-    /// Those who wait until what there was is over.
-    watchers: Vec<Watcher>,
-}
-
-/// What is kept of a command until it is over.
-#[derive(Default)]
-pub(super) struct Waiting {
-    /// `None` once its caller was told.
-    reply: Option<oneshot::Sender<Settled>>,
-    /// The bytes that it takes of the capacity.
-    bytes: usize,
-}
-
-/// Waits until the commands with smaller numbers are over.
-struct Watcher {
-    before: u64,
-    left: usize,
-    done: oneshot::Sender<()>,
-}
-
-/// What became of a command.
-pub(super) type Settled = Result<Sent, Error>;
-
-/// A result, as the server wrote it, and where it came from.
-pub(super) struct Sent {
-    pub(super) result: ReplyBody,
-    /// The index of the endpoint.
-    pub(super) endpoint: usize,
-    /// Whether an attempt before the one with a response may have taken effect.
-    pub(super) outcome_unknown: bool,
-}
-
-/// A command that was accepted.
-pub(super) struct Accepted {
-    engine: Arc<Engine>,
-    id: CommandId,
-    pub(super) settled: oneshot::Receiver<Settled>,
-    pub(super) inline: Option<Arc<InlineSend>>,
-}
-
-impl Accepted {
-    /// Gives the command up, if it has not left.
-    pub(super) fn withdraw(&self) -> bool {
-        self.engine.end_unsent(self.id, None)
-    }
-
-    pub(super) fn with_context(&self, error: Error, method: Method) -> Error {
-        self.engine.core.with_context(error, method.name())
-    }
-
-    /// Reads what the command ended with.
-    pub(super) fn read<T: Message>(&self, settled: Settled, method: Method, expected: usize) -> Result<T, Error> {
-        let Sent { result, endpoint, outcome_unknown } = settled?;
-        let result = result.read_result().and_then(|result| checked(expected, outcome_unknown, result));
-        result.map_err(|error| self.engine.core.with_endpoint(error, method.name(), endpoint))
-    }
-}
-
 impl Engine {
     pub(super) fn new(
         core: Core,
@@ -148,16 +79,6 @@ impl Engine {
     ) -> Arc<Self> {
         let Batching { in_flight, max_commands, max_bytes, linger } = *batching;
         let limits = Limits { commands: max_commands, bytes: max_bytes };
-        let state = State {
-            queue: Queue::new(order, limits),
-            slots: in_flight,
-            closed: false,
-            inline: Vec::new(),
-            deadlines: Deadlines::default(),
-            draining: 0,
-            totals: CloseSummary::default(),
-            watchers: Vec::new(),
-        };
         Arc::new(Self {
             core,
             runtime,
@@ -165,7 +86,7 @@ impl Engine {
             of_calls: capacity.is_none(),
             capacity,
             hashes: Hashes::new(order),
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(Queue::new(order, limits), in_flight)),
             full: Notify::new(),
             earlier: Arc::default(),
             clock: OnceLock::new(),
@@ -328,7 +249,7 @@ impl Engine {
     }
 
     /// Ends a command that has not left. Whether it had not.
-    fn end_unsent(&self, id: CommandId, error: Option<Error>) -> bool {
+    pub(super) fn end_unsent(&self, id: CommandId, error: Option<Error>) -> bool {
         let mut state = self.state();
         let Some(waiting) = state.queue.withdraw(id) else { return false };
         let done = state.over(id, Outcome::NotSent);
@@ -476,82 +397,6 @@ pub(super) struct DrainDemand<'a>(&'a Engine);
 impl Drop for DrainDemand<'_> {
     fn drop(&mut self) {
         self.0.state().draining -= 1;
-    }
-}
-
-impl State {
-    /// Watches what is not over now, if anything is.
-    fn watch(&mut self) -> Option<oneshot::Receiver<()>> {
-        let left = self.queue.len();
-        if left == 0 {
-            return None;
-        }
-        let (done, over) = oneshot::channel();
-        self.watchers.push(Watcher { before: self.queue.next(), left, done });
-        Some(over)
-    }
-
-    /// Counts a command that is over. Those who have waited for it last.
-    fn over(&mut self, id: CommandId, outcome: Outcome) -> Vec<oneshot::Sender<()>> {
-        self.totals.count(outcome);
-        if self.watchers.is_empty() {
-            return Vec::new();
-        }
-        for watcher in self.watchers.iter_mut().filter(|watcher| id.number < watcher.before) {
-            watcher.left -= 1;
-        }
-        self.watchers.extract_if(.., |watcher| watcher.left == 0).map(|watcher| watcher.done).collect()
-    }
-
-    fn clean_deadlines(&mut self) {
-        let Self { deadlines, queue, .. } = self;
-        deadlines.clean(queue.len(), |id| queue.contains(id));
-    }
-}
-
-/// The right to have one batch in flight.
-pub(super) struct Slot {
-    engine: Arc<Engine>,
-    /// Whether it is held by something that runs. If not even that, its runtime has ended.
-    runs: bool,
-    returned: bool,
-}
-
-impl Slot {
-    fn new(engine: &Arc<Engine>) -> Self {
-        Self { engine: Arc::clone(engine), runs: false, returned: false }
-    }
-
-    pub(super) fn runs(&mut self) {
-        self.runs = true;
-    }
-
-    /// The next batch. Without one, the slot is free.
-    fn next(&mut self) -> Option<OutgoingBatch> {
-        let mut state = self.engine.state();
-        let batch = state.queue.take();
-        if batch.is_none() {
-            state.slots += 1;
-            self.returned = true;
-        }
-        batch
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if self.returned {
-            return;
-        }
-        let mut state = self.engine.state();
-        let goes_on = self.runs && state.queue.has_batch();
-        state.slots += usize::from(!goes_on);
-        drop(state);
-        if goes_on {
-            self.engine.send(Self::new(&self.engine));
-        } else if !self.runs {
-            self.engine.abandon();
-        }
     }
 }
 
