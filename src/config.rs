@@ -201,8 +201,8 @@ impl<T> Config<T> {
     /// Calls are spread over the endpoints, as [`load_balancing`](Self::load_balancing) says. One that cannot be reached, or does not
     /// respond, is left out for a time; a call that certainly did not reach it goes to another.
     ///
-    /// The nodes must share a broker (Redis, NATS, `PostgreSQL`): nodes with the memory engine are islands, and what is
-    /// published on one reaches no subscriber on the others.
+    /// The nodes must share a broker (Redis, NATS, `PostgreSQL`): with the memory engine, what is published on one node reaches no
+    /// subscriber of the others.
     ///
     /// ```
     /// use centrifugo_api::config::LoadBalancing;
@@ -229,10 +229,10 @@ impl<T> Config<T> {
         self
     }
 
-    /// Finds the addresses of the endpoints' hosts, in the place of the operating system.
+    /// Resolves the endpoints' hosts with this function in place of the operating system's resolver.
     ///
-    /// It is asked for every connection that is made, and every 30 s while there are calls; when an address has gone, the
-    /// connections are made anew.
+    /// It is called for every new connection, and every 30 s while there are calls; when an address is gone, its connections are
+    /// replaced.
     ///
     /// ```
     /// # use centrifugo_api::Config;
@@ -255,8 +255,8 @@ impl<T> Config<T> {
 
     /// Gets a bearer token for each call, for a server or a proxy that takes JWTs.
     ///
-    /// It is asked before every call and within the call's deadline, so it should remember a token for as long as that
-    /// is good. An error of it is the call's [`ErrorKind::Unauthenticated`](crate::ErrorKind::Unauthenticated).
+    /// It is called before every attempt, within the call's deadline, so it should cache a token for as long as that is valid. If
+    /// it fails, the call fails with [`ErrorKind::Unauthenticated`](crate::ErrorKind::Unauthenticated).
     ///
     /// ```
     /// # use centrifugo_api::Config;

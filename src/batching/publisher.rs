@@ -27,9 +27,9 @@ use crate::wire::body::{Message, sealed::Sealed as _};
 
 /// Combines publications from many tasks into few requests, in order, with bounded memory.
 ///
-/// Messages that come while its requests are in flight gather, and leave together when one of them gets its response: see
-/// [`Batching`](crate::Batching). Those of one channel keep their [`Order`](crate::config::Order). Each has its own result: one that fails does not harm the others,
-/// and is repeated as the client's [`Retry`](crate::Retry) says.
+/// Messages accepted while its requests are in flight are sent together when one of the requests gets its response: see
+/// [`Batching`](crate::Batching). Messages of one channel keep their [`Order`](crate::config::Order). Each message has its own
+/// result: a failure of one does not affect the others, and is retried as the client's [`Retry`](crate::Retry) says.
 ///
 /// ```
 /// use centrifugo_api::{Client, Config, PublishRequest, Publisher, PublisherConfig};
@@ -46,7 +46,7 @@ use crate::wire::body::{Message, sealed::Sealed as _};
 /// let client = Client::new(config)?;
 /// let publisher = Publisher::new(&client, PublisherConfig::new())?;
 ///
-/// // One by one, in as many tasks as there are:
+/// // Waiting for each result, from any number of tasks:
 /// let position = publisher.publish(PublishRequest::new("news", json!({"text": "hello"}))).await?;
 ///
 /// // Or without waiting for each result:
@@ -59,13 +59,12 @@ use crate::wire::body::{Message, sealed::Sealed as _};
 /// # #[cfg(not(all(feature = "testing", feature = "grpc")))] fn main() {}
 /// ```
 ///
-/// It takes every request but batches, for what is to be in order with publications. A broadcast is one message, and what was
-/// refused of it is told in its result and not repeated. A clone is the same publisher. One that is dropped still sends what it
-/// has accepted.
+/// It takes every request but batches, so that other calls can be ordered with publications. A broadcast is one message; the
+/// channels that refused it are in its result, and not retried. A clone is the same publisher. Accepted messages are sent even if
+/// the publisher is dropped.
 ///
-/// It belongs to the runtime in which it was made, and sends there. When that ends, everything that is not over ends with
-/// [`ErrorKind::Closed`], here and in the runtimes of those who wait. What waits for a time (`publish`, `enqueue`, `close`) is
-/// to be awaited in a tokio runtime, of which any will do.
+/// It sends in the runtime in which it was made. When that runtime ends, all its messages end with [`ErrorKind::Closed`].
+/// `publish`, `enqueue` and `close` must be awaited in a tokio runtime; it may be another one.
 #[derive(Clone)]
 pub struct Publisher {
     engine: Arc<Engine>,
@@ -86,10 +85,10 @@ impl Publisher {
         Ok(Self { engine, capacity, keys })
     }
 
-    /// Publishes a message and waits for its result: first for capacity, then for its turn, then for the response, all within
-    /// the client's timeout.
+    /// Publishes a message and waits for its result: for capacity, in the queue, and for the response, all within the client's
+    /// timeout.
     ///
-    /// Dropping the future withdraws the message, unless it has left; then it goes on.
+    /// Dropping the future withdraws the message if it is still queued; one in flight is not cancelled.
     ///
     /// # Errors
     ///
@@ -111,12 +110,12 @@ impl Publisher {
         sent.await.map_err(|error| self.with_context(error, R::METHOD, key.as_ref()))
     }
 
-    /// Accepts a message as soon as there is room, and sends it in the background. The ticket gives its result; it need not be
-    /// kept.
+    /// Waits for capacity and accepts a message, which is sent in the background. The ticket is a future of its result, and may be
+    /// dropped.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Full`] when there was no room within the client's timeout, [`ErrorKind::TooLarge`] and
+    /// [`ErrorKind::Full`] when there was no capacity within the client's timeout, [`ErrorKind::TooLarge`] and
     /// [`ErrorKind::Invalid`] when the request cannot be sent, [`ErrorKind::Closed`] when the publisher was closed.
     pub async fn enqueue<R: Request>(&self, request: impl IntoRequest<R>) -> Result<Ticket<R::Result>, Error> {
         let request = request.into_request();
@@ -127,11 +126,11 @@ impl Publisher {
         self.accept(request, key, deadline, taken)
     }
 
-    /// Accepts a message if there is room now, and sends it in the background.
+    /// Accepts a message if there is capacity now, and sends it in the background.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Full`] when there is no room, otherwise those of [`enqueue`](Self::enqueue).
+    /// [`ErrorKind::Full`] when there is no capacity, otherwise those of [`enqueue`](Self::enqueue).
     pub fn try_enqueue<R: Request>(&self, request: impl IntoRequest<R>) -> Result<Ticket<R::Result>, Error> {
         let request = request.into_request();
         let request: &R = request.borrow();
@@ -166,20 +165,20 @@ impl Publisher {
         Ok(Ticket { accepted, method: R::METHOD, expected, channels, key, reply: PhantomData })
     }
 
-    /// Waits until every message is over that was accepted before, and tells how all messages of this publisher ended so far.
+    /// Waits until every message accepted before has ended, and returns how all messages of this publisher ended so far.
     pub async fn flush(&self) -> CloseSummary {
         self.engine.flush().await
     }
 
-    /// Accepts no more messages, waits for those that it has, and cancels after `timeout` what is left: what has not left is
-    /// not sent, and the outcome of what is in flight is unknown. Tells how all messages of this publisher ended.
+    /// Accepts no more messages, waits for those it has, and after `timeout` cancels the rest: queued messages are not sent, and
+    /// the outcome of those in flight is unknown. Returns how all messages of this publisher ended.
     ///
     /// It may be called more than once, and from several tasks. The client is not closed.
     pub async fn close(&self, timeout: Duration) -> CloseSummary {
         self.engine.close(timeout).await
     }
 
-    /// How much of its capacity is used: by messages that wait or are in flight.
+    /// How much of its capacity is used, by messages that are queued or in flight.
     #[must_use]
     pub fn depth(&self) -> Depth {
         let (messages, bytes) = self.capacity.used();
@@ -213,16 +212,15 @@ impl fmt::Debug for Publisher {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Depth {
-    /// The messages.
+    /// How many messages are queued or in flight.
     pub messages: usize,
-    /// Their bytes, 64 more for each included.
+    /// Their encoded bytes, and 64 for each.
     pub bytes: usize,
 }
 
-/// The result of a message that was accepted, when it is there: a future.
+/// A future of the result of an accepted message.
 ///
-/// It resolves exactly once, whatever happens, and may be awaited in any runtime. It need not be kept: dropped, it lets the
-/// message go on.
+/// It always resolves, and may be awaited in any runtime. Dropping it does not withdraw the message.
 pub struct Ticket<T> {
     accepted: Accepted,
     method: Method,
@@ -234,11 +232,11 @@ pub struct Ticket<T> {
 }
 
 impl<T> Ticket<T> {
-    /// Withdraws the message.
+    /// Withdraws the message if it is still queued.
     ///
     /// # Errors
     ///
-    /// Gives the ticket back when it is too late: the message has left, or is over.
+    /// Returns the ticket if the message is in flight or has ended.
     pub fn cancel(self) -> Result<(), Self> {
         if self.accepted.withdraw() { Ok(()) } else { Err(self) }
     }

@@ -7,9 +7,9 @@ use crate::error::Error;
 /// How calls share requests: a setting of a [`Publisher`](crate::Publisher), and with
 /// [`Client::with_batching`](crate::Client::with_batching) or [`Config::batching`](crate::Config::batching) of the plain calls of a client.
 ///
-/// While fewer requests are in flight than [`in_flight`](Self::in_flight), a call is sent at once and by itself. Those that
-/// come while all of them are in flight gather, and leave together in a [batch](crate::Batch) as soon as one of them is
-/// done. So nothing waits for a timer, and the busier the client is, the more calls share a request.
+/// While fewer than [`in_flight`](Self::in_flight) requests are in flight, a call is sent at once and alone. Otherwise calls are
+/// queued, and sent together in a [batch](crate::Batch) when one of the requests gets its response. So nothing waits for a
+/// timer, and the busier the client is, the more calls share a request.
 ///
 /// ```
 /// use centrifugo_api::{Batching, Client, Config};
@@ -35,7 +35,7 @@ impl Batching {
 
     /// How many requests may be in flight at once. 2 unless set.
     ///
-    /// With more, fewer calls share a request. More pay where the server is far away, or waits for its broker.
+    /// With more, fewer calls share a request. Raise it if the server is far away, or waits for its broker.
     pub fn in_flight(mut self, requests: usize) -> Self {
         self.in_flight = requests;
         self
@@ -47,10 +47,10 @@ impl Batching {
         self
     }
 
-    /// The longest request that commands share, in bytes of its protobuf form. 512 KiB unless set. A longer command travels by
-    /// itself.
+    /// The longest request that commands share, in bytes of its protobuf form. 512 KiB unless set. A longer command is sent
+    /// alone.
     ///
-    /// A request that the server or a proxy finds too long is sent anew in two halves.
+    /// A request that the server or a proxy finds too long is sent again in two halves.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
@@ -81,25 +81,25 @@ impl Default for Batching {
     }
 }
 
-/// What is ordered, of what a [`Publisher`](crate::Publisher) sends.
+/// Which commands of a [`Publisher`](crate::Publisher) are ordered.
 ///
 /// Ordered commands are executed by the server one after the other, in the order in which they were given to the publisher:
-/// a command is sent only when all those before it in its channel are over, or behind them in the same request. A repeat keeps
-/// its turn. One that ended without a response is over, too: a server that is only slow may execute it after the next.
+/// a command is sent only when all those before it in its channel have ended, or behind them in the same request. A repeat keeps
+/// its place in the order. A command that timed out has ended: a slow server may still execute it, after the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Order {
-    /// The commands of a channel are, and those of different channels run in parallel on the server.
+    /// The commands of each channel. Those of different channels run in parallel on the server.
     ///
     /// A broadcast counts for each of its channels, and every other command for the channel that it names. Commands that name
-    /// no channel (`info`, `disconnect`) are ordered with nothing. Where many commands of few channels wait, and
-    /// where the server is found to be faster so (the memory engine is), the commands of a request run one after the other.
+    /// no channel (`info`, `disconnect`) are not ordered. The commands of a request run one after the other where that is measured to be
+    /// faster (with the memory engine it is), or where many commands of few channels are queued.
     #[default]
     PerChannel,
-    /// The same, with requests whose commands run one after the other on the server.
+    /// The commands of each channel, and those of a request run one after the other on the server.
     ///
-    /// What [`PerChannel`](Self::PerChannel) finds out to be faster with the memory engine. Much slower with Redis.
+    /// For the memory engine, where it saves the measurements of [`PerChannel`](Self::PerChannel). Much slower with Redis.
     Sequential,
-    /// Nothing is.
+    /// None.
     None,
 }

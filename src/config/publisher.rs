@@ -36,13 +36,13 @@ impl PublisherConfig {
         }
     }
 
-    /// How many requests there are at once, and what each may carry.
+    /// How many requests are in flight at once, and the limits of each.
     pub fn batching(mut self, batching: Batching) -> Self {
         self.batching = batching;
         self
     }
 
-    /// What is ordered. [`Order::PerChannel`] unless set.
+    /// Which messages are ordered. [`Order::PerChannel`] unless set.
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
@@ -56,7 +56,7 @@ impl PublisherConfig {
 
     /// How many bytes it holds at most: the requests in protobuf, and 64 more for each. 16 MiB unless set, less than 4 GiB.
     ///
-    /// A request in flight has them once more, and for the transport's buffers once or twice.
+    /// The memory used may be two or three times that, for requests in flight and the transport's buffers.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self

@@ -9,7 +9,7 @@ use crate::error::Error;
 /// When and how often a failed call is repeated: a setting of `Config`, or of
 /// [some calls](crate::Client::with_retry).
 ///
-/// A call is repeated if that can help and cannot harm: after a transient failure, and only if it certainly took no effect or
+/// A call is repeated after a transient failure, and only if it certainly took no effect or
 /// [may take effect twice](crate::message::Request::is_repeatable). All attempts share the call's deadline, and all calls
 /// of a client a budget: about 35 repeats at once, and then one for every 14 calls that succeed at their first attempt. So
 /// repeats cannot overload a server that fails. After a refusal for overload a repeat costs about a third of that.
@@ -81,8 +81,8 @@ impl Retry {
         self
     }
 
-    /// Sets the bounds of the waits: each is anything up to a bound that begins with `first`, 50 ms unless set, and doubles up to
-    /// `longest`, 2 s unless set. A server's own hint makes it up to 5 s longer.
+    /// Sets the backoff. Each wait is random, up to a bound that is `first` for the first (50 ms unless set), and doubles up to
+    /// `longest` (2 s unless set). A hint of the server makes it up to 5 s longer.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         (self.first, self.longest) = (first, longest);
         self
@@ -93,14 +93,14 @@ impl Retry {
     /// another endpoint if there is one.
     ///
     /// It is the time for a small request: a second more for every 256 KiB, and for every 20,000 channels of a broadcast or
-    /// commands of a batch. The server goes on with a call that is not waited for, so set more if a small one takes longer.
+    /// commands of a batch. The server does not stop a call that timed out, so raise it if small calls take longer.
     pub fn attempt_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.attempt_timeout = timeout.into();
         self
     }
 
     /// Sets whether a `publish` or `broadcast` without an idempotency key is given one. On unless set. Calls given as JSON stay as
-    /// they are, and so do batches, which have [a setting of their own](crate::Batch::idempotency_keys).
+    /// they are. Batches have [a setting of their own](crate::Batch::idempotency_keys).
     ///
     /// Without, it is repeated only if it certainly took no effect. The server keeps every key for 5 minutes, which at
     /// 50,000 publications a second is 15 million of them; consider to turn them off there. Brokers that know no keys

