@@ -69,7 +69,7 @@ impl Core {
         &self.shared.gate
     }
 
-    /// Says why a request must not be sent, if so.
+    /// Refuses a request that the server would not accept.
     pub(crate) fn check(&self, request: &impl Request) -> Result<(), Error> {
         request.check().or_else(|problem| problem.error(self.pro))
     }
@@ -79,20 +79,20 @@ impl Core {
         self.max_request_size.map_or(Ok(()), |limit| transport::check_len(Form::Protobuf, len, limit))
     }
 
-    /// When a call that begins now has no more time. A deadline beyond what the clock can say is none.
+    /// The deadline of a call that begins now. One that `Instant` cannot represent is none.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         self.timeout.and_then(|timeout| now.checked_add(timeout))
     }
 
-    /// Adds to an error which method it is of and where the call was to go, unless that is said.
+    /// Adds the method and the default endpoint to an error that has none.
     pub(crate) fn with_context(&self, error: Error, method: &str) -> Error {
         let transport = self.transport();
         error.with_context(method.to_owned().into(), transport.name(), transport.endpoint())
     }
 
-    /// The transport and the address of the endpoint that a call was given to.
+    /// The transport and the address of an endpoint.
     pub(crate) fn origin(&self, endpoint: usize) -> Origin {
-        // Endpoints are counted from 1; a transport of the application's own may have none.
+        // Endpoints are counted from 1; a custom transport may have none.
         let status = endpoint.checked_sub(1).and_then(|index| self.transport().endpoints().into_iter().nth(index));
         match status {
             Some(status) => (status.transport, Some(status.endpoint)),
@@ -100,7 +100,7 @@ impl Core {
         }
     }
 
-    /// Adds to an error which method it is of and which endpoint the call was given to, unless that is said.
+    /// Adds the method and this endpoint to an error that has none.
     pub(crate) fn with_endpoint(&self, error: Error, method: &str, endpoint: usize) -> Error {
         let (transport, address) = self.origin(endpoint);
         error.with_context(method.to_owned().into(), transport, address)

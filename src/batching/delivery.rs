@@ -162,7 +162,7 @@ impl Delivery {
         if results.iter().all(|result| result.as_ref().err().is_none_or(|error| !error.is_transient())) {
             return HashSet::new();
         }
-        let counted = attempts.tried().1 + 1;
+        let counted = attempts.counts().1 + 1;
         self.those_in_turn(|index, member| match &results[index] {
             Err(error) => {
                 let may_run_again = member.repeatable || !error.may_have_run();
@@ -217,7 +217,7 @@ impl Delivery {
         if self.batch.members().iter().all(|member| member.retry.is_none()) {
             return;
         }
-        let (failed, counted) = attempts.tried();
+        let (failed, counted) = attempts.counts();
         let again = self.those_in_turn(|_, member| self.retry_of(member).allows(counted + 1, error));
         if !again.is_empty() {
             let takes_back = self.unknown_since.is_some() && !error.may_have_run();

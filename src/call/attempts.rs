@@ -1,4 +1,4 @@
-//! One call, attempt after attempt, until it ends.
+//! One call: its attempts, until it has a response or an error.
 
 use std::future::{Future, pending};
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::api::method::Method;
 use crate::call::Core;
 use crate::call::close::Running;
-use crate::call::retry::{Failed, LAST_REPEAT, Next};
+use crate::call::retry::{Failed, LATEST_REPEAT_END, Next};
 use crate::config::retry::Retry;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::sync::cancel::{Cancel, in_time, unless};
@@ -15,7 +15,7 @@ use crate::transport::call::{Call, NO_ENDPOINT};
 use crate::wire::body::Body;
 use crate::wire::reply::Reply;
 
-/// A call and what became of it so far.
+/// A call and the state of its attempts.
 pub(crate) struct Attempts<'a> {
     core: &'a Core,
     retry: &'a Retry,
@@ -23,20 +23,20 @@ pub(crate) struct Attempts<'a> {
     known: Option<Method>,
     /// Whether it may take effect twice.
     repeatable: bool,
-    /// `None` for a batch of calls that are counted by themselves.
+    /// `None` for a batch of calls that are counted one by one.
     running: Option<Running<'a>>,
     /// Another signal to stop, besides the client's.
     stop: Option<&'a Cancel>,
     started: Instant,
-    /// Whether an attempt was made, of any part.
+    /// Whether an attempt of any part was made.
     begun: bool,
     deadline: Option<Instant>,
-    /// The attempts that failed, and those of them that count.
+    /// The attempts that failed, and those of them that count against `Retry::attempts`.
     failed: u32,
     counted: u32,
     /// Whether one of them may have taken effect.
     may_have_run: bool,
-    /// The endpoint of the latest attempt: the next one goes to another, if there is one.
+    /// The endpoint of the latest attempt, which the next one avoids if there is another.
     endpoint: usize,
 }
 
@@ -57,8 +57,8 @@ impl<'a> Attempts<'a> {
         })
     }
 
-    /// Begins a batch of calls that are counted by themselves. `unknown_since` is when an earlier batch with them was sent, if its
-    /// outcome is unknown.
+    /// Begins a batch of calls that are counted one by one. `unknown_since`: when an earlier batch of the same calls was sent, if
+    /// its outcome is unknown.
     pub(crate) fn of_batch(
         core: &'a Core,
         retry: &'a Retry,
@@ -104,12 +104,12 @@ impl<'a> Attempts<'a> {
         self.deadline
     }
 
-    /// Sets what is left to be sent: its method, and whether it may take effect twice.
+    /// Sets the method, and whether the call may take effect twice, for what is left to send.
     pub(crate) fn resend_as(&mut self, method: Method, repeatable: bool) {
         (self.method, self.known, self.repeatable) = (method.name(), Some(method), repeatable);
     }
 
-    /// Ends the call with what became of it in a batch.
+    /// Ends the call with its result from a batch.
     pub(crate) fn end_with<T>(&mut self, sent: Result<T, Error>) -> Result<T, Error> {
         self.begun = true;
         match sent {
@@ -124,7 +124,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Waits until the call is to be cancelled.
+    /// Waits until the call is cancelled.
     fn cancelled(&self) -> impl Future {
         let stop = self.stop;
         let stopped = async move {
@@ -136,7 +136,7 @@ impl<'a> Attempts<'a> {
         unless(self.core.gate().cancel().wait(), stopped)
     }
 
-    /// The index of the endpoint that the latest attempt went to.
+    /// The index of the endpoint of the latest attempt.
     pub(crate) fn endpoint(&self) -> usize {
         self.endpoint
     }
@@ -156,22 +156,22 @@ impl<'a> Attempts<'a> {
         self.started
     }
 
-    /// How many attempts have failed.
+    /// The number of failed attempts.
     pub(crate) fn failed(&self) -> u32 {
         self.failed
     }
 
-    /// How many attempts failed, and how many of them count.
-    pub(crate) fn tried(&self) -> (u32, u32) {
+    /// The number of failed attempts, and of those that count against `Retry::attempts`.
+    pub(crate) fn counts(&self) -> (u32, u32) {
         (self.failed, self.counted)
     }
 
-    /// Counts at least so many attempts, for what remains of a call whose parts had attempts of their own.
-    pub(crate) fn have_tried(&mut self, (failed, counted): (u32, u32)) {
+    /// Raises the counts to at least these, after parts of the call were counted apart.
+    pub(crate) fn raise_counts(&mut self, (failed, counted): (u32, u32)) {
         (self.failed, self.counted) = (self.failed.max(failed), self.counted.max(counted));
     }
 
-    /// Begins a part of the call, which has attempts of its own in what is left of the call's time.
+    /// Begins a part of the call. Its attempts are counted from 0; the deadline stays the call's.
     pub(crate) fn begin_part(&mut self, repeatable: bool) -> Result<(), Error> {
         self.repeatable = repeatable;
         if !self.begun {
@@ -179,17 +179,16 @@ impl<'a> Attempts<'a> {
         }
         (self.failed, self.counted, self.may_have_run, self.endpoint) = (0, 0, false, NO_ENDPOINT);
         if self.core.gate().cancel().is_set() {
-            Err(Error::new(ErrorKind::Closed, "the client was closed before this part of the call"))
+            Err(Error::new(ErrorKind::Closed, "the client was closed before this part of the call was sent"))
         } else if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            let late = Error::new(ErrorKind::Timeout, "the time was over before this part of the call");
+            let late = Error::new(ErrorKind::Timeout, "the deadline passed before this part of the call was sent");
             Err(late.with_outcome(Outcome::NotSent))
         } else {
             Ok(())
         }
     }
 
-    /// Sends `body` until a response can be read, or until it is not to be sent again. `read` is told whether an earlier attempt
-    /// may have taken effect.
+    /// Sends `body` until a response is read or no retry is allowed. `read` gets whether an earlier attempt may have taken effect.
     pub(crate) async fn run<T>(
         &mut self,
         body: &dyn Body,
@@ -218,11 +217,11 @@ impl<'a> Attempts<'a> {
         Ok(read)
     }
 
-    /// Sends `body` once, for as long as the attempt may last.
+    /// Sends `body` once, until the attempt's deadline.
     async fn send(&mut self, body: &dyn Body) -> Result<Reply, Error> {
         let now = if std::mem::replace(&mut self.begun, true) { Instant::now() } else { self.started };
-        // A body handed over later would take effect again, its key forgotten.
-        let last = self.may_have_run.then(|| self.started + LAST_REPEAT);
+        // A body handed over later would take effect again: the server has dropped its idempotency key by then.
+        let last = self.may_have_run.then(|| self.started + LATEST_REPEAT_END);
         let end = self.deadline.into_iter().chain(last).min();
         let deadline = self.retry.attempt_deadline(self.counted, self.repeatable, body.size(), now, end);
         let call = Call::of(self.method, self.known, body, now, deadline);
@@ -242,12 +241,12 @@ impl<'a> Attempts<'a> {
         Err(call.handover().judge(error))
     }
 
-    /// Waits until it is time for another attempt, or returns the error that the call ends with.
+    /// Waits for the backoff before another attempt, or returns the error that the call ends with.
     pub(crate) async fn again(&mut self, error: Error) -> Result<(), Error> {
         let (core, retry) = (self.core, self.retry);
         let error = core.with_endpoint(error, self.method, self.endpoint);
         self.failed = self.failed.saturating_add(1);
-        self.counted = self.counted.saturating_add(u32::from(!retry.waits_for(&error)));
+        self.counted = self.counted.saturating_add(u32::from(!retry.is_uncounted(&error)));
         self.may_have_run |= error.may_have_run();
         let next = retry.next(
             &Failed {
@@ -265,9 +264,9 @@ impl<'a> Attempts<'a> {
         );
         let error = match next {
             Next::After(wait) => {
-                tracing::debug!(method = self.method, attempt = self.failed, ?wait, %error, "call to be repeated");
+                tracing::debug!(method = self.method, attempt = self.failed, ?wait, %error, "call is retried");
                 let waited = unless(tokio::time::sleep(wait), self.cancelled()).await.is_some();
-                // The clock is not exact, and an attempt without time would only hide this error.
+                // The sleep may overrun; an attempt past the deadline would replace this error with a timeout.
                 if waited && self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
                     return Ok(());
                 }
@@ -281,7 +280,7 @@ impl<'a> Attempts<'a> {
         Err(log(self.method, error.after_attempts(self.failed)))
     }
 
-    /// Sets how the call as a whole has ended, if not as its last attempt.
+    /// Sets the outcome of the whole call.
     pub(crate) fn end(&mut self, outcome: Outcome) {
         if let Some(running) = &mut self.running {
             running.end(outcome);

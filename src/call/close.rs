@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::sync::cancel::{Cancel, wait_until};
 
-/// How long calls that were cancelled may take to end. Those that are not polled never do.
+/// How long cancelled calls may take to end. One whose future is not polled never ends.
 pub(crate) const GRACE: Duration = Duration::from_millis(20);
 
 /// How calls ended: all calls of a client, or all messages of a publisher, since it was made.
@@ -46,27 +46,26 @@ impl CloseSummary {
     }
 }
 
-/// Counts calls, and lets no more begin once it is closed.
-///
+/// Counts calls, and refuses new ones once it is closed.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    /// [`CALL`] for each call that began, and [`CLOSED`]. In one, so that the calls that began before it was closed are certain.
+    /// [`CALL`] for each call that began, and [`CLOSED`]. In one atomic, so that no call begins uncounted while it is closed.
     begun: AtomicU64,
-    /// How many ended in each way.
+    /// The number of ended calls by outcome.
     done: AtomicU64,
     refused: AtomicU64,
     not_sent: AtomicU64,
     unknown: AtomicU64,
     /// Set when calls are cancelled.
     cancel: Cancel,
-    /// Woken when a call ends after it was closed.
+    /// Notified when a call ends after the gate was closed.
     ended: Notify,
 }
 
 const CLOSED: u64 = 1;
 const CALL: u64 = 2;
 
-/// A call that runs.
+/// A running call, counted with its outcome when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Running<'a> {
     gate: &'a Gate,
@@ -82,7 +81,7 @@ impl Gate {
         }
     }
 
-    /// How the calls ended that are over, and how many are not. Exact once it is closed.
+    /// The ended calls by outcome, and the number of running ones. Exact once the gate is closed.
     fn totals(&self) -> (CloseSummary, u64) {
         let totals = CloseSummary {
             done: self.done.load(Ordering::SeqCst),
@@ -90,12 +89,12 @@ impl Gate {
             not_sent: self.not_sent.load(Ordering::SeqCst),
             unknown: self.unknown.load(Ordering::SeqCst),
         };
-        // Read last: a call that has ended has begun.
+        // Read last, so that it is never less than the number of ended calls.
         let begun = self.begun.load(Ordering::SeqCst) / CALL;
         (totals, begun - totals.done - totals.refused - totals.not_sent - totals.unknown)
     }
 
-    /// The signal that calls are cancelled.
+    /// The signal that cancels running calls.
     pub(crate) fn cancel(&self) -> &Cancel {
         &self.cancel
     }
@@ -111,7 +110,7 @@ impl Gate {
         };
         if !in_time {
             self.cancel.set();
-            // Whether they all end or not, it ends here.
+            // Calls that have not ended by then count as unknown.
             let _ = tokio::time::timeout(GRACE, idle()).await;
         }
         let (totals, running) = self.totals();

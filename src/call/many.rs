@@ -1,4 +1,4 @@
-//! Calls of the client that have no request type: explicit batches, and calls given as JSON.
+//! Calls without a request type: explicit batches, and calls given as JSON.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

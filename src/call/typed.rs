@@ -1,4 +1,4 @@
-//! A call with a request of its own type.
+//! A call with a typed request.
 
 use crate::api::idempotency::{self, Key, Keyed};
 use crate::api::replies::checked;
@@ -8,7 +8,7 @@ use crate::call::attempts::Attempts;
 use crate::error::{Error, Outcome};
 use crate::wire::body::{Body, sealed::Sealed as _};
 
-/// A call that has begun. It is sent, [alone](send) or by a batcher, and [finished](Self::finish).
+/// A call that has begun, to be sent [alone](send) or by a batcher and then [finished](Self::finish).
 pub(crate) struct TypedCall<'a, R> {
     pub(crate) request: &'a R,
     pub(crate) key: Option<Key>,
@@ -17,7 +17,7 @@ pub(crate) struct TypedCall<'a, R> {
 }
 
 impl<'a, R: Request> TypedCall<'a, R> {
-    /// Checks the request, gives it a key if it takes one, and counts the call.
+    /// Checks the request, generates its idempotency key if it takes one, and counts the call.
     pub(crate) fn begin(core: &'a Core, request: &'a R) -> Result<Self, Error> {
         let method = R::METHOD;
         core.check(request).map_err(|error| core.with_context(error, method.name()))?;
@@ -27,7 +27,7 @@ impl<'a, R: Request> TypedCall<'a, R> {
         Ok(Self { request, key, attempts, repeatable })
     }
 
-    /// Ends the call with its result: a request that was too large is sent in parts, and the parts that failed are sent again.
+    /// Ends the call: sends a request that was too large in parts, and failed parts again.
     pub(crate) async fn finish(mut self, sent: Result<R::Result, Error>) -> Result<R::Result, Error> {
         let sent = match sent {
             Err(error) => self.split(error).await,
@@ -50,17 +50,17 @@ impl<'a, R: Request> TypedCall<'a, R> {
         Ok(reply)
     }
 
-    /// Sends the request in parts, if that helps.
+    /// Sends the request in parts, if it can be split.
     async fn split(&mut self, error: Error) -> Result<R::Result, Error> {
-        let (parts, tried) = (self.request.split(error)?, self.attempts.tried());
-        // Boxed, so that the futures of other calls need no memory for it.
+        let (parts, tried) = (self.request.split(error)?, self.attempts.counts());
+        // Boxed to keep the futures of other calls small.
         let sent = Box::pin(send_parts(&mut self.attempts, parts, self.key)).await;
-        self.attempts.have_tried(tried);
+        self.attempts.raise_counts(tried);
         sent
     }
 }
 
-/// Sends a request in one piece, attempt after attempt.
+/// Sends a request in one piece, with retries.
 pub(crate) async fn send<R: Request>(
     attempts: &mut Attempts<'_>,
     request: &R,
@@ -75,7 +75,7 @@ pub(crate) async fn send<R: Request>(
     attempts.run(body, |may_have_run, reply| checked(asked, may_have_run, reply.read()?)).await
 }
 
-/// Sends the parts of a request, the last of them first, each with attempts of its own.
+/// Sends the parts of a request from the end of the list, each with its own attempts.
 async fn send_parts<R: Request>(
     attempts: &mut Attempts<'_>,
     mut waiting: Vec<R>,
@@ -98,7 +98,7 @@ async fn send_parts<R: Request>(
             },
         };
         match &mut whole {
-            // The call fails as its first part does.
+            // The call fails if its first part does.
             None => whole = Some(result?),
             Some(whole) => R::append_part(whole, &part, result),
         }

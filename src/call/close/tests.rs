@@ -1,4 +1,4 @@
-//! Random lives of a gate, beside what is known of its calls.
+//! Random steps on a gate, compared with a model.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ const OUTCOMES: [Outcome; 4] = [Outcome::NotSent, Outcome::Refused, Outcome::Unk
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Enter,
-    /// A call ends, with or without saying how: the so many-th of those that run.
+    /// The running call with this index ends, with an outcome or dropped without one.
     End(usize, Option<Outcome>),
     Wait(Duration),
     Close(Duration),
-    /// The one who closes loses patience: the so many-th of those that do.
+    /// The `close` with this index is dropped.
     DropClose(usize),
 }
 
@@ -37,7 +37,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// Someone who closes the gate: since when, how patiently, and what they found after how long.
+/// A `close` in progress: its start, its timeout, and its result with the time it took.
 struct Closing {
     begun: Instant,
     timeout: Duration,
@@ -47,7 +47,7 @@ struct Closing {
 #[derive(Default)]
 struct Model {
     closed: bool,
-    /// How the calls ended that are over.
+    /// The ended calls by outcome.
     ended: CloseSummary,
     cancelled: bool,
 }
@@ -62,16 +62,16 @@ impl Model {
         }
     }
 
-    /// Those who close and have found out hold this to be true.
+    /// Compares each `close` that has returned with the model.
     async fn check(&mut self, closing: &mut Vec<Closing>, running: u64) {
-        // Everything that can go on does.
+        // Lets every ready task run.
         for _ in 0..8 {
             tokio::task::yield_now().await;
         }
         let mut index = 0;
         while index < closing.len() {
             let Closing { begun, timeout, found } = &mut closing[index];
-            // Those whose timeout has passed have cancelled what runs, and stay a little to see it end.
+            // After its timeout, `close` cancels running calls and waits up to `GRACE` for them.
             self.cancelled |= running > 0 && begun.elapsed() >= *timeout;
             if found.is_finished() {
                 let (found, after) = found.await.unwrap();
@@ -83,14 +83,14 @@ impl Model {
                 }
                 closing.swap_remove(index);
             } else {
-                assert!(running > 0, "there is nothing to wait for");
+                assert!(running > 0, "`close` waits although no call runs");
                 index += 1;
             }
         }
     }
 }
 
-async fn live(steps: Vec<Step>) {
+async fn run(steps: Vec<Step>) {
     let gate: &'static Gate = Box::leak(Box::default());
     let mut model = Model::default();
     let mut running = Vec::new();
@@ -114,7 +114,7 @@ async fn live(steps: Vec<Step>) {
         match step {
             Step::Enter => {
                 let entered = gate.enter();
-                assert_eq!(entered.is_ok(), !model.closed, "nothing enters once it is closed");
+                assert_eq!(entered.is_ok(), !model.closed, "no call begins after the close");
                 match entered {
                     Ok(call) => running.push(call),
                     Err(error) => assert_eq!((error.kind(), error.outcome()), (ErrorKind::Closed, Outcome::NotSent)),
@@ -130,7 +130,7 @@ async fn live(steps: Vec<Step>) {
                 model.end(outcome);
             }
             Step::Wait(wait) => {
-                // In steps as small as the clock's, so that those who close are seen when they end.
+                // In steps of the timer's resolution, to see each `close` when it returns.
                 for _ in 0..wait.as_millis() {
                     tokio::time::advance(Duration::from_millis(1)).await;
                     model.check(&mut closing, running.len() as u64).await;
@@ -147,7 +147,7 @@ async fn live(steps: Vec<Step>) {
         }
         model.check(&mut closing, running.len() as u64).await;
     }
-    // Whoever still waits finds out in time, and so does whoever asks again, with nothing left to run.
+    // Every `close` returns in time, and so does another one.
     for _ in 0..130 {
         tokio::time::advance(Duration::from_millis(1)).await;
         model.check(&mut closing, running.len() as u64).await;
@@ -156,7 +156,7 @@ async fn live(steps: Vec<Step>) {
     assert_eq!(
         cancelled.load(Ordering::SeqCst),
         if model.cancelled { 3 } else { 0 },
-        "calls are cancelled then, and only then"
+        "calls are cancelled exactly when a timeout has passed"
     );
     closing.push(Closing { begun: Instant::now(), timeout: Duration::ZERO, found: close(Duration::ZERO) });
     model.check(&mut closing, running.len() as u64).await;
@@ -180,13 +180,12 @@ proptest! {
     #[test]
     fn a_gate_counts_its_calls(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(live(steps));
+        runtime.block_on(run(steps));
     }
 }
 
-/// A gate on which threads make calls, and its calls that began and did not end before it was closed.
 #[test]
-fn counts_add_up_whatever_the_threads_do() {
+fn counts_add_up_with_calls_from_several_threads() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     for _ in 0..50 {
         let [begun, short, refused] = [0; 3].map(AtomicU64::new);
@@ -194,7 +193,7 @@ fn counts_add_up_whatever_the_threads_do() {
         let closed = std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
-                    // Each keeps a call that begins before the gate is closed and ends after that.
+                    // This call begins before the close and ends after it.
                     let mut kept = gate.enter().unwrap();
                     begun.fetch_add(1, Ordering::SeqCst);
                     while let Ok(_short) = gate.enter() {
@@ -202,7 +201,7 @@ fn counts_add_up_whatever_the_threads_do() {
                     }
                     kept.end(Outcome::Done);
                     drop(kept);
-                    // And goes on asking, which is not to be taken for calls.
+                    // Refused calls are not counted.
                     for _ in 0..1_000 {
                         refused.fetch_add(u64::from(gate.enter().is_err()), Ordering::SeqCst);
                     }
@@ -214,11 +213,11 @@ fn counts_add_up_whatever_the_threads_do() {
             runtime.block_on(gate.close(Duration::from_secs(10)))
         });
         assert_eq!((closed.done, closed.refused, closed.not_sent), (3, 0, 0));
-        // The short calls end without a word.
+        // The short calls are dropped without an outcome.
         assert_eq!(closed.unknown, short.load(Ordering::SeqCst));
         assert_eq!(refused.load(Ordering::SeqCst), 3_000);
         let again = runtime.block_on(gate.close(Duration::ZERO));
-        assert_eq!(again, closed, "nothing runs any more");
+        assert_eq!(again, closed, "no call is left");
     }
 }
 
@@ -235,13 +234,12 @@ fn calls_that_are_refused_are_not_counted() {
         });
         let closed: Vec<_> = (0..2_000).map(|_| runtime.block_on(gate.close(Duration::ZERO))).collect();
         stop.store(true, Ordering::SeqCst);
-        assert!(closed.iter().all(|closed| *closed == CloseSummary::default()), "there never was a call");
+        assert!(closed.iter().all(|closed| *closed == CloseSummary::default()), "no call began");
     });
 }
 
-/// Calls that are cancelled are told so, whether they wait already or look for the first time.
 #[tokio::test(start_paused = true)]
-async fn a_wait_to_be_cancelled_ends_when_the_gate_cancels() {
+async fn cancel_wakes_earlier_and_later_waiters() {
     let gate = Gate::default();
     let _call = gate.enter().unwrap();
     let mut early = pin!(gate.cancel().wait());
@@ -252,7 +250,7 @@ async fn a_wait_to_be_cancelled_ends_when_the_gate_cancels() {
     gate.cancel().wait().await;
 }
 
-/// The future, polled once.
+/// Polls the future once.
 async fn polled<F: Future>(mut future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
     std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await
 }

@@ -1,4 +1,4 @@
-//! What is repeated, for any failure, and what repeats cost.
+//! Which failures are retried, and what retries cost.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ use crate::error::ApiError;
 const KINDS: &[ErrorKind] = ErrorKind::ALL;
 const OUTCOMES: [Outcome; 4] = [Outcome::NotSent, Outcome::Refused, Outcome::Unknown, Outcome::Done];
 
-/// Anything from nothing to the end of time.
+/// Any duration, from zero to the maximum.
 fn durations() -> impl Strategy<Value = Duration> {
     prop_oneof![
         1 => Just(Duration::ZERO),
@@ -55,7 +55,7 @@ prop_compose! {
     }
 }
 
-/// What else a transport finds in a failure.
+/// Marks an error as a transport does.
 #[cfg(all(feature = "grpc", feature = "tls"))]
 fn judged(error: Error, verdict: u8) -> Error {
     match verdict {
@@ -89,7 +89,7 @@ prop_compose! {
     }
 }
 
-/// A call that has failed: when it began and when it is over, in milliseconds before and after now.
+/// A failed call. `began` is milliseconds before now, `deadline` after now.
 #[derive(Clone, Debug)]
 struct Case {
     error: Arc<Error>,
@@ -119,10 +119,10 @@ proptest! {
     #![proptest_config(crate::property::config())]
 
     #[test]
-    fn a_repeat_helps_and_harms_nothing(retry in retries(), case in cases(), seed: u64) {
+    fn every_retry_is_allowed_affordable_and_within_the_deadline(retry in retries(), case in cases(), seed: u64) {
         fastrand::seed(seed);
         let Case { error, earlier_may_have_run, attempts, repeatable, poor, .. } = case;
-        // The clock of a test machine may have begun a moment ago.
+        // An `Instant` cannot be before the start of the clock, which may have been recent.
         let started = Instant::now() + Duration::from_secs(1_000);
         let now = started + Duration::from_millis(case.began);
         let deadline = case.deadline.map(|deadline| match u64::try_from(deadline) {
@@ -148,12 +148,12 @@ proptest! {
             Next::After(wait) => wait,
             Next::Stop | Next::NoBudget => {
                 prop_assert_eq!(next == Next::NoBudget, poor && next != Next::Stop);
-                prop_assert_eq!((paid, *told.lock().unwrap()), (0, None), "it costs nothing and is not observed");
+                prop_assert_eq!((paid, *told.lock().unwrap()), (0, None), "without a retry nothing is spent or observed");
                 return Ok(());
             }
         };
         prop_assert_eq!(*told.lock().unwrap(), Some(wait));
-        prop_assert!(error.is_transient(), "time does not cure {:?}", error);
+        prop_assert!(error.is_transient(), "not transient: {:?}", error);
         prop_assert!(!may_have_run || repeatable, "it would take effect twice");
         prop_assert_ne!(error.outcome(), Outcome::Done);
         prop_assert_ne!(error.hint(), Some(RetryAfter::Never));
@@ -164,7 +164,7 @@ proptest! {
         let next = now + wait;
         prop_assert!(deadline.is_none_or(|deadline| next < deadline));
         prop_assert!(!may_have_run || next < started + Duration::from_secs(240), "its key may be forgotten");
-        // Neither shorter than any backoff is, nor longer than the longest and a hint.
+        // Between the shortest backoff, and the longest plus the hint.
         let longest = {
             let doubled = retry.first.as_secs_f64() * f64::from(attempts.max(1) - 1).exp2();
             doubled.min(retry.longest.as_secs_f64()).max(0.005)
@@ -176,7 +176,7 @@ proptest! {
     }
 
     #[test]
-    fn what_may_be_repeated_is(repeatable: bool, attempts in 1..3_u32, seed: u64) {
+    fn a_transient_failure_is_retried_if_repeatable_or_without_effect(repeatable: bool, attempts in 1..3_u32, seed: u64) {
         fastrand::seed(seed);
         let now = Instant::now();
         for error in [
@@ -207,7 +207,7 @@ proptest! {
     }
 
     #[test]
-    fn an_attempt_ends_with_the_call_at_the_latest(
+    fn an_attempt_ends_no_later_than_the_call(
         retry in retries(),
         failed in prop_oneof![0..6_u32, Just(u32::MAX)],
         repeatable: bool,
@@ -218,7 +218,7 @@ proptest! {
         let attempt = retry.attempt_deadline(failed, repeatable, BodySize::default(), now, deadline);
         prop_assert!(deadline.is_none_or(|deadline| attempt.is_some_and(|attempt| attempt <= deadline)));
         if !repeatable || failed >= retry.attempts - 1 {
-            prop_assert_eq!(attempt, deadline, "nothing follows, so it waits to the end");
+            prop_assert_eq!(attempt, deadline, "the last attempt ends with the call");
         } else if let Some(end) = retry.attempt_timeout.and_then(|timeout| now.checked_add(timeout)) {
             prop_assert_eq!(attempt, Some(deadline.map_or(end, |deadline| deadline.min(end))));
         }
@@ -279,21 +279,21 @@ fn a_budget_shared_by_threads_is_never_overdrawn() {
     assert!(repeats <= (500 + successes) / 14, "{repeats} repeats for {successes} successes");
     let left = budget.0.load(Ordering::Relaxed);
     assert!(left + 14 * repeats <= 500 + successes);
-    // With one repeat wanted in ten calls, what there was has been used.
+    // One call in ten asks for a retry, so nearly the whole budget is spent.
     assert!(repeats >= successes / 14 - 35, "{repeats} repeats for {successes} successes");
 }
 
 #[test]
-fn a_burst_of_repeats_is_35_long() {
+fn a_full_budget_pays_for_35_retries() {
     let (budget, lost) = (Budget::new(), Error::new(ErrorKind::Lost, ""));
     assert_eq!((0..100).filter(|_| budget.spend(&lost)).count(), 35);
     let refused = Error::from(ApiError::new(ApiError::TOO_MANY_REQUESTS, ""));
-    assert_eq!((0..100).filter(|_| budget.spend(&refused)).count(), 2, "10 tokens are left for those at 5");
+    assert_eq!((0..100).filter(|_| budget.spend(&refused)).count(), 2, "10 tokens are left, at 5 each");
 }
 
-/// A call that waits for a server counts its attempts apart, and its observer is told of the real ones.
+/// With `wait_for_ready` attempts do not count against the limit, but an observer sees their real number.
 #[tokio::test(start_paused = true)]
-async fn an_observer_hears_of_the_first_attempt_as_the_first() {
+async fn an_observer_sees_attempts_numbered_from_1() {
     let numbers = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&numbers);
     let retry = Retry::new().wait_for_ready(true).observe(move |retrying| tell.lock().unwrap().push(retrying.attempt));
@@ -327,7 +327,7 @@ fn an_attempt_has_more_time_for_more_bytes_and_channels() {
 }
 
 #[test]
-fn a_wait_without_end_is_none() {
+fn a_backoff_of_years_ends_the_call() {
     let (now, retry, budget) = (Instant::now(), Retry::new().backoff(Duration::MAX, Duration::MAX), Budget::new());
     let error = Error::new(ErrorKind::Connect, "");
     for _ in 0..100 {
