@@ -1,7 +1,7 @@
-//! Many calls in few requests, without a batch made by hand.
+//! Combines many calls into few requests.
 //!
-//! `queue.rs` decides what may leave together, `engine.rs` and `delivery.rs` send it, `outgoing.rs` is the batch that is sent,
-//! `capacity.rs` says how much may wait.
+//! `queue.rs` decides which commands share a batch, `engine.rs` and `delivery.rs` send it, `outgoing.rs` is the batch that is
+//! sent, `capacity.rs` bounds what waits.
 
 mod accepted;
 pub(crate) mod batcher;

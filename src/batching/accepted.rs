@@ -1,4 +1,4 @@
-//! A command that was accepted, and what becomes of it.
+//! A command that was accepted, and its result.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::error::Error;
 use crate::wire::body::Message;
 use crate::wire::reply::ReplyBody;
 
-/// What became of a command.
+/// How a command ended.
 pub(super) type Settled = Result<Sent, Error>;
 
-/// A result, as the server wrote it, and where it came from.
+/// A result as the server wrote it, and its endpoint.
 pub(super) struct Sent {
     pub(super) result: ReplyBody,
     /// The index of the endpoint.
@@ -25,7 +25,7 @@ pub(super) struct Sent {
     pub(super) outcome_unknown: bool,
 }
 
-/// A command that was accepted.
+/// A command that the engine has accepted.
 pub(super) struct Accepted {
     pub(super) engine: Arc<Engine>,
     pub(super) id: CommandId,
@@ -34,7 +34,7 @@ pub(super) struct Accepted {
 }
 
 impl Accepted {
-    /// Gives the command up, if it has not left.
+    /// Withdraws the command, if it has not been sent.
     pub(super) fn withdraw(&self) -> bool {
         self.engine.end_unsent(self.id, None)
     }
@@ -43,7 +43,7 @@ impl Accepted {
         self.engine.core().with_context(error, method.name())
     }
 
-    /// Reads what the command ended with.
+    /// Decodes the result of the command.
     pub(super) fn read<T: Message>(&self, settled: Settled, method: Method, expected: usize) -> Result<T, Error> {
         let Sent { result, endpoint, outcome_unknown } = settled?;
         let result = result.read_result().and_then(|result| checked(expected, outcome_unknown, result));

@@ -1,4 +1,4 @@
-//! Plain calls that share requests.
+//! Combines the calls of a client into batches.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -19,15 +19,15 @@ use crate::error::{Error, ErrorKind, Outcome};
 use crate::sync::per_runtime::PerRuntime;
 use crate::wire::body::Message;
 
-/// Lets the plain calls of a client share requests.
+/// Combines the calls of a client into batches.
 pub(crate) struct Batcher {
     batching: Batching,
-    engines: PerRuntime<Kept>,
+    engines: PerRuntime<EngineRef>,
 }
 
-/// An engine, which a task of its runtime owns: so it ends with the runtime, whose files it would keep open otherwise.
+/// An engine, owned by a task of its runtime, so that it is dropped with the runtime and keeps no sockets open.
 #[derive(Clone)]
-struct Kept {
+struct EngineRef {
     engine: Weak<Engine>,
     /// Dropped with the client, which ends the task.
     _client: Arc<oneshot::Sender<Infallible>>,
@@ -52,8 +52,8 @@ impl Batcher {
                 let runtime = Handle::current();
                 let engine = Engine::new(core.clone(), &self.batching, Order::None, None, runtime);
                 let (of_client, gone) = oneshot::channel();
-                let kept = Kept { engine: Arc::downgrade(&engine), _client: Arc::new(of_client) };
-                // For this call, if the runtime is ending.
+                let kept = EngineRef { engine: Arc::downgrade(&engine), _client: Arc::new(of_client) };
+                // Kept for this call, in case the runtime is shutting down.
                 new = Some(Arc::clone(&engine));
                 tokio::spawn(async move {
                     let _ = gone.await;
@@ -62,7 +62,7 @@ impl Batcher {
                 Ok::<_, Infallible>(kept)
             };
             let Ok(kept) = self.engines.get(|kept| kept.engine.strong_count() > 0, make);
-            // It may have gone just now.
+            // Its runtime may have ended meanwhile.
             if let Some(engine) = kept.engine.upgrade() {
                 drop(new);
                 return engine;
@@ -70,7 +70,7 @@ impl Batcher {
         }
     }
 
-    /// Sends a call by itself if there is a slot, and with others if not. Clients with other retries or deadlines share the engine.
+    /// Sends a call by itself if a slot is free, or else in a batch. Clones with other retries or deadlines share the engine.
     pub(crate) async fn send<R: Request>(&self, core: &Core, call: &mut TypedCall<'_, R>) -> Result<R::Result, Error> {
         let engine = self.engine(core);
         let deadline = call.attempts.deadline();
@@ -82,7 +82,7 @@ impl Batcher {
     }
 }
 
-/// A command that somebody waits for. Dropped before it has left, it is withdrawn; after that it goes on.
+/// A command whose caller waits for it. Dropping it withdraws a command that has not been sent; one in flight goes on.
 pub(super) struct Awaited {
     accepted: Accepted,
     done: bool,
@@ -93,14 +93,14 @@ impl Awaited {
         Self { accepted, done: false }
     }
 
-    /// Its result.
+    /// Waits for the result.
     pub(super) async fn result<T: Message>(mut self, method: Method, expected: usize) -> Result<T, Error> {
         if let Some(inline) = &self.accepted.inline {
             poll_fn(|cx| inline.poll(cx)).await;
         }
         let settled = (&mut self.accepted.settled).await;
         self.done = true;
-        self.accepted.read(settled.unwrap_or_else(|_| Err(forgotten())), method, expected)
+        self.accepted.read(settled.unwrap_or_else(|_| Err(no_result())), method, expected)
     }
 }
 
@@ -116,7 +116,7 @@ impl Drop for Awaited {
     }
 }
 
-/// The error of a command that ended without a result and without an error, which does not happen.
-pub(super) fn forgotten() -> Error {
-    Error::new(ErrorKind::Closed, "the call was forgotten").with_outcome(Outcome::Unknown)
+/// The error of a command that ended with neither a result nor an error, which would be a bug.
+pub(super) fn no_result() -> Error {
+    Error::new(ErrorKind::Closed, "the call ended without a result").with_outcome(Outcome::Unknown)
 }

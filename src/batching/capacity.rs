@@ -1,14 +1,14 @@
-//! How much may wait at once: so many messages, and so many bytes.
+//! Bounds how many messages and bytes wait at once.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 
-/// What a message takes beside the bytes of its request.
+/// The bytes counted for a message besides its request.
 const OVERHEAD: usize = 64;
 
-/// Capacity for messages, given out in the order in which it is asked for. It is the message's, not its caller's.
+/// Capacity for messages, granted in FIFO order. A message holds it until it ends, even if its caller is dropped.
 #[derive(Debug)]
 pub(super) struct Capacity {
     messages: Semaphore,
@@ -19,7 +19,7 @@ pub(super) struct Capacity {
 
 impl Capacity {
     pub(super) fn new(max_messages: usize, max_bytes: usize) -> Self {
-        // As good as any number.
+        // The most that a semaphore takes, which is no bound in practice.
         let [max_messages, max_bytes] = [max_messages, max_bytes].map(|max| max.min(Semaphore::MAX_PERMITS));
         Self { messages: Semaphore::new(max_messages), bytes: Semaphore::new(max_bytes), max_messages, max_bytes }
     }
@@ -28,8 +28,8 @@ impl Capacity {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TooLarge`] when it is more than all of it, [`ErrorKind::Full`] when there is not enough now,
-    /// [`ErrorKind::Closed`] when there will be none.
+    /// [`ErrorKind::TooLarge`] when the message exceeds the whole capacity, [`ErrorKind::Full`] when there is not enough now,
+    /// [`ErrorKind::Closed`] when it is closed.
     pub(super) fn try_take(&self, len: usize) -> Result<(), Error> {
         let bytes = self.bytes_of(len)?;
         if self.messages.is_closed() {
@@ -53,12 +53,12 @@ impl Capacity {
         match deadline {
             None => take.await,
             Some(deadline) => tokio::time::timeout_at(deadline, take).await.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Full, "the publisher's capacity was used up until the deadline"))
+                Err(Error::new(ErrorKind::Full, "the publisher's capacity was still used up at the deadline"))
             }),
         }
     }
 
-    /// Gives back the capacity of messages that are over.
+    /// Releases the capacity of messages that have ended.
     pub(super) fn release(&self, lens: impl IntoIterator<Item = usize>) {
         let (mut messages, mut bytes) = (0, 0);
         for len in lens {
@@ -69,13 +69,13 @@ impl Capacity {
         self.messages.add_permits(messages);
     }
 
-    /// How many messages and bytes are taken.
+    /// The messages and bytes in use.
     pub(super) fn used(&self) -> (usize, usize) {
         let messages = self.max_messages.saturating_sub(self.messages.available_permits());
         (messages, self.max_bytes.saturating_sub(self.bytes.available_permits()))
     }
 
-    /// Gives out no more.
+    /// Grants no more.
     pub(super) fn close(&self) {
         self.messages.close();
         self.bytes.close();
@@ -86,14 +86,14 @@ impl Capacity {
         match u32::try_from(bytes) {
             Ok(fits) if bytes <= self.max_bytes => Ok(fits),
             _ => {
-                let what = format!("the request has {len} bytes, and the publisher holds {}", self.max_bytes);
+                let what = format!("the request has {len} bytes; the publisher's whole capacity is {}", self.max_bytes);
                 Err(Error::new(ErrorKind::TooLarge, what))
             }
         }
     }
 }
 
-/// What is taken is given back by [`Capacity::release`].
+/// Keeps permits until [`Capacity::release`].
 fn keep(bytes: SemaphorePermit<'_>, message: SemaphorePermit<'_>) {
     bytes.forget();
     message.forget();

@@ -1,4 +1,4 @@
-//! A command as the queue knows it: what it is of, and how it is linked with others of its channels.
+//! A command in the queue, and its links to others of the same channels.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -9,31 +9,31 @@ use crate::api::method::Method;
 use crate::config::batching::Order;
 use crate::config::retry::Retry;
 
-/// A command's index, and its number, by which it is told from a later one with the same index.
+/// A command's index, and its number, which differs from that of a later command with the same index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CommandId {
     pub(super) index: usize,
     pub(super) number: u64,
 }
 
-/// A command, and what is kept for it until it is over.
+/// A command, with a value that is kept until it ends.
 #[derive(Debug)]
 pub(super) struct Command<T> {
     pub(super) method: Method,
     /// Whether it may take effect twice.
     pub(super) repeatable: bool,
-    /// When its caller stops waiting.
+    /// When its caller's deadline passes.
     pub(super) deadline: Option<Instant>,
-    /// Its retries, if they are not those of the engine.
+    /// Its retry settings, if they differ from the engine's.
     pub(super) retry: Option<Arc<Retry>>,
     pub(super) links: Links,
     pub(super) value: T,
 }
 
-/// A command's neighbours among those of one channel.
+/// A command's neighbours in the list of one channel.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
-    /// The hash of the channel's name: two channels of the same hash only wait for each other in vain.
+    /// The hash of the channel's name. Channels that collide are ordered as one, which costs only time.
     pub(super) channel: u64,
     /// The indices of the commands before and behind it.
     pub(super) before: Option<usize>,
@@ -66,7 +66,7 @@ impl Links {
         }
     }
 
-    /// The link of a channel, if the command is of it.
+    /// The link of a channel, if the command has that channel.
     pub(super) fn of(&mut self, channel: u64) -> Option<&mut Link> {
         match self {
             Self::None => None,
@@ -79,7 +79,7 @@ impl Links {
     }
 }
 
-/// Makes links of channels' names.
+/// Makes links from the names of channels.
 #[derive(Debug)]
 pub(super) struct Hashes(Option<RandomState>);
 
@@ -88,7 +88,7 @@ impl Hashes {
         Self((order != Order::None).then(RandomState::new))
     }
 
-    /// Links, without neighbours yet, of these channels, if their order counts.
+    /// Links of these channels, without neighbours yet. None if there is no order to keep.
     pub(super) fn of(&self, names: &[String]) -> Links {
         let link = |channel| Link { channel, before: None, behind: None };
         match (&self.0, names) {

@@ -1,4 +1,4 @@
-//! When the time of queued commands is over, the earliest first.
+//! The deadlines of queued commands, earliest first.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use crate::batching::command::CommandId;
 
-/// So many entries of commands that are over are not worth cleaning up.
+/// Up to this many entries of ended commands are not worth removing.
 const FEW_STALE: usize = 1024;
 
-/// The deadlines of commands. Those of commands that are over go as they come to the front, or when they are most of all.
+/// The deadlines of commands. Entries of ended commands are removed at the front, or all at once when they are the majority.
 ///
-/// Mostly each deadline is later than those before it, and a list does; a heap has the others.
+/// Usually each deadline is later than those before it and goes into a list; a heap has the others.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     in_order: VecDeque<(Instant, CommandId)>,
@@ -20,7 +20,7 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Adds one. Whether it is earlier than all others.
+    /// Adds a deadline. Whether it is earlier than all others.
     pub(super) fn push(&mut self, deadline: Instant, id: CommandId) -> bool {
         let is_first = self.next().is_none_or(|first| deadline < first);
         if self.in_order.back().is_none_or(|(last, _)| *last <= deadline) {
@@ -31,13 +31,13 @@ impl Deadlines {
         is_first
     }
 
-    /// The earliest.
+    /// The earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
         let others = self.others.peek().map(|Reverse((deadline, _))| *deadline);
         self.in_order.front().map(|(deadline, _)| *deadline).into_iter().chain(others).min()
     }
 
-    /// The next command whose time is over.
+    /// Removes the next command whose deadline has passed.
     pub(super) fn pop(&mut self, now: Instant) -> Option<CommandId> {
         let next = self.next().filter(|deadline| *deadline <= now)?;
         if self.in_order.front().is_some_and(|(deadline, _)| *deadline == next) {
@@ -46,7 +46,7 @@ impl Deadlines {
         self.others.pop().map(|Reverse((_, id))| id)
     }
 
-    /// Forgets commands that are over, of which so many are not.
+    /// Removes entries of ended commands, given how many are live.
     pub(super) fn clean(&mut self, live: usize, is_live: impl Fn(CommandId) -> bool) {
         while self.in_order.front().is_some_and(|(_, id)| !is_live(*id)) {
             self.in_order.pop_front();
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_deadline_comes_first_and_only_when_it_is_over() {
+    fn deadlines_pop_earliest_first_and_only_once_passed() {
         let (now, mut deadlines) = (Instant::now(), Deadlines::default());
         let after = |seconds| now + Duration::from_secs(seconds);
         assert!(deadlines.push(after(2), id(0)));
@@ -92,9 +92,9 @@ mod tests {
     }
 
     #[test]
-    fn deadlines_of_commands_that_are_over_are_not_kept() {
+    fn deadlines_of_ended_commands_are_bounded() {
         let (now, mut deadlines) = (Instant::now(), Deadlines::default());
-        // The first one stays, and so do those behind it, but not without bound.
+        // The first one stays live, so the others cannot be removed at the front.
         for number in 0..1_000_000 {
             deadlines.push(now + Duration::from_secs(10), id(number));
             deadlines.clean(2, |id| id.number == 0 || id.number == number);

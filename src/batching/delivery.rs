@@ -1,4 +1,4 @@
-//! One batch on its way, attempt after attempt, until each of its commands is over.
+//! Sends one outgoing batch, with retries, until each of its commands has ended.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,44 +6,44 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::batching::accepted::{Sent, Settled};
-use crate::batching::engine::{Engine, Slot};
+use crate::batching::engine::{DEADLINE_BEFORE_SENT, Engine, Slot};
 use crate::batching::outgoing::{Member, OutgoingBatch};
 use crate::call::attempts::Attempts;
 use crate::config::retry::Retry;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::wire::reply::ReplyBody;
 
-/// Sends one batch, and frees the slot. Dropped before it runs, it drops the batch first: the slot is to find what that sets
-/// free.
+/// Sends one batch, and frees the slot. If dropped before its first poll, the batch is dropped first, so that the slot then sends
+/// what that unblocks.
 pub(super) async fn deliver_in(delivery: Delivery, mut slot: Slot) {
     slot.runs();
     deliver(delivery).await;
 }
 
-/// Sends a batch until each of its commands is over.
+/// Sends a batch until each of its commands has ended.
 pub(super) async fn deliver(delivery: Delivery) {
     let mut work = vec![delivery];
     while let Some(mut delivery) = work.pop() {
         if let Some(rest) = delivery.send_or_halve().await {
             work.extend([rest, delivery]);
         } else if !work.is_empty() {
-            delivery.engine.send_others();
+            delivery.engine.send_unblocked();
         }
     }
 }
 
-/// Whether a part of the batch may do better: it is too large, or its reply, or one command makes it unfit to be sent.
-fn may_be_of_a_part(error: &Error) -> bool {
+/// Whether parts of the batch may succeed: the request or its reply is too large, or one command cannot be encoded.
+fn may_succeed_in_parts(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Invalid)
 }
 
-/// A batch in flight. Whatever happens, each of its commands ends.
+/// A batch being sent. Dropping it ends each of its commands.
 pub(super) struct Delivery {
     engine: Arc<Engine>,
     batch: OutgoingBatch,
-    /// Why its commands failed at the last attempt, if each has its own reason.
+    /// The error of each command at the last attempt, if they failed separately.
     reasons: Vec<Error>,
-    /// Since when its outcome is unknown, if an attempt got no response.
+    /// When the call began, if the outcome of an attempt is unknown.
     unknown_since: Option<Instant>,
 }
 
@@ -52,10 +52,10 @@ impl Delivery {
         Self { engine: Arc::clone(engine), batch, reasons: Vec::new(), unknown_since: None }
     }
 
-    /// Sends the batch until each of its commands is over, or returns half of it, if it is too much at once.
+    /// Sends the batch until each of its commands has ended. If it is too large, keeps its first half and returns the other.
     async fn send_or_halve(&mut self) -> Option<Self> {
         let engine = Arc::clone(&self.engine);
-        self.drop_late(1);
+        self.fail_expired(1);
         if self.batch.is_empty() {
             return None;
         }
@@ -82,9 +82,9 @@ impl Delivery {
                     let is_shared = batch.members().len() > 1;
                     if error.may_have_run() {
                         self.unknown_since = Some(attempts.started());
-                        self.fail_what_ran_once(&error, attempts.failed() + 1);
+                        self.fail_unrepeatable(&error, attempts.failed() + 1);
                     }
-                    if is_shared && may_be_of_a_part(&error) {
+                    if is_shared && may_succeed_in_parts(&error) {
                         attempts.end(error.outcome());
                         let mut rest = Self::new(&engine, self.batch.split());
                         rest.unknown_since = self.unknown_since;
@@ -105,7 +105,7 @@ impl Delivery {
             }
             self.reasons.clear();
             self.unknown_since = attempts.may_have_run().then_some(attempts.started());
-            self.drop_late(attempts.failed());
+            self.fail_expired(attempts.failed());
         }
         None
     }
@@ -114,13 +114,13 @@ impl Delivery {
         member.retry.as_ref().unwrap_or(&self.engine.core().retry)
     }
 
-    /// The retries that go on for longest.
+    /// The retry settings that allow the most attempts.
     fn longest_retry(&self) -> Arc<Retry> {
         let all = self.batch.members().iter().map(|member| self.retry_of(member));
         Arc::clone(all.max_by_key(|retry| (retry.wait_for_ready, retry.attempts)).unwrap_or(&self.engine.core().retry))
     }
 
-    /// Ends the commands that have a result, but for those that failed and may be tried again. Why, if there are any.
+    /// Ends the commands that have a result or may not be retried. Returns an error if others are left to retry.
     fn settle(&mut self, results: Vec<Result<ReplyBody, Error>>, attempts: &Attempts<'_>) -> Option<Error> {
         let (outcome_unknown, number) = (attempts.may_have_run(), attempts.failed() + 1);
         let endpoint = attempts.endpoint();
@@ -130,7 +130,7 @@ impl Delivery {
             let error = if outcome_unknown && !error.may_have_run() { error.outcome_unknown() } else { error };
             engine.core().with_endpoint(error, member.method.name(), endpoint).after_attempts(number)
         };
-        let again = self.to_be_tried_again(&results, attempts);
+        let again = self.to_retry(&results, attempts);
         let members = self.batch.members().iter().zip(results);
         if again.is_empty() {
             let settled =
@@ -148,22 +148,22 @@ impl Delivery {
             }
         }
         engine.settle(settled.into_iter());
-        engine.send_others();
+        engine.send_unblocked();
         let mut index = 0..;
         self.batch.retain(|_| index.next().is_some_and(|index| again.contains(&index)));
-        // One of unknown outcome makes it that of the whole.
+        // If any outcome is unknown, so is that of the batch.
         let reason = reasons.iter().max_by_key(|reason| reason.may_have_run()).map(Error::echo);
         self.reasons = reasons;
         reason
     }
 
-    /// The commands that failed and may be tried again: that can help, can do no harm, and overtakes nothing.
-    fn to_be_tried_again(&self, results: &[Result<ReplyBody, Error>], attempts: &Attempts<'_>) -> HashSet<usize> {
+    /// The failed commands to retry: a transient failure, safe to repeat, and no later command of the channel has ended.
+    fn to_retry(&self, results: &[Result<ReplyBody, Error>], attempts: &Attempts<'_>) -> HashSet<usize> {
         if results.iter().all(|result| result.as_ref().err().is_none_or(|error| !error.is_transient())) {
             return HashSet::new();
         }
         let counted = attempts.counts().1 + 1;
-        self.those_in_turn(|index, member| match &results[index] {
+        self.without_overtaking(|index, member| match &results[index] {
             Err(error) => {
                 let may_run_again = member.repeatable || !error.may_have_run();
                 error.is_transient() && may_run_again && self.retry_of(member).allows(counted, error)
@@ -172,8 +172,8 @@ impl Delivery {
         })
     }
 
-    /// Which of these commands can be sent again, without that they overtake others that are not.
-    fn those_in_turn(&self, may_be: impl Fn(usize, &Member) -> bool) -> HashSet<usize> {
+    /// Those of these commands that have no later command of the same channel that is not sent again.
+    fn without_overtaking(&self, may_be: impl Fn(usize, &Member) -> bool) -> HashSet<usize> {
         let (mut again, mut over) = (HashSet::new(), HashSet::new());
         self.engine.with_queue(|queue| {
             for (index, member) in self.batch.members().iter().enumerate().rev() {
@@ -188,13 +188,13 @@ impl Delivery {
         again
     }
 
-    /// Ends the commands whose time is over, after so many attempts.
-    fn drop_late(&mut self, attempts: u32) {
+    /// Ends the commands whose deadline has passed, after so many attempts.
+    fn fail_expired(&mut self, attempts: u32) {
         let now = Instant::now();
         let is_late = |_, member: &Member| member.deadline.is_some_and(|deadline| deadline <= now);
         let outcome = if self.unknown_since.is_some() { Outcome::Unknown } else { Outcome::NotSent };
-        let late = || Error::new(ErrorKind::Timeout, "the deadline passed before it was sent").with_outcome(outcome);
-        self.fail_those(|| late().after_attempts(attempts), is_late);
+        let late = || Error::new(ErrorKind::Timeout, DEADLINE_BEFORE_SENT).with_outcome(outcome);
+        self.fail_where(|| late().after_attempts(attempts), is_late);
     }
 
     /// The latest deadline of the commands.
@@ -203,31 +203,31 @@ impl Delivery {
         deadlines.max_by_key(|deadline| (deadline.is_none(), *deadline))?
     }
 
-    /// Ends the commands that may have taken effect and must not take effect twice, and those that would then overtake them.
-    fn fail_what_ran_once(&mut self, error: &Error, attempts: u32) {
+    /// Ends the commands that must not take effect twice, after an attempt of unknown outcome, and those that would overtake them.
+    fn fail_unrepeatable(&mut self, error: &Error, attempts: u32) {
         if self.batch.is_repeatable() {
             return;
         }
-        let again = self.those_in_turn(|_, member| member.repeatable);
-        self.fail_those(|| error.echo().after_attempts(attempts), |index, _| !again.contains(&index));
+        let again = self.without_overtaking(|_, member| member.repeatable);
+        self.fail_where(|| error.echo().after_attempts(attempts), |index, _| !again.contains(&index));
     }
 
-    /// Ends the commands whose retries end here, and those that would then overtake them, if others go on.
+    /// Ends the commands with no attempts left, and those that would overtake them, if others are retried.
     fn fail_exhausted(&mut self, error: &Error, attempts: &Attempts<'_>) {
         if self.batch.members().iter().all(|member| member.retry.is_none()) {
             return;
         }
         let (failed, counted) = attempts.counts();
-        let again = self.those_in_turn(|_, member| self.retry_of(member).allows(counted + 1, error));
+        let again = self.without_overtaking(|_, member| self.retry_of(member).allows(counted + 1, error));
         if !again.is_empty() {
-            let takes_back = self.unknown_since.is_some() && !error.may_have_run();
-            let echo = || if takes_back { error.echo().outcome_unknown() } else { error.echo() };
-            self.fail_those(|| echo().after_attempts(failed + 1), |index, _| !again.contains(&index));
+            let was_unknown = self.unknown_since.is_some() && !error.may_have_run();
+            let echo = || if was_unknown { error.echo().outcome_unknown() } else { error.echo() };
+            self.fail_where(|| echo().after_attempts(failed + 1), |index, _| !again.contains(&index));
         }
     }
 
-    /// Ends some of the commands with an error.
-    fn fail_those(&mut self, error: impl Fn() -> Error, which: impl Fn(usize, &Member) -> bool) {
+    /// Ends the selected commands with an error.
+    fn fail_where(&mut self, error: impl Fn() -> Error, which: impl Fn(usize, &Member) -> bool) {
         let numbered = self.batch.members().iter().enumerate();
         let failed: Vec<_> =
             numbered.filter(|(index, member)| which(*index, member)).map(|(_, member)| member.clone()).collect();
@@ -235,15 +235,15 @@ impl Delivery {
             return;
         }
         self.engine.settle(failed.iter().map(|member| (member.id, Err(self.with_context(error(), member)))));
-        self.engine.send_others();
+        self.engine.send_unblocked();
         let mut index = 0..;
         self.batch.retain(|member| index.next().is_some_and(|index| !which(index, member)));
     }
 
-    /// Ends all that are left: each for its own reason, if it has one, or with this error.
+    /// Ends all commands that are left, each with its own error if it has one, or else with this one.
     pub(super) fn fail(&mut self, error: Error) {
-        let takes_back = self.unknown_since.is_some() && !error.may_have_run();
-        let error = if takes_back { error.outcome_unknown() } else { error };
+        let was_unknown = self.unknown_since.is_some() && !error.may_have_run();
+        let error = if was_unknown { error.outcome_unknown() } else { error };
         let members = self.batch.take();
         let reasons = std::mem::take(&mut self.reasons);
         if reasons.len() == members.len() {
@@ -266,7 +266,7 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if !self.batch.is_empty() {
-            let ended = Error::new(ErrorKind::Closed, "the task that sent the call ended before a response came");
+            let ended = Error::new(ErrorKind::Closed, "the sending task ended before a response came");
             self.fail(ended.with_outcome(Outcome::Unknown));
         }
     }

@@ -1,4 +1,4 @@
-//! Sends queued commands, at most so many batches at once, each with what had gathered while they were all in flight.
+//! Sends queued commands, at most `in_flight` batches at once. Commands queue up while all slots are in use.
 //!
 //! ```text
 //! slot:   free ── accept: there is a batch ──► held by a task ── no batch is left ──► free
@@ -7,8 +7,8 @@
 //!                                └── or by an inline send ── done ──► free, or a task if there is a batch
 //! ```
 //!
-//! Locks: `Engine::state` is the only one that is held while another is taken, and that other is none of this room's: an
-//! [`InlineSend`] is spawned, a command is told its result, and capacity is released after it is unlocked.
+//! Locks: no lock of this module is taken while `Engine::state` is held. Sends are spawned, results delivered and capacity
+//! released after it is unlocked.
 
 mod slot;
 mod state;
@@ -41,30 +41,33 @@ use crate::error::{Error, ErrorKind, Outcome};
 use crate::sync::Mutex;
 use crate::sync::cancel::{Cancel, unless};
 
-/// Sends commands, of one client in one runtime.
+/// The error text of a command whose deadline passes in the queue.
+pub(super) const DEADLINE_BEFORE_SENT: &str = "the deadline passed before the call was sent";
+
+/// Sends the commands of one client in one runtime.
 pub(super) struct Engine {
     core: Core,
     runtime: Handle,
     linger: Option<Duration>,
-    /// Whether the commands are calls of the client, which it counts itself.
+    /// Whether the commands are calls that the client's gate counts already.
     of_calls: bool,
     capacity: Option<Arc<Capacity>>,
     hashes: Hashes,
     state: Mutex<State>,
-    /// Told when nothing more is to be waited for: the open batch is full, or nothing more is accepted.
+    /// Ends the linger: the open batch is full, or the engine is closed.
     full: Notify,
-    /// Told when a deadline is earlier than those before it.
+    /// Notified of a deadline that is earlier than all others.
     earlier: Arc<Notify>,
-    /// The task that ends commands in the background whose deadline has passed.
-    clock: OnceLock<AbortHandle>,
-    /// Set when what is in flight is to be cancelled.
+    /// The task that ends commands at their deadlines.
+    deadline_task: OnceLock<AbortHandle>,
+    /// Cancels batches in flight.
     cancel: Cancel,
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Some(clock) = self.clock.get() {
-            clock.abort();
+        if let Some(task) = self.deadline_task.get() {
+            task.abort();
         }
     }
 }
@@ -89,7 +92,7 @@ impl Engine {
             state: Mutex::new(State::new(Queue::new(order, limits), in_flight)),
             full: Notify::new(),
             earlier: Arc::default(),
-            clock: OnceLock::new(),
+            deadline_task: OnceLock::new(),
             cancel: Cancel::default(),
         })
     }
@@ -110,12 +113,12 @@ impl Engine {
         look(&self.state().queue)
     }
 
-    /// Accepts a request, for which there is capacity. If its caller waits and nothing is in the way, it is sent inline, by the
-    /// caller's own future, otherwise in the background.
+    /// Accepts a request that holds capacity. It is sent inline, by its caller's future, if the caller waits, a slot is free and
+    /// nothing else is queued; otherwise in a task.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`] when nothing more is accepted.
+    /// [`ErrorKind::Closed`] when the engine is closed.
     pub(super) fn accept<R: Request>(
         self: &Arc<Self>,
         request: &R,
@@ -141,8 +144,8 @@ impl Engine {
             self.release([len]);
             return Err(capacity::closed());
         }
-        let is_alone = state.draining == 0 && !state.queue.has_batch();
-        let is_inline = waits && state.slots > 0 && is_alone && self.linger.is_none() && self.is_here();
+        let is_alone = state.capacity_demands == 0 && !state.queue.has_batch();
+        let is_inline = waits && state.slots > 0 && is_alone && self.linger.is_none() && self.is_in_runtime();
         let id = state.queue.push(command, len, |encoded| idempotency::write(request, key, encoded));
         let is_full = self.linger.is_some() && state.queue.is_full();
         let sends = state.slots > 0 && state.queue.has_batch();
@@ -160,9 +163,9 @@ impl Engine {
         let is_earlier = deadline.is_some_and(|deadline| state.deadlines.push(deadline, id));
         spawn_inline(state);
         if is_earlier {
-            self.clock.get_or_init(|| {
-                let clock = end_late(Arc::downgrade(self), Arc::clone(&self.earlier));
-                self.runtime.spawn(clock).abort_handle()
+            self.deadline_task.get_or_init(|| {
+                let task = end_expired(Arc::downgrade(self), Arc::clone(&self.earlier));
+                self.runtime.spawn(task).abort_handle()
             });
             self.earlier.notify_one();
         }
@@ -175,25 +178,25 @@ impl Engine {
     }
 
     /// Whether the caller is in the engine's runtime.
-    fn is_here(&self) -> bool {
+    fn is_in_runtime(&self) -> bool {
         Handle::try_current().is_ok_and(|here| here.id() == self.runtime.id())
     }
 
-    /// From here on nothing is sent inline, as somebody waits for its capacity.
-    pub(super) fn drain(&self) -> DrainDemand<'_> {
+    /// Sends nothing inline until the guard is dropped, because a caller waits for capacity.
+    pub(super) fn demand_capacity(&self) -> CapacityDemand<'_> {
         let mut state = self.state();
-        state.draining += 1;
+        state.capacity_demands += 1;
         spawn_inline(state);
-        DrainDemand(self)
+        CapacityDemand(self)
     }
 
-    /// Sends what has gathered, in a task of its own.
+    /// Sends queued batches in a task.
     fn send(self: &Arc<Self>, slot: Slot) {
         self.runtime.spawn(Arc::clone(self).send_all(slot));
     }
 
-    /// Sends what is not blocked any more, if there is a slot.
-    pub(super) fn send_others(self: &Arc<Self>) {
+    /// Sends what is no longer blocked, if a slot is free.
+    pub(super) fn send_unblocked(self: &Arc<Self>) {
         let mut state = self.state();
         let sends = state.slots > 0 && state.queue.has_batch();
         state.slots -= usize::from(sends);
@@ -203,7 +206,7 @@ impl Engine {
         }
     }
 
-    /// Sends batch after batch, until there is none.
+    /// Sends batch after batch, until none is left.
     async fn send_all(self: Arc<Self>, mut slot: Slot) {
         slot.runs();
         loop {
@@ -212,12 +215,12 @@ impl Engine {
             }
             let Some(batch) = slot.next() else { return };
             deliver(Delivery::new(&self, batch)).await;
-            // Those who have their results now may have more to send.
+            // Callers that just got results may add commands to the next batch.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Waits for more.
+    /// Waits for more commands, until the open batch is full or the engine is closed.
     async fn linger(&self, linger: Duration) {
         let full = async {
             loop {
@@ -239,7 +242,7 @@ impl Engine {
     pub(super) fn begin_batch(&self) -> Result<Option<Running<'_>>, Error> {
         let gate = self.core.gate();
         if self.cancel.is_set() || gate.cancel().is_set() {
-            return Err(Error::new(ErrorKind::Closed, "it was closed before the call was sent"));
+            return Err(Error::new(ErrorKind::Closed, "the client or the publisher was closed before the call was sent"));
         }
         if self.of_calls { Ok(None) } else { gate.enter().map(Some) }
     }
@@ -248,7 +251,7 @@ impl Engine {
         self.state().queue.responded(batch, took);
     }
 
-    /// Ends a command that has not left. Whether it had not.
+    /// Ends a command that has not been sent. Whether there was one.
     pub(super) fn end_unsent(&self, id: CommandId, error: Option<Error>) -> bool {
         let mut state = self.state();
         let Some(waiting) = state.queue.withdraw(id) else { return false };
@@ -260,11 +263,11 @@ impl Engine {
             // The receiver may be gone.
             let _ = reply.send(Err(error));
         }
-        tell(done);
+        notify(done);
         true
     }
 
-    /// Ends commands.
+    /// Ends commands with their results.
     pub(super) fn settle(&self, settled: impl ExactSizeIterator<Item = (CommandId, Settled)>) {
         let (mut ended, mut done) = (Vec::with_capacity(settled.len()), Vec::new());
         let mut state = self.state();
@@ -282,11 +285,11 @@ impl Engine {
             // The receiver may be gone.
             let _ = waiting.reply.map(|reply| reply.send(settled));
         }
-        tell(done);
+        notify(done);
     }
 
-    /// Ends for their callers the commands whose deadline has passed: those in flight go on. The next deadline.
-    fn end_late(&self) -> Option<Instant> {
+    /// Returns a timeout to the callers of commands whose deadline has passed; those in flight go on. Returns the next deadline.
+    fn end_expired(&self) -> Option<Instant> {
         let now = Instant::now();
         let late = |outcome, what: &'static str| Error::new(ErrorKind::Timeout, what).with_outcome(outcome);
         let (mut unsent, mut in_flight) = (Vec::new(), Vec::new());
@@ -301,13 +304,13 @@ impl Engine {
         let next = state.deadlines.next();
         drop(state);
         for id in unsent {
-            self.end_unsent(id, Some(late(Outcome::NotSent, "the deadline passed before it was sent")));
+            self.end_unsent(id, Some(late(Outcome::NotSent, DEADLINE_BEFORE_SENT)));
         }
         for reply in in_flight {
             // The receiver may be gone.
             let _ = reply.send(Err(late(Outcome::Unknown, "no response came before the deadline")));
         }
-        // Not more often than a timer can be told apart.
+        // No more often than the timer's resolution.
         next.map(|next| next.max(now + Duration::from_millis(1)))
     }
 
@@ -317,7 +320,7 @@ impl Engine {
         }
     }
 
-    /// Ends everything that waits, because there is no runtime to send it in.
+    /// Ends every queued command, because the runtime has ended.
     fn abandon(self: &Arc<Self>) {
         loop {
             let batch = self.state().queue.take();
@@ -327,7 +330,7 @@ impl Engine {
         }
     }
 
-    /// Watches what there is now, none of which is sent inline from here on.
+    /// Watches the commands that have not ended, and moves inline sends to tasks.
     fn watch(&self, closes: bool) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state();
         state.closed |= closes;
@@ -336,27 +339,27 @@ impl Engine {
         watch
     }
 
-    /// How all commands ended that are over.
+    /// The ended commands by outcome.
     fn totals(&self) -> CloseSummary {
         self.state().totals
     }
 
-    /// Waits until what there is now is over, and tells how all commands ended.
+    /// Waits until the present commands have ended. Returns all ended commands by outcome.
     pub(super) async fn flush(&self) -> CloseSummary {
         if let Some(over) = self.watch(false) {
-            // The sender is dropped with the engine only.
+            // The sender is dropped only with the engine.
             let _ = over.await;
         }
         self.totals()
     }
 
-    /// Accepts no more, waits until what there is now is over, and cancels what is left after `timeout`.
+    /// Accepts no more, waits until the present commands have ended, and cancels what is left after `timeout`.
     pub(super) async fn close(&self, timeout: Duration) -> CloseSummary {
         let watch = self.watch(true);
         if let Some(capacity) = &self.capacity {
             capacity.close();
         }
-        // A wait for more is over.
+        // Ends the linger.
         self.full.notify_waiters();
         let Some(mut over) = watch else { return self.totals() };
         let in_time = match Instant::now().checked_add(timeout) {
@@ -365,7 +368,7 @@ impl Engine {
         };
         if !in_time {
             self.cancel.set();
-            // Whether they all end by then or not, it is known which of them have left: the others are not sent any more.
+            // Commands that have not ended by then are counted by whether they were taken: the others are not sent any more.
             let _ = tokio::time::timeout(GRACE, over).await;
         }
         let state = self.state();
@@ -375,7 +378,7 @@ impl Engine {
     }
 }
 
-/// Has tasks go on with what callers send inline.
+/// Moves inline sends to tasks.
 fn spawn_inline(mut state: MutexGuard<'_, State>) {
     let inline = std::mem::take(&mut state.inline);
     drop(state);
@@ -384,26 +387,26 @@ fn spawn_inline(mut state: MutexGuard<'_, State>) {
     }
 }
 
-fn tell(done: Vec<oneshot::Sender<()>>) {
+fn notify(done: Vec<oneshot::Sender<()>>) {
     for done in done {
         // The receiver may be gone.
         let _ = done.send(());
     }
 }
 
-/// Somebody waits for capacity.
-pub(super) struct DrainDemand<'a>(&'a Engine);
+/// A caller that waits for capacity.
+pub(super) struct CapacityDemand<'a>(&'a Engine);
 
-impl Drop for DrainDemand<'_> {
+impl Drop for CapacityDemand<'_> {
     fn drop(&mut self) {
-        self.0.state().draining -= 1;
+        self.0.state().capacity_demands -= 1;
     }
 }
 
-/// Ends commands in the background at their deadlines: a timer for each of them would cost an eighth of all that they cost.
-async fn end_late(engine: Weak<Engine>, earlier: Arc<Notify>) {
+/// Ends commands at their deadlines. One timer each would add an eighth to the cost of a command.
+async fn end_expired(engine: Weak<Engine>, earlier: Arc<Notify>) {
     loop {
-        let Some(next) = engine.upgrade().map(|engine| engine.end_late()) else { return };
+        let Some(next) = engine.upgrade().map(|engine| engine.end_expired()) else { return };
         match next {
             Some(next) => {
                 unless(tokio::time::sleep_until(next), earlier.notified()).await;

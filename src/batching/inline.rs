@@ -1,16 +1,16 @@
-//! A batch of one command that its caller's own future sends: that saves a task, and wake-ups across threads.
+//! An outgoing batch of one command, sent by its caller's future: saves a task, and wake-ups across threads.
 //!
-//! But others must not have to wait for a future that its owner does not poll. So as soon as somebody waits (for a slot, a turn,
-//! capacity, or the end), or the future is dropped, a task goes on with it.
+//! Others must not depend on a future that its owner may not poll. So the send moves to a task as soon as another command, a
+//! wait for capacity, a flush or a close depends on it, or the caller's future is dropped.
 //!
 //! ```text
-//! accept ──► polled by its caller ── done ──────────────────────────────► over
-//!                   │                                                       ▲
-//!                   └─ spawn: somebody waits, or the caller is dropped ─► a task
+//! accept ──► polled by its caller ── done ───────────────────────────────────► ended
+//!                   │                                                            ▲
+//!                   └─ spawn: others depend on it, or the caller is dropped ─► a task
 //! ```
 //!
-//! `spawn` may come from another thread while the caller polls: then the future is not in its place, and the caller spawns it
-//! when it is back.
+//! `spawn` may be called from another thread while the caller polls. The future is then taken out of its place, and the caller
+//! spawns it after the poll.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use crate::sync::{BoxFuture, Mutex};
 
 pub(super) struct InlineSend {
     runtime: Handle,
-    /// The send, and the way to wake the caller, who otherwise waits for nothing else.
+    /// The send, and the waker of the caller, which waits for nothing else.
     state: Mutex<(Option<BoxFuture<'static, ()>>, Option<Waker>)>,
-    /// Whether a task is to go on with it.
+    /// Whether the send is to move to a task.
     spawned: AtomicBool,
 }
 
@@ -35,9 +35,9 @@ impl InlineSend {
         Arc::new(Self { runtime, state, spawned: AtomicBool::new(false) })
     }
 
-    /// Goes on with it. Ready when it is done, or a task goes on with it.
+    /// Polls the send. Ready when it is done or has moved to a task.
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // Not locked while it is polled, which may be what spawns it. The waker is dropped with it, once it is done.
+        // Not locked during the poll, which may call `spawn`.
         let (send, _waker) = std::mem::take(&mut *self.state.lock());
         let Some(mut send) = send else { return Poll::Ready(()) };
         if send.as_mut().poll(cx).is_ready() {
@@ -50,10 +50,10 @@ impl InlineSend {
         Poll::Pending
     }
 
-    /// Has a task go on with it.
+    /// Moves the send to a task.
     pub(super) fn spawn(&self) {
         self.spawned.store(true, Ordering::SeqCst);
-        // While it is polled it is not there, and whoever polls it looks at `spawned` afterwards.
+        // During a poll it is not here, and `poll` checks `spawned` afterwards.
         let (send, caller) = std::mem::take(&mut *self.state.lock());
         if let Some(send) = send {
             self.runtime.spawn(send);

@@ -1,4 +1,4 @@
-//! A batch on its way to the server, and its result for each command.
+//! A batch to be sent, and the result of each of its commands.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ pub(super) struct Member {
     pub(super) method: Method,
     /// Whether it may take effect twice.
     pub(super) repeatable: bool,
-    /// When its caller stops waiting.
+    /// When its caller's deadline passes.
     pub(super) deadline: Option<Instant>,
-    /// Its retries, if they are not those of the engine.
+    /// Its retry settings, if they differ from the engine's.
     pub(super) retry: Option<Arc<Retry>>,
-    /// The length of its request, and where that ends.
+    /// The length of its request, and the end of that in the batch.
     len: usize,
     end: usize,
 }
@@ -51,10 +51,10 @@ impl Member {
     }
 }
 
-/// A batch that is still put together.
+/// A batch that still gets commands.
 #[derive(Debug)]
 pub(super) struct Draft {
-    /// The commands as the schema's `BatchRequest` holds them, behind `parallel`, which is left out where it is not wanted.
+    /// `parallel`, which is skipped for a sequential batch, and the commands of the schema's `BatchRequest`.
     encoded: Vec<u8>,
     members: Vec<Member>,
 }
@@ -96,7 +96,7 @@ impl Draft {
         self.encoded = retain(&mut self.members, &encoded, keep);
     }
 
-    /// Takes what there is, and allocates as much for the next.
+    /// Takes the batch, and allocates as much for the next.
     pub(super) fn take(&mut self) -> Self {
         let mut encoded = Vec::with_capacity(self.encoded.len());
         encoded.extend(wire::PARALLEL);
@@ -108,7 +108,7 @@ impl Draft {
     }
 }
 
-/// Keeps some of the commands. Returns them as they are encoded.
+/// Keeps some of the commands. Returns their encoded form.
 fn retain(members: &mut Vec<Member>, encoded: &[u8], mut keep: impl FnMut(&Member) -> bool) -> Vec<u8> {
     let mut kept = Vec::with_capacity(encoded.len());
     kept.extend(wire::PARALLEL);
@@ -126,7 +126,7 @@ fn retain(members: &mut Vec<Member>, encoded: &[u8], mut keep: impl FnMut(&Membe
     kept
 }
 
-/// Commands that leave together. One that leaves by itself is an ordinary call.
+/// Commands that are sent together. A single one is sent as an ordinary call.
 #[derive(Debug)]
 pub(super) struct OutgoingBatch {
     encoded: Bytes,
@@ -148,12 +148,12 @@ impl OutgoingBatch {
         self.parallel
     }
 
-    /// Whether all of it may take effect twice.
+    /// Whether all of its commands may take effect twice.
     pub(super) fn is_repeatable(&self) -> bool {
         self.members.iter().all(|member| member.repeatable)
     }
 
-    /// What it is sent as.
+    /// The method that it is sent as.
     pub(super) fn method(&self) -> Method {
         match &self.members[..] {
             [member] => member.method,
@@ -161,7 +161,7 @@ impl OutgoingBatch {
         }
     }
 
-    /// Leaves without its members.
+    /// Takes the members.
     pub(super) fn take(&mut self) -> Vec<Member> {
         std::mem::take(&mut self.members)
     }
@@ -171,7 +171,7 @@ impl OutgoingBatch {
         self.encoded = retain(&mut self.members, &self.encoded, keep).into();
     }
 
-    /// Leaves the first half of the commands and returns the rest.
+    /// Keeps the first half of the commands and returns the rest.
     pub(super) fn split(&mut self) -> Self {
         let half = self.members.len() / 2;
         let mut rest = Self { encoded: self.encoded.clone(), members: self.members.clone(), parallel: self.parallel };
@@ -188,7 +188,7 @@ impl OutgoingBatch {
         rest
     }
 
-    /// The result of each command, in the form that it came in, or why there is none.
+    /// The result or error of each command, in the form of the response.
     pub(super) fn read(&self, reply: Reply) -> Result<Vec<Result<ReplyBody, Error>>, Error> {
         if let [_] = &self.members[..] {
             return Ok(vec![Ok(reply.result_body()?)]);

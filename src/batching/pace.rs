@@ -1,24 +1,21 @@
-//! Whether the server is asked to run the commands of a request at the same time or one after the other, where either will
-//! do: whichever is faster. It depends on its engine: in memory one after the other is half as fast again, with Redis
-//! at the same time is five times as fast.
+//! Chooses between parallel and sequential batches where both are correct: whichever is faster. It depends on the server's
+//! engine: in memory sequential ones are half as fast again, with Redis parallel ones are five times as fast.
 
 use std::time::Duration;
 
-/// With fewer commands a request is mostly the way to the server and back.
-const FEW: usize = 16;
-/// After so many requests the other way is tried, then after four times as many, and so on up to the last, as long as it is not
-/// faster.
+/// Smaller requests are not measured: they take mostly a round trip.
+const MIN_COMMANDS: usize = 16;
+/// The requests before a trial of the other mode: at first, and at most. The pause grows fourfold while trials fail.
 const FIRST_PAUSE: u32 = 16;
 const LAST_PAUSE: u32 = 1024;
-/// How many requests a trial has. The first is sent by itself, beside others that run the old way, and shows only whether the
-/// rest is worth its while.
+/// The requests of a trial. The first runs beside requests of the present mode, and only decides whether to go on.
 const TRIAL: u32 = 9;
-/// The other way must be faster by this to be taken: less is chance.
-const CLEARLY: f64 = 0.9;
-/// A way that is so much slower so far is not tried further.
-const HOPELESS: f64 = 3.0;
-/// What the requests before the last one count for.
-const WEIGHT: f64 = 0.75;
+/// The other mode must take at most this share of the time to be chosen; less of a gain is noise.
+const MAX_RATIO: f64 = 0.9;
+/// A trial ends early when the other mode takes more than this many times as long.
+const ABORT_RATIO: f64 = 3.0;
+/// The weight of earlier requests at each new one.
+const DECAY: f64 = 0.75;
 
 /// How the commands of a request are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +33,19 @@ impl Run {
     }
 }
 
-/// Finds out which way is faster.
+/// Measures which mode is faster.
 #[derive(Debug)]
 pub(super) struct Pace {
     run: Run,
-    /// Of the requests that were run so; recent ones count for more.
+    /// The requests in this mode, recent ones weighted more.
     took: Took,
     trial: Option<Trial>,
-    /// How many requests until the next trial, and how many it was from the last one.
+    /// The requests until the next trial, and between the last one and that.
     left: u32,
     pause: u32,
 }
 
-/// The other way is tried.
+/// A trial of the other mode.
 #[derive(Debug, Default)]
 struct Trial {
     begun: u32,
@@ -56,7 +53,7 @@ struct Trial {
     took: Took,
 }
 
-/// How long requests took, and how many commands they had: one of few commands says little.
+/// How long requests took, and how many commands they had.
 #[derive(Clone, Copy, Debug, Default)]
 struct Took {
     seconds: f64,
@@ -64,13 +61,13 @@ struct Took {
 }
 
 impl Took {
-    /// How long a command took, in seconds.
+    /// The seconds per command.
     fn per_command(self) -> f64 {
         self.seconds / self.commands
     }
 
-    /// The requests so far, those before the last one counted for `weight`, and one more.
-    fn and(self, weight: f64, request: Self) -> Self {
+    /// Adds a request, with the earlier ones multiplied by `weight`.
+    fn plus(self, weight: f64, request: Self) -> Self {
         Self { seconds: self.seconds * weight + request.seconds, commands: self.commands * weight + request.commands }
     }
 }
@@ -80,9 +77,9 @@ impl Pace {
         Self { run: Run::Parallel, took: Took::default(), trial: None, left: FIRST_PAUSE, pause: FIRST_PAUSE }
     }
 
-    /// How to run the next request, of so many commands.
+    /// The mode of the next request, with so many commands.
     pub(super) fn next(&mut self, commands: usize) -> Run {
-        if commands < FEW {
+        if commands < MIN_COMMANDS {
             return self.run;
         }
         if let Some(trial) = &mut self.trial
@@ -94,8 +91,8 @@ impl Pace {
         self.left = self.left.saturating_sub(1);
         if self.left == 0 {
             if self.trial.is_some() {
-                // Some of its requests have no response.
-                self.goes_on();
+                // Some requests of the trial got no response.
+                self.fail_trial();
             } else {
                 (self.trial, self.left) = (Some(Trial::default()), FIRST_PAUSE);
             }
@@ -103,37 +100,36 @@ impl Pace {
         self.run
     }
 
-    /// Takes note of how long a request took.
+    /// Records how long a request took.
     pub(super) fn note(&mut self, run: Run, commands: usize, took: Duration) {
-        if commands < FEW {
+        if commands < MIN_COMMANDS {
             return;
         }
         #[allow(clippy::cast_precision_loss, reason = "a request has thousands of commands at most")]
         let request = Took { seconds: took.as_secs_f64(), commands: commands as f64 };
         match &mut self.trial {
-            None if run == self.run => self.took = self.took.and(WEIGHT, request),
+            None if run == self.run => self.took = self.took.plus(DECAY, request),
             Some(trial) if run != self.run => {
                 trial.ended += 1;
                 let takes = self.took.per_command();
-                // The first is sent beside others, and only shows whether to go on.
-                let took = if trial.ended == 1 { request } else { trial.took.and(1.0, request) };
-                if took.per_command() > takes * HOPELESS {
-                    self.goes_on();
-                } else if trial.ended == TRIAL && took.per_command() < takes * CLEARLY {
+                let took = if trial.ended == 1 { request } else { trial.took.plus(1.0, request) };
+                if took.per_command() > takes * ABORT_RATIO {
+                    self.fail_trial();
+                } else if trial.ended == TRIAL && took.per_command() < takes * MAX_RATIO {
                     *self = Self { run, took, ..Self::new() };
                 } else if trial.ended == TRIAL {
-                    self.goes_on();
+                    self.fail_trial();
                 } else if trial.ended > 1 {
                     trial.took = took;
                 }
             }
-            // Beside a trial, or of one that is over.
+            // A request in the present mode during a trial, or one of an earlier trial.
             _ => {}
         }
     }
 
-    /// Ends a trial that brought nothing.
-    fn goes_on(&mut self) {
+    /// Ends a trial without a change of mode.
+    fn fail_trial(&mut self) {
         self.trial = None;
         self.pause = (self.pause * 4).min(LAST_PAUSE);
         self.left = self.pause;
@@ -144,7 +140,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Sends so many requests of 100 commands to a server that takes so long for a command in either way. How many were parallel.
+    /// Sends requests of 100 commands to a server that takes so many µs per command in each mode. Returns how many were parallel.
     fn send(pace: &mut Pace, requests: usize, parallel: u64, sequential: u64) -> usize {
         let mut number = 0;
         for _ in 0..requests {
@@ -157,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_faster_way_is_found_and_the_other_is_tried_less_and_less() {
+    fn the_faster_mode_is_chosen_and_trials_become_rare() {
         let mut pace = Pace::new();
         assert_eq!(send(&mut pace, 10_000, 15, 80), 10_000 - 12, "with Redis");
         let mut pace = Pace::new();
@@ -167,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn it_changes_when_the_server_does() {
+    fn the_mode_changes_when_the_server_does() {
         let mut pace = Pace::new();
         send(&mut pace, 100, 8, 5);
         assert_eq!(pace.run, Run::Sequential);
@@ -178,12 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn small_requests_do_not_make_the_faster_way_look_slow() {
+    fn small_requests_do_not_make_the_faster_mode_look_slow() {
         let mut pace = Pace::new();
         for _ in 0..FIRST_PAUSE - 1 {
             assert_eq!(pace.next(1000), Run::Parallel);
             pace.note(Run::Parallel, 1000, Duration::from_millis(15));
-            pace.note(Run::Parallel, FEW, Duration::from_millis(3));
+            pace.note(Run::Parallel, MIN_COMMANDS, Duration::from_millis(3));
         }
         let sequential = (0..100).filter(|_| {
             let run = pace.next(1000);
@@ -206,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_fast_or_too_short_to_tell_changes_nothing() {
+    fn equal_times_and_small_requests_change_nothing() {
         let mut pace = Pace::new();
         send(&mut pace, 1000, 10, 10);
         assert_eq!(pace.run, Run::Parallel);
         for _ in 0..1000 {
-            assert_eq!(pace.next(FEW - 1), Run::Parallel);
-            pace.note(Run::Sequential, FEW - 1, Duration::ZERO);
+            assert_eq!(pace.next(MIN_COMMANDS - 1), Run::Parallel);
+            pace.note(Run::Sequential, MIN_COMMANDS - 1, Duration::ZERO);
         }
     }
 }

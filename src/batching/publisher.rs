@@ -143,7 +143,7 @@ impl Publisher {
     async fn take_capacity(&self, len: usize, deadline: Option<Instant>) -> Result<(), Error> {
         match self.capacity.try_take(len) {
             Err(error) if error.kind() == ErrorKind::Full => {
-                let _demand = self.engine.drain();
+                let _demand = self.engine.demand_capacity();
                 self.capacity.take(len, deadline).await
             }
             taken => taken,
@@ -247,7 +247,7 @@ impl<T: Message> Future for Ticket<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let settled = ready!(Pin::new(&mut self.accepted.settled).poll(cx));
-        let settled = settled.unwrap_or_else(|_| Err(batcher::forgotten()));
+        let settled = settled.unwrap_or_else(|_| Err(batcher::no_result()));
         let read = self.accepted.read(settled, self.method, self.expected).map(|mut result: T| {
             result.name_failed(&self.channels);
             result

@@ -1,9 +1,8 @@
-//! What waits to be sent, and in which batches it may leave: a state machine without a clock, a task or a lock.
+//! The commands that wait to be sent, and which of them share a batch: a state machine without a clock, a task or a lock.
 //!
-//! The commands of a channel form a list, and each waits for the one before it. Those at the head of all their lists wait for
-//! nothing: they are put into the *open* batch, encoded straight into it, and leave with it when somebody [takes](Queue::take)
-//! it. A command that is [removed](Queue::remove) or [withdrawn](Queue::withdraw) leaves its lists at once, whatever waits
-//! behind it.
+//! The commands of a channel form a list, and each is blocked by the one before it. A command at the head of all its lists is
+//! encoded straight into the *open* batch, and is sent with it when the engine [takes](Queue::take) it. A command that is
+//! [removed](Queue::remove) or [withdrawn](Queue::withdraw) leaves its lists at once.
 //!
 //! ```text
 //!         push: blocked, or the open batch is full            push: neither
@@ -27,33 +26,33 @@ use crate::batching::outgoing::{Draft, Member, OutgoingBatch};
 use crate::batching::pace::{Pace, Run};
 use crate::config::batching::Order;
 
-/// How many commands may wait for each one in a parallel batch of no more than so few, before they are sent along in a
-/// sequential one.
+/// A batch of up to `FEW_CHANNELS` commands becomes sequential, and takes what they block along, when they block more than `HOT`
+/// commands each.
 ///
-/// A batch of a few commands is mostly the way to the server and back. With more, even Redis, which carries out 12,000 commands
-/// a second in order, is asked for more of them in parallel.
+/// A batch of a few commands takes mostly a round trip. With more, parallel ones are faster even over Redis, which processes
+/// 12,000 commands a second in order.
 const FEW_CHANNELS: usize = 4;
 const HOT: usize = 8;
-/// So many entries for commands that are gone are not worth cleaning up.
+/// Up to this many entries of ended commands are not worth removing.
 const FEW_STALE: usize = 64;
 
-/// The commands that are not over, with a `T` for each.
+/// The commands that have not ended, with a `T` for each.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     order: Order,
     limits: Limits,
     commands: Slab<Queued<T>>,
-    /// The last command of each channel that has one, by the channel's hash.
-    last: HashMap<u64, usize, IsHash>,
-    /// The batch that leaves next, and its number.
+    /// The last command of each channel, by the hash of its name.
+    last: HashMap<u64, usize, BuildIdentityHasher>,
+    /// The batch that is sent next, and its number.
     open: Draft,
     number: Wrapping<u32>,
     /// How many commands in the open batch were withdrawn.
-    holes: usize,
-    /// Those that wait for nothing but space in the open batch. Some may be gone by now.
+    withdrawn: usize,
+    /// Commands that are not blocked, and wait only for space in the open batch. Some may have ended.
     ready: VecDeque<CommandId>,
     pace: Pace,
-    /// How many are blocked by others.
+    /// How many commands are blocked.
     blocked: usize,
     next: u64,
 }
@@ -71,19 +70,19 @@ struct Queued<T> {
     number: u64,
     command: Command<T>,
     state: State,
-    /// How many commands are right before it, each in another channel.
+    /// How many commands block it: the one before it in each of its channels.
     blockers: usize,
-    /// How many of these are in the open batch of this number.
+    /// How many of these are in the open batch with this number.
     open_blockers: (Wrapping<u32>, usize),
 }
 
 #[derive(Debug)]
 enum State {
-    /// For others, or for space: its encoded form.
+    /// Blocked, or waiting for space: its encoded form.
     Waiting(Vec<u8>),
     /// In the open batch.
     Open,
-    /// Sent, or about to be.
+    /// In a batch that was taken.
     Taken,
 }
 
@@ -92,7 +91,7 @@ impl<T> Queued<T> {
         CommandId { index, number: self.number }
     }
 
-    /// Counts one more, or one less, of its blockers in the open batch of this number.
+    /// Changes the number of its blockers in the open batch with this number.
     fn count_open(&mut self, number: Wrapping<u32>, change: isize) {
         if self.open_blockers.0 != number {
             self.open_blockers = (number, 0);
@@ -110,7 +109,7 @@ impl<T: Default> Queue<T> {
             last: HashMap::default(),
             open: Draft::default(),
             number: Wrapping(0),
-            holes: 0,
+            withdrawn: 0,
             ready: VecDeque::new(),
             pace: Pace::new(),
             blocked: 0,
@@ -118,32 +117,32 @@ impl<T: Default> Queue<T> {
         }
     }
 
-    /// Whether there may be a batch to be taken.
+    /// Whether there may be a batch to take.
     pub(super) fn has_batch(&self) -> bool {
         !self.open.is_empty() || !self.ready.is_empty()
     }
 
-    /// Whether the open batch can get no longer.
+    /// Whether the open batch is full.
     pub(super) fn is_full(&self) -> bool {
         self.open.len() >= self.limits.commands || !self.ready.is_empty()
     }
 
-    /// The number of the next command: those that are in the queue now have smaller ones.
+    /// The number of the next command, greater than those of all commands in the queue.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
-    /// How many commands are not over.
+    /// The number of commands that have not ended.
     pub(super) fn len(&self) -> usize {
         self.commands.len()
     }
 
-    /// Whether a command is not over.
+    /// Whether a command has not ended.
     pub(super) fn contains(&self, id: CommandId) -> bool {
         self.commands.get(id.index).is_some_and(|queued| queued.number == id.number)
     }
 
-    /// The channels of a command that is not over.
+    /// The channels of a command that has not ended.
     pub(super) fn channels_of(&self, id: CommandId) -> impl Iterator<Item = u64> + use<'_, T> {
         let queued = self.commands.get(id.index).filter(|queued| queued.number == id.number);
         queued.into_iter().flat_map(|queued| queued.command.links.all()).map(|link| link.channel)
@@ -153,7 +152,7 @@ impl<T: Default> Queue<T> {
         Member::new(id, &self.commands[id.index].command, len)
     }
 
-    /// Adds a command of this length, which `encode` writes behind what is there.
+    /// Adds a command of this length, which `encode` appends.
     pub(super) fn push(&mut self, command: Command<T>, len: usize, encode: impl FnOnce(&mut Vec<u8>)) -> CommandId {
         let id = self.add(command);
         let member = self.member(id, len);
@@ -194,8 +193,7 @@ impl<T: Default> Queue<T> {
         CommandId { index, number }
     }
 
-    /// Whether a command may be put into the open batch: it is not blocked, or in a sequential one only by such as are there
-    /// before it.
+    /// Whether a command may be put into the open batch: it is not blocked, or only by commands in the same sequential batch.
     fn may_join(&self, index: usize, sequential: bool) -> bool {
         let Queued { blockers, open_blockers, .. } = &self.commands[index];
         *blockers == 0 || (sequential && *open_blockers == (self.number, *blockers))
@@ -206,7 +204,7 @@ impl<T: Default> Queue<T> {
         self.open.is_empty() || (self.open.len() < self.limits.commands && bytes <= self.limits.bytes)
     }
 
-    /// Takes note that a command is in the open batch now.
+    /// Records that a command is now in the open batch.
     fn opened(&mut self, index: usize) {
         self.commands[index].state = State::Open;
         for at in 0..self.commands[index].command.links.all().len() {
@@ -216,7 +214,7 @@ impl<T: Default> Queue<T> {
         }
     }
 
-    /// Puts a command that waited into the open batch, if there is space.
+    /// Moves a waiting command into the open batch, if there is space.
     fn join(&mut self, id: CommandId) -> bool {
         let State::Waiting(encoded) = &self.commands[id.index].state else { return true };
         let member = self.member(id, encoded.len());
@@ -228,7 +226,7 @@ impl<T: Default> Queue<T> {
         true
     }
 
-    /// Puts into the open batch what waits for nothing else.
+    /// Moves ready commands into the open batch, until it is full.
     fn fill(&mut self) {
         while let Some(id) = self.ready.front().copied() {
             if self.contains(id) && !self.join(id) {
@@ -238,8 +236,8 @@ impl<T: Default> Queue<T> {
         }
     }
 
-    /// Puts behind the members of the open batch, which is to be sequential, those that wait for no others.
-    fn follow(&mut self) {
+    /// Appends to the open batch, which will be sequential, the commands that only its members block.
+    fn append_blocked(&mut self) {
         let mut member = 0;
         while member < self.open.len() {
             let index = self.open.members()[member].id.index;
@@ -259,7 +257,7 @@ impl<T: Default> Queue<T> {
 
     /// Takes the open batch, and opens another.
     pub(super) fn take(&mut self) -> Option<OutgoingBatch> {
-        self.drop_holes();
+        self.drop_withdrawn();
         self.fill();
         if self.open.is_empty() {
             return None;
@@ -271,7 +269,7 @@ impl<T: Default> Queue<T> {
         };
         let is_hot = alone <= FEW_CHANNELS && self.blocked > HOT * alone;
         if run == Run::Sequential || is_hot {
-            self.follow();
+            self.append_blocked();
             if self.open.len() > alone {
                 run = Run::Sequential;
             }
@@ -285,46 +283,46 @@ impl<T: Default> Queue<T> {
         Some(draft.seal(run == Run::Parallel))
     }
 
-    /// Takes note of how long the server took for a batch.
+    /// Records how long the server took for a batch.
     pub(super) fn responded(&mut self, batch: &OutgoingBatch, took: Duration) {
         let run = if batch.is_parallel() { Run::Parallel } else { Run::Sequential };
         self.pace.note(run, batch.members().len(), took);
     }
 
-    /// Takes what was withdrawn out of the open batch.
-    fn drop_holes(&mut self) {
-        if self.holes == 0 {
+    /// Removes withdrawn commands from the open batch.
+    fn drop_withdrawn(&mut self) {
+        if self.withdrawn == 0 {
             return;
         }
-        self.holes = 0;
+        self.withdrawn = 0;
         let commands = &self.commands;
         self.open
             .retain(|member| commands.get(member.id.index).is_some_and(|queued| queued.number == member.id.number));
     }
 
-    /// What is kept for a command that is not over, and whether it has left.
+    /// The value of a command that has not ended, and whether it was taken.
     pub(super) fn get_mut(&mut self, id: CommandId) -> Option<(&mut T, bool)> {
         let queued = self.commands.get_mut(id.index).filter(|queued| queued.number == id.number)?;
         Some((&mut queued.command.value, matches!(queued.state, State::Taken)))
     }
 
-    /// How many commands have left and are not over.
+    /// The number of commands that were taken and have not ended.
     pub(super) fn taken(&self) -> usize {
         self.commands.iter().filter(|(_, queued)| matches!(queued.state, State::Taken)).count()
     }
 
-    /// Gives up a command that has not left. What was kept for it, or nothing, if it has left.
+    /// Withdraws a command and returns its value, unless it was taken.
     pub(super) fn withdraw(&mut self, id: CommandId) -> Option<T> {
         let queued = self.commands.get(id.index).filter(|queued| queued.number == id.number)?;
         match queued.state {
             State::Taken => return None,
             State::Waiting(_) => {}
-            State::Open => self.holes += 1,
+            State::Open => self.withdrawn += 1,
         }
         let value = self.remove(id);
-        // What is kept of those that were withdrawn stays as small as what is kept of the others.
-        if self.holes > FEW_STALE && self.holes > self.open.len() / 2 {
-            self.drop_holes();
+        // Bounds the memory of withdrawn commands by that of the others.
+        if self.withdrawn > FEW_STALE && self.withdrawn > self.open.len() / 2 {
+            self.drop_withdrawn();
         }
         if self.ready.len() > FEW_STALE && self.ready.len() > 2 * self.commands.len() {
             let commands = &self.commands;
@@ -333,7 +331,7 @@ impl<T: Default> Queue<T> {
         value
     }
 
-    /// Ends a command. What was kept for it.
+    /// Ends a command and returns its value.
     pub(super) fn remove(&mut self, id: CommandId) -> Option<T> {
         self.commands.get(id.index).filter(|queued| queued.number == id.number)?;
         let Queued { command, state, blockers, .. } = self.commands.remove(id.index);
@@ -345,7 +343,7 @@ impl<T: Default> Queue<T> {
         Some(command.value)
     }
 
-    /// Closes the gap that a command leaves in the list of a channel.
+    /// Removes a command from the list of a channel.
     fn unlink(&mut self, channel: u64, before: Option<usize>, behind: Option<usize>, was_open: bool) {
         let is_open_before = before.is_some_and(|index| matches!(self.commands[index].state, State::Open));
         if let Some(link) = before.and_then(|index| self.commands[index].command.links.of(channel)) {
@@ -379,23 +377,23 @@ impl<T: Default> Queue<T> {
     }
 }
 
-/// For keys that are hashes.
+/// For keys that are hashes already.
 #[derive(Clone, Copy, Debug, Default)]
-struct IsHash;
+struct BuildIdentityHasher;
 
-impl BuildHasher for IsHash {
-    type Hasher = TheHash;
+impl BuildHasher for BuildIdentityHasher {
+    type Hasher = IdentityHasher;
 
-    fn build_hasher(&self) -> TheHash {
-        TheHash(0)
+    fn build_hasher(&self) -> IdentityHasher {
+        IdentityHasher(0)
     }
 }
 
-struct TheHash(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for TheHash {
+impl Hasher for IdentityHasher {
     fn write(&mut self, bytes: &[u8]) {
-        // Not called: a `u64` is given whole.
+        // Not called: a `u64` key calls `write_u64`.
         self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
     }
 

@@ -22,28 +22,28 @@ fn is_full(taken: &Result<(), Error>) -> bool {
 enum Step {
     Take(usize),
     TryTake(usize),
-    /// One that has room gives it back.
+    /// A holder releases its capacity.
     Release(Index),
-    /// One that waits gives up.
-    GiveUp(Index),
+    /// A waiting `take` is dropped.
+    Cancel(Index),
 }
 
 proptest! {
     #![proptest_config(crate::property::config())]
 
     #[test]
-    fn room_is_given_in_turn_and_never_more_than_there_is(
+    fn capacity_is_granted_in_fifo_order_and_never_exceeded(
         messages in 1..6_usize,
         bytes in 64..2000_usize,
         steps in prop::collection::vec(prop_oneof![
             4 => (0..1500_usize).prop_map(Step::Take),
             2 => (0..1500_usize).prop_map(Step::TryTake),
             4 => any::<Index>().prop_map(Step::Release),
-            1 => any::<Index>().prop_map(Step::GiveUp),
+            1 => any::<Index>().prop_map(Step::Cancel),
         ], 1..100),
     ) {
         let room = Capacity::new(messages, bytes);
-        // Who has room, and who waits for it, in the order in which they came.
+        // The lengths that hold capacity, and the waiting ones in the order of their arrival.
         let (mut inside, mut outside): (Vec<usize>, Vec<(usize, Waits<'_>)>) = (Vec::new(), Vec::new());
         let used = |inside: &[usize]| inside.iter().map(|len| len + OVERHEAD).sum::<usize>();
         for step in steps {
@@ -66,15 +66,15 @@ proptest! {
                 Step::Release(index) if !inside.is_empty() => {
                     room.release([inside.swap_remove(index.index(inside.len()))]);
                 }
-                Step::GiveUp(index) if !outside.is_empty() => drop(outside.remove(index.index(outside.len()))),
-                Step::Release(_) | Step::GiveUp(_) => {}
+                Step::Cancel(index) if !outside.is_empty() => drop(outside.remove(index.index(outside.len()))),
+                Step::Release(_) | Step::Cancel(_) => {}
             }
-            // In turn: nobody has room whom another one was before.
+            // FIFO: nothing is granted past one that still waits.
             let mut waits = false;
             let mut still = Vec::new();
             for (len, mut taking) in outside {
                 if poll(&mut taking).is_ready() {
-                    prop_assert!(!waits, "it was another one's turn");
+                    prop_assert!(!waits, "granted out of order");
                     inside.push(len);
                 } else {
                     waits = true;
@@ -84,12 +84,12 @@ proptest! {
             outside = still;
             prop_assert!(inside.len() <= messages && used(&inside) <= bytes);
             if let Some((len, _)) = outside.first() {
-                prop_assert!(inside.len() == messages || used(&inside) + len + OVERHEAD > bytes, "it waits in vain");
+                prop_assert!(inside.len() == messages || used(&inside) + len + OVERHEAD > bytes, "the first one waits although there is capacity");
             }
         }
         room.close();
         for (_, mut taking) in outside {
-            let Poll::Ready(Err(error)) = poll(&mut taking) else { panic!("it waits for ever") };
+            let Poll::Ready(Err(error)) = poll(&mut taking) else { panic!("it still waits after the close") };
             prop_assert_eq!(error.kind(), ErrorKind::Closed);
         }
         prop_assert_eq!(room.try_take(0).unwrap_err().kind(), ErrorKind::Closed);
@@ -98,7 +98,7 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_gets_no_room_in_time_is_told_that_it_is_full() {
+async fn waiting_for_capacity_past_the_deadline_fails_as_full() {
     let room = Capacity::new(1, 1000);
     room.try_take(0).unwrap();
     let began = Instant::now();
@@ -107,7 +107,7 @@ async fn who_gets_no_room_in_time_is_told_that_it_is_full() {
     assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     assert!(is_full(&room.take(900, deadline).await));
     assert_eq!(began.elapsed(), Duration::from_secs(3));
-    // What it had already is given back.
+    // Bytes granted before the timeout are released.
     room.release([0]);
     first.await.unwrap();
     assert!(is_full(&room.try_take(0)));

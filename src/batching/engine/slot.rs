@@ -1,14 +1,12 @@
-//! The right to have a batch in flight.
-
 use std::sync::Arc;
 
 use crate::batching::engine::Engine;
 use crate::batching::outgoing::OutgoingBatch;
 
-/// The right to have one batch in flight.
+/// A permit for one batch in flight. Dropping it passes it on to the next batch.
 pub(in crate::batching) struct Slot {
     engine: Arc<Engine>,
-    /// Whether it is held by something that runs. If not even that, its runtime has ended.
+    /// Whether its holder has been polled. If it is dropped before that, the runtime has ended.
     runs: bool,
     returned: bool,
 }
@@ -22,7 +20,7 @@ impl Slot {
         self.runs = true;
     }
 
-    /// The next batch. Without one, the slot is free.
+    /// Takes the next batch, or frees the slot if there is none.
     pub(super) fn next(&mut self) -> Option<OutgoingBatch> {
         let mut state = self.engine.state();
         let batch = state.queue.take();
@@ -40,10 +38,10 @@ impl Drop for Slot {
             return;
         }
         let mut state = self.engine.state();
-        let goes_on = self.runs && state.queue.has_batch();
-        state.slots += usize::from(!goes_on);
+        let has_next = self.runs && state.queue.has_batch();
+        state.slots += usize::from(!has_next);
         drop(state);
-        if goes_on {
+        if has_next {
             self.engine.send(Self::new(&self.engine));
         } else if !self.runs {
             self.engine.abandon();

@@ -1,4 +1,4 @@
-//! What the engine keeps under its lock.
+//! The engine's state, under its lock.
 
 use std::sync::Arc;
 
@@ -14,31 +14,30 @@ use crate::error::Outcome;
 
 pub(super) struct State {
     pub(super) queue: Queue<Waiting>,
-    /// How many more batches may be sent now.
+    /// The number of free slots.
     pub(super) slots: usize,
     pub(super) closed: bool,
-    /// Batches that callers send themselves. Some may be done.
+    /// Inline sends. Some may be done.
     pub(super) inline: Vec<Arc<InlineSend>>,
-    /// Of the commands in the background.
+    /// The deadlines of commands that are not sent inline.
     pub(super) deadlines: Deadlines,
-    /// How many wait for capacity, which is to come from what is in flight.
-    pub(super) draining: usize,
-    /// How the commands ended that are over.
+    /// How many callers wait for capacity.
+    pub(super) capacity_demands: usize,
+    /// The ended commands by outcome.
     pub(super) totals: CloseSummary,
-    /// Those who wait until what there was is over.
     watchers: Vec<Watcher>,
 }
 
-/// What is kept of a command until it is over.
+/// What is kept of a command until it ends.
 #[derive(Default)]
 pub(in crate::batching) struct Waiting {
-    /// `None` once its caller was told.
+    /// `None` once its caller has its result.
     pub(super) reply: Option<oneshot::Sender<Settled>>,
-    /// The bytes that it takes of the capacity.
+    /// The bytes of capacity that it holds.
     pub(super) bytes: usize,
 }
 
-/// Waits until the commands with smaller numbers are over.
+/// A `flush` or `close` that waits until the commands with smaller numbers have ended.
 struct Watcher {
     before: u64,
     left: usize,
@@ -53,13 +52,13 @@ impl State {
             closed: false,
             inline: Vec::new(),
             deadlines: Deadlines::default(),
-            draining: 0,
+            capacity_demands: 0,
             totals: CloseSummary::default(),
             watchers: Vec::new(),
         }
     }
 
-    /// Watches what is not over now, if anything is.
+    /// Watches the commands that have not ended, if there are any.
     pub(super) fn watch(&mut self) -> Option<oneshot::Receiver<()>> {
         let left = self.queue.len();
         if left == 0 {
@@ -70,7 +69,7 @@ impl State {
         Some(over)
     }
 
-    /// Counts a command that is over. Those who have waited for it last.
+    /// Counts a command that has ended. Returns the watchers that waited only for this one.
     pub(super) fn over(&mut self, id: CommandId, outcome: Outcome) -> Vec<oneshot::Sender<()>> {
         self.totals.count(outcome);
         if self.watchers.is_empty() {

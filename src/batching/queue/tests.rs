@@ -1,4 +1,4 @@
-//! Random lives of a queue, beside a plain list of what became of each command.
+//! Random steps on a queue, compared with a model.
 
 use bytes::{Buf as _, Bytes};
 use proptest::prelude::*;
@@ -59,9 +59,9 @@ fn orders() -> impl Strategy<Value = Order> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Now {
     Waits,
-    /// In the batch of this number.
-    Left(usize),
-    Over,
+    /// In the batch with this number.
+    Taken(usize),
+    Ended,
     Withdrawn,
 }
 
@@ -120,14 +120,14 @@ impl Model {
         self.all.iter().position(|known| known.id == id).unwrap()
     }
 
-    /// Nothing is overtaken: what came before in these channels is over, or before it in the same request.
-    fn in_turn(&self, id: usize, batch: usize, before: &[usize]) {
+    /// Checks the order: earlier commands of these channels have ended, or precede this one in the same request.
+    fn check_order(&self, id: usize, batch: usize, before: &[usize]) {
         if self.order == Order::None {
             return;
         }
         for (earlier, known) in self.all[..id].iter().enumerate() {
             if known.channels.iter().any(|channel| self.all[id].channels.contains(channel)) {
-                let is_over = matches!(known.now, Now::Over | Now::Withdrawn);
+                let is_over = matches!(known.now, Now::Ended | Now::Withdrawn);
                 assert!(is_over || before.contains(&earlier), "{id} overtakes {earlier} in request {batch}");
             }
         }
@@ -147,18 +147,18 @@ impl Model {
             Order::PerChannel => {}
         }
         for (index, id) in members.iter().enumerate() {
-            assert_eq!(self.all[*id].now, Now::Waits, "{id} leaves twice, or after it was withdrawn");
+            assert_eq!(self.all[*id].now, Now::Waits, "{id} is sent twice, or after it was withdrawn");
             let before = if parallel { &[] } else { &members[..index] };
-            self.in_turn(*id, self.batches, before);
+            self.check_order(*id, self.batches, before);
         }
         for id in members {
-            self.all[id].now = Now::Left(self.batches);
+            self.all[id].now = Now::Taken(self.batches);
         }
         self.batches += 1;
         Some(batch)
     }
 
-    /// What travels, in both forms: whether in parallel, and which requests, each as it was given.
+    /// Decodes the request in both forms: whether it is parallel, and the ids of its commands.
     fn decode(&self, batch: &OutgoingBatch) -> (bool, Vec<usize>) {
         let (protobuf, json) = (batch.to_protobuf().unwrap(), batch.to_json().unwrap());
         let json: Value = serde_json::from_slice(&json).unwrap();
@@ -188,8 +188,8 @@ impl Model {
         id
     }
 
-    /// Looks at halves and rests of a batch, as they are sent anew.
-    fn take_apart(&self, mut batch: OutgoingBatch, number: usize) {
+    /// Checks the halves and the retained commands of a batch, as retries send them.
+    fn check_parts(&self, mut batch: OutgoingBatch, number: usize) {
         let (_, all) = self.decode(&batch);
         if all.len() < 2 {
             return;
@@ -217,15 +217,15 @@ impl Model {
         }
     }
 
-    fn left(&self) -> Vec<usize> {
-        let left = |id: &usize| matches!(self.all[*id].now, Now::Left(_));
-        (0..self.all.len()).filter(left).collect()
+    fn taken(&self) -> Vec<usize> {
+        let taken = |id: &usize| matches!(self.all[*id].now, Now::Taken(_));
+        (0..self.all.len()).filter(taken).collect()
     }
 
     fn remove(&mut self, id: usize) {
         assert_eq!(self.queue.remove(self.all[id].id), Some(Some(id)));
-        self.all[id].now = Now::Over;
-        assert_eq!(self.queue.remove(self.all[id].id), None, "it is over once");
+        self.all[id].now = Now::Ended;
+        assert_eq!(self.queue.remove(self.all[id].id), None, "it ends once");
     }
 
     fn withdraw(&mut self, id: usize) {
@@ -237,16 +237,16 @@ impl Model {
     }
 
     fn check(&self) {
-        let live = |known: &&Known| matches!(known.now, Now::Waits | Now::Left(_));
+        let live = |known: &&Known| matches!(known.now, Now::Waits | Now::Taken(_));
         assert_eq!(self.queue.len(), self.all.iter().filter(live).count());
         let waits = self.all.iter().any(|known| known.now == Now::Waits);
-        if waits && self.left().is_empty() {
-            assert!(self.queue.has_batch(), "what waits is sent when somebody looks");
+        if waits && self.taken().is_empty() {
+            assert!(self.queue.has_batch(), "a command waits, and no batch is offered");
         }
     }
 }
 
-/// The commands of an encoded batch: whether they run in parallel, and each request.
+/// Decodes a batch: whether it is parallel, and its requests.
 fn commands(mut batch: Bytes) -> (bool, Vec<Bytes>) {
     let (mut parallel, mut requests) = (false, Vec::new());
     while batch.has_remaining() {
@@ -271,20 +271,20 @@ proptest! {
     #![proptest_config(crate::property::config())]
 
     #[test]
-    fn nothing_is_lost_or_overtaken_and_everything_leaves(order in orders(), limits in limits(), steps in steps()) {
+    fn every_command_is_sent_once_and_in_order(order in orders(), limits in limits(), steps in steps()) {
         let mut model = Model::new(order, limits);
         for (number, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Push { channels, size, keyed } => model.push(&channels, size, keyed),
                 Step::Take => {
                     if let Some(batch) = model.take() {
-                        model.take_apart(batch, number);
+                        model.check_parts(batch, number);
                     }
                 }
                 Step::Remove(index) => {
-                    let left = model.left();
-                    if !left.is_empty() {
-                        model.remove(*index.get(&left));
+                    let taken = model.taken();
+                    if !taken.is_empty() {
+                        model.remove(*index.get(&taken));
                     }
                 }
                 Step::Withdraw(index) => {
@@ -297,16 +297,16 @@ proptest! {
         }
         while model.queue.len() > 0 {
             model.take();
-            let left = model.left();
-            prop_assert!(!left.is_empty(), "something waits for nothing");
-            model.remove(left[left.len() / 2]);
+            let taken = model.taken();
+            prop_assert!(!taken.is_empty(), "a command waits, and no batch is in flight");
+            model.remove(taken[taken.len() / 2]);
             model.check();
         }
         prop_assert!(model.queue.take().is_none());
         prop_assert!(!model.queue.has_batch());
         prop_assert!(model.queue.commands.is_empty() && model.queue.last.is_empty());
-        prop_assert_eq!((model.queue.blocked, model.queue.holes, model.queue.open.len()), (0, 0, 0));
-        prop_assert!(model.all.iter().all(|known| matches!(known.now, Now::Over | Now::Withdrawn)));
+        prop_assert_eq!((model.queue.blocked, model.queue.withdrawn, model.queue.open.len()), (0, 0, 0));
+        prop_assert!(model.all.iter().all(|known| matches!(known.now, Now::Ended | Now::Withdrawn)));
     }
 }
 
@@ -324,7 +324,7 @@ fn links(channels: &[u64]) -> Links {
 }
 
 #[test]
-fn commands_withdrawn_behind_a_busy_channel_leave_nothing_behind() {
+fn commands_withdrawn_behind_a_busy_channel_free_their_memory() {
     for order in [Order::PerChannel, Order::Sequential] {
         for channel in [1, 2] {
             let mut queue = queue(order);
@@ -344,7 +344,7 @@ fn commands_withdrawn_behind_a_busy_channel_leave_nothing_behind() {
     }
 }
 
-/// One that pushes publications, without the list.
+/// A queue without a model.
 fn queue(order: Order) -> Queue<Option<u32>> {
     Queue::new(order, Limits { commands: 1000, bytes: 1 << 20 })
 }
@@ -373,12 +373,12 @@ fn a_command_behind_one_that_was_withdrawn_can_be_sent() {
 }
 
 #[test]
-fn a_command_withdrawn_from_the_middle_of_a_sequential_batch_leaves_nothing_behind() {
+fn a_command_withdrawn_from_the_middle_of_a_sequential_batch_blocks_nothing() {
     let mut queue = queue(Order::Sequential);
     let (first, second) = (push(&mut queue, 1, "a"), push(&mut queue, 1, "b"));
     assert!(queue.withdraw(second).is_some());
     assert_eq!(ids(&queue.take().unwrap()), [first]);
-    // It may have the place of the one that was withdrawn.
+    // It may reuse the index of the withdrawn one.
     let other = push(&mut queue, 2, "c");
     let third = push(&mut queue, 1, "d");
     assert!(queue.remove(first).is_some());
@@ -388,7 +388,7 @@ fn a_command_withdrawn_from_the_middle_of_a_sequential_batch_leaves_nothing_behi
 }
 
 #[test]
-fn a_command_that_does_not_fit_where_another_was_withdrawn_does_not_overtake() {
+fn a_command_too_large_for_the_open_batch_keeps_its_order_after_a_withdrawal() {
     let mut queue = queue(Order::Sequential);
     queue.limits.bytes = 100;
     let first = push(&mut queue, 1, "a");
@@ -402,7 +402,7 @@ fn a_command_that_does_not_fit_where_another_was_withdrawn_does_not_overtake() {
 }
 
 #[test]
-fn one_command_of_each_channel_leaves_in_parallel_and_many_of_one_in_order() {
+fn commands_of_several_channels_are_parallel_and_those_of_a_hot_channel_sequential() {
     let mut queue = queue(Order::PerChannel);
     for channel in 0..4 {
         for _ in 0..=HOT {
@@ -422,7 +422,7 @@ fn one_command_of_each_channel_leaves_in_parallel_and_many_of_one_in_order() {
 }
 
 #[test]
-fn a_command_that_ends_before_those_before_it_lets_nothing_overtake_them() {
+fn a_command_that_ends_early_does_not_unblock_those_behind_earlier_ones() {
     let mut queue = queue(Order::Sequential);
     let (first, second) = (push(&mut queue, 1, "a"), push(&mut queue, 1, "b"));
     assert_eq!(ids(&queue.take().unwrap()), [first, second]);
