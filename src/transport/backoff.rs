@@ -10,21 +10,21 @@ const LONGEST_DIAL: Duration = Duration::from_secs(10);
 const GROWTH: f64 = 1.6;
 const SPREAD: f64 = 0.2;
 
-/// The wait before the next attempt of a call, when so many have failed: anything up to a bound that doubles from `first` to
+/// The wait before the next attempt of a call after `failed` ones: full jitter, up to a bound that doubles from `first` to
 /// `longest`. See <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>.
 pub(crate) fn retry(failed: u32, first: Duration, longest: Duration) -> Duration {
     let bound = first.saturating_mul(1 << failed.saturating_sub(1).min(30)).min(longest);
     bound.mul_f64(fastrand::f64()).max(SHORTEST_RETRY.min(longest))
 }
 
-/// The wait before the next dial, when so many in a row have failed.
+/// The wait before the next dial after `failed` ones in a row.
 pub(crate) fn dial(failed: u32) -> Duration {
-    // Far beyond where it stops growing.
+    // The wait stops growing long before 64.
     let growths = i32::try_from(failed.saturating_sub(1).min(64)).unwrap_or_default();
     spread(LONGEST_DIAL.min(FIRST_DIAL.mul_f64(GROWTH.powi(growths))))
 }
 
-/// `wait`, up to a fifth more or less, so that clients that begin together do not stay together.
+/// Adds jitter of up to a fifth more or less, so that clients do not act in step.
 pub(crate) fn spread(wait: Duration) -> Duration {
     wait.mul_f64(1.0 + SPREAD * (2.0 * fastrand::f64() - 1.0))
 }

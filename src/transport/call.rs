@@ -67,12 +67,12 @@ impl<'a> Call<'a> {
         Self { method, known, body, deadline, handover, began, response_limit, ends_attempt: false, endpoint, avoided }
     }
 
-    /// The same call, whose deadline may be that of an attempt with another one after it.
+    /// The same call; `ends_attempt` says that its deadline ends the attempt and not the call.
     pub(crate) fn that_ends_attempt(self, ends_attempt: bool) -> Self {
         Self { ends_attempt, ..self }
     }
 
-    /// The same call, to another endpoint than this one if there is one.
+    /// The same call, to an endpoint other than this one if there is one.
     pub(crate) fn avoiding(self, endpoint: usize) -> Self {
         Self { avoided: endpoint, ..self }
     }
@@ -93,7 +93,7 @@ impl<'a> Call<'a> {
         self.deadline.into_iter().chain(limit).min()
     }
 
-    /// The index of the endpoint that it was given to last.
+    /// The index of the endpoint that it was last sent to.
     pub(crate) fn endpoint(&self) -> usize {
         self.endpoint.load(Ordering::Relaxed)
     }
@@ -147,12 +147,12 @@ impl<'a> Call<'a> {
         self.avoided
     }
 
-    /// Whether it is dropped at its deadline, and that says something about the server: the deadline is the attempt's, or the
-    /// caller's and at least a second. A shorter one is the caller's choice.
+    /// Whether its deadline has passed and counts against the endpoint: it was the attempt's, or at least a second. A shorter one of
+    /// the caller says nothing about the server.
     pub(crate) fn has_timed_out(&self) -> bool {
         const LONG: Duration = Duration::from_secs(1);
-        let says_something = |end| self.ends_attempt || end - self.began >= LONG;
-        self.end().is_some_and(|end| says_something(end) && end <= Instant::now())
+        let counts = |end| self.ends_attempt || end - self.began >= LONG;
+        self.end().is_some_and(|end| counts(end) && end <= Instant::now())
     }
 
     /// The record that proves whether the request was sent, as the crate's own transports keep it.

@@ -1,7 +1,7 @@
-//! Calls over gRPC: tonic's client over connections of our own.
+//! Calls over gRPC: tonic's client over the crate's own h2 connections.
 //!
-//! tonic's `Channel` is left out on purpose: it belongs to the runtime it was made in, puts a queue and a task in front
-//! of every connection, and keeps giving calls to a dead one. `connection.rs` replaces it, on h2.
+//! tonic's `Channel` is not used: it is bound to one runtime, puts a queue and a task in front of every connection, and keeps
+//! sending calls to a dead one. `connection.rs` replaces it.
 
 mod call;
 mod connection;
@@ -48,7 +48,7 @@ pub(crate) struct Grpc {
     max_reply_size: usize,
 }
 
-/// A source of tokens, in a form that `Debug` can pass over.
+/// A source of tokens, redacted in `Debug`.
 struct Token(TokenSource);
 
 impl std::fmt::Debug for Token {
@@ -68,12 +68,12 @@ impl Grpc {
             return Err(Error::invalid("`connections` is 0, so that no call could be sent"));
         }
         if settings.keepalive.is_some_and(|interval| interval < Duration::from_secs(1)) {
-            return Err(Error::invalid("`keepalive` is under a second, which the server would take for an attack"));
+            return Err(Error::invalid("`keepalive` is under a second; the server would close the connection for too many pings"));
         }
         let origin: Uri = url
             .as_str()
             .parse()
-            .map_err(|_| Error::invalid(format!("the endpoint `{url}` is no URI that HTTP/2 allows")))?;
+            .map_err(|_| Error::invalid(format!("the endpoint `{url}` is not a URI that HTTP/2 allows")))?;
         Ok(Self {
             endpoint: url.as_str().trim_end_matches('/').into(),
             connections: Connections::new(&origin, Names::new(url, config.resolver.clone()), config, settings)?,
@@ -95,8 +95,8 @@ impl Grpc {
         token: Option<&HeaderValue>,
         body: &Bytes,
     ) -> Result<Reply, Status> {
-        // No `grpc-timeout`: the server does not stop a call that it has begun, and to keep the time costs it a tenth of
-        // the CPU of a publish. The deadline is the client's, and a call dropped then is reset.
+        // No `grpc-timeout`: the server does not stop a call that it has begun, and its timer costs a tenth of the CPU of a
+        // publish. The client keeps the deadline, and resets a call that it drops.
         let codec = BytesCodec { len: body.len(), handover };
         let mut headers = self.headers.clone();
         if let Some(token) = token {
@@ -127,7 +127,6 @@ impl Transport for Grpc {
 
     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
         Box::pin(async move {
-            // From here on the handover proves whether the body was sent.
             let mut handover = call.handover().track();
             let Some(method) = call.known_method() else {
                 return Err(Error::invalid(format!(
@@ -141,7 +140,7 @@ impl Transport for Grpc {
                 Some(Token(source)) => Some(headers::bearer(source).await?),
                 None => None,
             };
-            // As many as can have ended together, and a new one.
+            // All connections may have ended together; then one more is dialled.
             let mut connections = self.connections.number() + 1;
             loop {
                 let connection = self.connections.get().await?;
@@ -151,13 +150,13 @@ impl Transport for Grpc {
                     Err(status) => status,
                 };
                 if is_unprocessed(&status) {
-                    handover.give_back();
+                    handover.undo();
                 }
                 if connection_ended(&status) {
                     connection.retire();
                     connections -= 1;
-                    // A connection that ended before the body was taken or processed: the call goes on the next one.
-                    if let (Some(next), true) = (handover.anew(), connections > 0) {
+                    // The body was not taken or not processed, so the call can be sent on another connection.
+                    if let (Some(next), true) = (handover.replace(), connections > 0) {
                         handover = next;
                         continue;
                     }
@@ -172,7 +171,7 @@ impl Transport for Grpc {
     }
 }
 
-/// Messages that are encoded already, so that one client serves every method.
+/// Passes encoded messages through, so that one client serves every method.
 struct BytesCodec {
     len: usize,
     handover: Handover,
@@ -187,7 +186,7 @@ struct BytesDecoder;
 
 /// The 5 bytes before a message: whether it is compressed, and its length.
 const FRAME_HEADER: usize = 5;
-/// A message this long is sent without waiting for more, as every message is that stands alone.
+/// tonic's default. It has no effect on a unary call, whose only message is always sent at once.
 const YIELD_THRESHOLD: usize = 32 * 1024;
 /// Enough for the response to a publish; it grows for longer ones.
 const REPLY_BUFFER: usize = 256;
@@ -212,7 +211,7 @@ impl Encoder for BytesEncoder {
     type Error = Status;
 
     fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        // Called when the connection takes the body, and no earlier.
+        // Called only when the connection takes the body.
         if !self.handover.take() {
             return Err(Status::cancelled("the call ended before it was sent"));
         }
@@ -238,11 +237,9 @@ impl Decoder for BytesDecoder {
     }
 }
 
-/// What a failed call means. The table in `docs/errors.md` says the same.
-///
-/// `sent` is the length of the request.
+/// The error of a failed call with a request of length `sent`. The rules are the table in `docs/errors.md`.
 fn error_of(status: Status, sent: usize) -> Error {
-    // Not gRPC at all: the response is plain HTTP.
+    // The response is plain HTTP.
     let not_grpc = causes(&status).find_map(|cause| cause.downcast_ref::<NotGrpc>()).map(|response| {
         let error = match response.status {
             StatusCode::OK => Error::protocol("the response is HTTP and not gRPC"),
@@ -254,12 +251,12 @@ fn error_of(status: Status, sent: usize) -> Error {
     if let Some(error) = not_grpc {
         return error.with_source(status);
     }
-    // Made on this side: the connection failed. (Timeouts are the client's own.)
+    // Made by this side: the connection failed. (The client handles timeouts itself.)
     if StdError::source(&status).is_some() {
         let error = Error::new(ErrorKind::Lost, "the connection ended without a response");
         return if is_unprocessed(&status) { error.with_outcome(Outcome::NotSent) } else { error }.with_source(status);
     }
-    // Made by tonic, of a response that it cannot read: the call has taken effect by then.
+    // Made by tonic, for a response that it cannot decode: the server has processed the call.
     if !is_from_server(&status) {
         return if is_too_large(&status) {
             let what = format!("the reply is over `max_reply_size`: {}", status.message());
@@ -268,7 +265,7 @@ fn error_of(status: Status, sent: usize) -> Error {
             Error::protocol(format!("the response cannot be read: {}", status.message()))
         };
     }
-    // Sent by the server, perhaps with the API's own error in its details.
+    // Sent by the server, perhaps with an API error in its details.
     let details = Details::read(status.details());
     let pushback = status.metadata().get("grpc-retry-pushback-ms");
     let hint = pushback.map(|pushback| hint::of_pushback(pushback.as_bytes())).or(details.retry_after);
@@ -276,21 +273,21 @@ fn error_of(status: Status, sent: usize) -> Error {
     error.with_hint(hint)
 }
 
-/// Whether tonic gave a response up for its size. It has no code of its own for that.
+/// Whether tonic rejected a response for its size. There is no separate code for that.
 fn is_too_large(status: &Status) -> bool {
     status.message().contains("decoded message length too large") || status.message().contains("size limit")
 }
 
-/// Whether the server says that the request of this length was too long for it, in the words of grpc-go: `grpc: received
-/// message larger than max (N vs. LIMIT)`. A proxy may say the same of the response, which then has another length.
+/// Whether the server rejected a request of this length for its size, with grpc-go's text: `grpc: received message larger than
+/// max (N vs. LIMIT)`. A proxy may use the same text for the response, with another length.
 fn refuses_length(message: &str, sent: usize) -> bool {
     let received = message.strip_prefix("grpc: received message larger than max (");
     let length = received.and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
-    // Compressed, it is shorter than what was given to be sent.
+    // A compressed request is shorter than `sent`.
     length.is_some_and(|length| length <= sent)
 }
 
-/// What a status from the server means without an error of the API.
+/// The error of a server's status without an API error.
 fn of_status(status: &Status, sent: usize) -> Error {
     let said = format!("the server returned {:?} ({})", status.code(), status.message());
     match status.code() {
@@ -317,10 +314,10 @@ fn of_status(status: &Status, sent: usize) -> Error {
     }
 }
 
-/// What `grpc-status-details-bin` says: a `google.rpc.Status` with any number of `Any` in it.
+/// The contents of `grpc-status-details-bin`: a `google.rpc.Status` with any number of `Any` in it.
 #[derive(Debug, Default)]
 struct Details {
-    /// The API's own error.
+    /// The API error.
     api: Option<ApiError>,
     /// Of a `google.rpc.RetryInfo`.
     retry_after: Option<RetryAfter>,
@@ -373,12 +370,12 @@ impl Details {
     }
 }
 
-/// Whether the failure proves that the server did not process the call. One that it has begun to respond to, it has.
+/// Whether the failure proves that the server did not process the call. After the begin of a response nothing proves that.
 fn is_unprocessed(status: &Status) -> bool {
     !causes(status).any(<dyn StdError>::is::<Truncated>) && causes(status).any(http_status::never_processed)
 }
 
-/// Whether the whole connection ended, and not only this call on it.
+/// Whether the connection ended, and not only this call.
 fn connection_ended(status: &Status) -> bool {
     let of_call = |cause: &(dyn StdError + 'static)| {
         cause.is::<NotGrpc>()

@@ -1,4 +1,4 @@
-//! What the server says about when to try again.
+//! The server's hints about when to retry.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,13 +12,13 @@ pub(super) fn of_http(headers: &HeaderMap) -> Option<RetryAfter> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
-        // A date that has passed asks for no wait.
+        // A date in the past means no wait.
         Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
     };
     Some(RetryAfter::Wait(wait))
 }
 
-/// `grpc-retry-pushback-ms`: milliseconds; below zero, or no number, it forbids a repeat.
+/// `grpc-retry-pushback-ms`: milliseconds; a negative value or one that is not a number forbids a retry.
 /// See <https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback>.
 #[cfg(feature = "grpc")]
 pub(super) fn of_pushback(text: &[u8]) -> RetryAfter {
@@ -49,7 +49,7 @@ mod tests {
 
     #[cfg(feature = "grpc")]
     #[test]
-    fn a_pushback_below_zero_forbids_a_repeat() {
+    fn a_negative_pushback_forbids_a_retry() {
         assert_eq!(of_pushback(b"250"), RetryAfter::Wait(Duration::from_millis(250)));
         for never in ["-1", "", "soon", "1.5"] {
             assert_eq!(of_pushback(never.as_bytes()), RetryAfter::Never, "{never}");

@@ -300,7 +300,7 @@ fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
         let what = "the connection ended before the request was sent; is this the port of the server's HTTP API?";
         Error::new(ErrorKind::Lost, what).with_outcome(Outcome::NotSent)
     } else if causes(&error).any(http_status::never_processed) {
-        handover.give_back();
+        handover.undo();
         Error::new(ErrorKind::Lost, "the connection ended without a response").with_outcome(Outcome::NotSent)
     } else if parse {
         Error::protocol("the response is not HTTP; is this the port of the server's HTTP API?")

@@ -1,4 +1,4 @@
-//! What HTTP statuses and the causes of a failed request mean, over either transport.
+//! Maps HTTP statuses and the causes of failed requests to errors, for both transports.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -19,15 +19,15 @@ impl Reply {
         match StatusCode::from_u16(status) {
             Ok(StatusCode::OK) => Ok(Self::json(body)),
             Ok(status) => Err(of_http_status(status, &HeaderMap::new(), &body)),
-            Err(_) => Err(Error::protocol(format!("{status} is no HTTP status"))),
+            Err(_) => Err(Error::protocol(format!("{status} is not an HTTP status"))),
         }
     }
 }
 
-/// What an HTTP status other than 200 means, over either transport. The table in `docs/errors.md` says the same.
+/// The error that an HTTP status other than 200 means. A test compares it with the table in `docs/errors.md`.
 pub(crate) fn of_http_status(status: StatusCode, headers: &HeaderMap, page: &[u8]) -> Error {
-    // In transport mode the server's own error is the whole body, and its code decides the status. Pages of proxies can
-    // look alike.
+    // In the server's transport error mode the API error is the body, and its code decides the status. A proxy's page may look
+    // like one, so the status must match.
     if let Ok(api) = serde_json::from_slice::<ApiError>(page)
         && api.http_status().contains(&status.as_u16())
     {
@@ -44,7 +44,7 @@ pub(crate) fn of_http_status(status: StatusCode, headers: &HeaderMap, page: &[u8
         413 => refused(ErrorKind::TooLarge, ""),
         429 => refused(ErrorKind::Unavailable, "").overload(),
         502 | 503 => Error::new(ErrorKind::Unavailable, said("")),
-        // Proxies return 408 also when the server did not respond in time.
+        // Proxies also return 408 when the server did not respond in time.
         408 | 504 => Error::new(ErrorKind::Timeout, said("")),
         500 => Error::protocol(said(": if this is a read, the data may not be JSON, which only gRPC returns")),
         300..=399 => refused(ErrorKind::Protocol, ": redirects are not followed; give the URL of the API itself"),
@@ -54,7 +54,7 @@ pub(crate) fn of_http_status(status: StatusCode, headers: &HeaderMap, page: &[u8
     error.with_hint(hint::of_http(headers)).with_http_status(status.as_u16())
 }
 
-/// Whether the cause proves that the server did not process the request: it said so itself, or the request never left.
+/// Whether the cause proves that the server did not process the request: it said so, or the request was never sent.
 pub(crate) fn never_processed(error: &(dyn std::error::Error + 'static)) -> bool {
     #[cfg(feature = "http")]
     if let Some(error) = error.downcast_ref::<hyper::Error>() {

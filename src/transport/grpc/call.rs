@@ -20,17 +20,17 @@ use tower_service::Service;
 use crate::error::BoxError;
 use crate::transport::grpc::connection::Connection;
 
-/// A body that is longer always waits for capacity: beside the time it takes to send, that costs nothing.
+/// Longer bodies always wait for stream capacity, which costs little compared with sending them.
 const LONG: usize = 16 << 10;
 
-/// A call that is open on a connection: the service that tonic's client calls, once.
+/// An open call on a connection: the service that tonic's client calls once.
 #[derive(Debug)]
 pub(super) struct OpenCall<'a> {
     connection: &'a Connection,
-    /// Whether its body is handed over only when the stream has capacity for some of it.
+    /// Whether its body is handed over only when the stream has capacity.
     ///
-    /// A stream that has just been opened has none before the connection's task has looked at it. To wait for that costs
-    /// two wake-ups and a write, so a short body goes along with its head if the connection has streams for all its calls.
+    /// A new stream has none until the connection's task has polled it. Waiting for that costs two wake-ups and a write, so a
+    /// short body is sent with its headers if the server allows as many streams as calls are open.
     waits: bool,
     ended: AtomicBool,
 }
@@ -68,7 +68,7 @@ impl Service<Request<Body>> for &OpenCall<'_> {
 
     fn call(&mut self, request: Request<Body>) -> Calling {
         let (head, body) = request.into_parts();
-        // A clone, because each keeps at most one stream waiting.
+        // A clone, because each sender has at most one pending stream.
         let sent = self.connection.sender().clone().send_request(Request::from_parts(head, ()), false);
         Calling(sent.map(|(response, mut stream)| {
             if self.waits {
@@ -79,7 +79,7 @@ impl Service<Request<Body>> for &OpenCall<'_> {
     }
 }
 
-/// A call that waits for its response to begin.
+/// A call that waits for the headers of its response.
 pub(super) struct Calling(Result<(ResponseFuture, Option<Sending>), h2::Error>);
 
 impl Future for Calling {
@@ -88,32 +88,32 @@ impl Future for Calling {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (response, sending) = match &mut self.0 {
             Ok(calling) => calling,
-            // Told once; what is left in its place is never seen.
+            // Returned once; the placeholder is never read.
             Err(error) => return Poll::Ready(Err(mem::replace(error, Reason::CANCEL.into()).into())),
         };
-        go_on(sending, cx);
+        poll_sending(sending, cx);
         let mut response = ready!(Pin::new(response).poll(cx))?;
         if is_not_grpc(&response) {
             let (head, _) = response.into_parts();
             return Poll::Ready(Err(NotGrpc { status: head.status, headers: head.headers }.into()));
         }
-        let has_status = vet(response.headers_mut());
+        let has_status = sanitize(response.headers_mut());
         let sending = sending.take();
         Poll::Ready(Ok(response.map(|body| Checked { sending, body, has_status })))
     }
 }
 
-/// The body of a request on its way.
+/// The body of a request that is being sent.
 struct Sending {
     stream: SendStream<Bytes>,
     body: Body,
     waits: bool,
-    /// Each part waits for the next one, so that the last goes out as such.
+    /// Held back until the next part, so that the last one ends the stream.
     part: Option<Bytes>,
 }
 
-/// Sends what can be sent now. If that fails it is over, and the response says why.
-fn go_on(sending: &mut Option<Sending>, cx: &mut Context<'_>) {
+/// Sends what can be sent now. A failure shows in the response.
+fn poll_sending(sending: &mut Option<Sending>, cx: &mut Context<'_>) {
     if sending.as_mut().is_some_and(|sending| sending.poll(cx).is_ready()) {
         *sending = None;
     }
@@ -125,7 +125,7 @@ impl Sending {
             let Some(Ok(_)) = ready!(self.stream.poll_capacity(cx)) else { return Poll::Ready(()) };
             self.waits = false;
         }
-        // h2 keeps what there is no capacity for yet.
+        // h2 buffers what exceeds the capacity.
         loop {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
@@ -140,7 +140,7 @@ impl Sending {
                 }
                 None => {
                     let last = self.part.take().unwrap_or_default();
-                    // It fails if the stream has ended.
+                    // Fails if the stream has ended.
                     let _ = self.stream.send_data(last, true);
                     return Poll::Ready(());
                 }
@@ -157,7 +157,7 @@ fn is_not_grpc<T>(response: &Response<T>) -> bool {
     !is_grpc && !headers.contains_key(&STATUS)
 }
 
-/// A response in plain HTTP where gRPC was expected.
+/// A plain HTTP response where gRPC was expected.
 #[derive(thiserror::Error)]
 #[error("the response is not gRPC: HTTP status {status}")]
 pub(crate) struct NotGrpc {
@@ -165,15 +165,14 @@ pub(crate) struct NotGrpc {
     pub(crate) headers: HeaderMap,
 }
 
-/// Shows no header: a proxy may set a cookie.
+/// Omits the headers: a proxy may set a cookie.
 impl fmt::Debug for NotGrpc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("NotGrpc").field(&self.status).finish()
     }
 }
 
-/// The response ended after it had begun, and before its status: whatever the reason given, if there is one, the server has
-/// received the call.
+/// The response ended after its headers and before its status, so the server has received the call.
 #[derive(Debug, thiserror::Error)]
 #[error("the response ended early")]
 pub(crate) struct Truncated(#[source] pub(super) Option<h2::Error>);
@@ -182,23 +181,23 @@ pub(crate) struct Truncated(#[source] pub(super) Option<h2::Error>);
 static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
-/// Set on what the server itself said, so that it can be told from what tonic says of a response that it cannot read.
+/// Marks statuses from the server, as opposed to those that tonic makes for a response that it cannot decode.
 static FROM_SERVER: HeaderName = HeaderName::from_static("x-from-server");
 
-/// Whether the status was sent by the server, and not made on this side.
+/// Whether the status was sent by the server, not made by tonic.
 pub(crate) fn is_from_server(status: &tonic::Status) -> bool {
     status.metadata().contains_key(FROM_SERVER.as_str())
 }
 
-/// Base64 as tonic decodes it.
+/// Base64 with optional padding, as tonic decodes it.
 const ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Prepares headers or trailers for tonic: marks them if they hold a status, and drops details that are no base64, at
-/// which tonic would panic. Whether they hold one.
-fn vet(headers: &mut HeaderMap) -> bool {
+/// Prepares headers or trailers for tonic: marks those with a status, and drops details that are not base64, on which tonic
+/// panics. Whether they have a status.
+fn sanitize(headers: &mut HeaderMap) -> bool {
     let has_status = headers.contains_key(&STATUS);
     if has_status {
         headers.insert(&FROM_SERVER, header::HeaderValue::from_static("1"));
@@ -211,9 +210,9 @@ fn vet(headers: &mut HeaderMap) -> bool {
     has_status
 }
 
-/// A response's body whose trailers are safe for tonic, and which is an error without a status.
+/// A response's body with sanitized trailers. It fails if there is no status.
 pub(super) struct Checked {
-    /// What is still to be sent, if the server responds before it has read all.
+    /// The rest of the request, if the server responds before it has read all.
     sending: Option<Sending>,
     body: RecvStream,
     has_status: bool,
@@ -225,23 +224,23 @@ impl http_body::Body for Checked {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
         let this = &mut *self;
-        go_on(&mut this.sending, cx);
+        poll_sending(&mut this.sending, cx);
         if let Some(data) = ready!(this.body.poll_data(cx)) {
             return Poll::Ready(Some(data.map_err(Some).map_err(Truncated).map(|data| {
-                // Capacity for as much again. It fails if the stream has ended, which needs none.
+                // Opens the window again. Fails if the stream has ended, which needs none.
                 let _ = this.body.flow_control().release_capacity(data.len());
                 Frame::data(data)
             })));
         }
         Poll::Ready(match ready!(this.body.poll_trailers(cx)) {
             Ok(Some(mut trailers)) => {
-                this.has_status |= vet(&mut trailers);
+                this.has_status |= sanitize(&mut trailers);
                 Some(Ok(Frame::trailers(trailers)))
             }
             Err(error) => Some(Err(Truncated(Some(error)))),
             Ok(None) if this.has_status => None,
             Ok(None) => {
-                // Told once.
+                // Returned once.
                 this.has_status = true;
                 Some(Err(Truncated(None)))
             }

@@ -1,7 +1,7 @@
-//! Connections to one endpoint: made when first needed, shared by all calls, replaced when they end.
+//! Connections to one endpoint: dialled when first needed, shared by all calls, replaced when they end.
 //!
-//! A connection counts as made when the server has sent its first frame. So a server that accepts and stays silent, or that
-//! does not speak HTTP/2, fails the dial and not a call.
+//! A dial succeeds when the server has sent its first frame. So a server that accepts and stays silent, or does not speak HTTP/2,
+//! fails the dial and not a call.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -26,23 +26,23 @@ use crate::transport::grpc::greeting::{self, Greeted, NoGreeting, NoHttp2};
 use crate::transport::net::names::Names;
 use crate::transport::{backoff, http_status};
 
-/// TCP keepalive, for what lies between: the first probe after this, then every third of it.
+/// TCP keepalive, for NAT and load balancers: the first probe after this, then one every third of it.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long the kernel waits for sent data to be acknowledged.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// How many calls a connection has in flight before another one helps: fewer are faster together, since they share its task's
-/// wake-ups and writes. No server allows fewer at once unless it is told to.
+/// The calls in flight from which another connection is used. Fewer are faster on one, as they share wake-ups and writes. Servers
+/// allow more streams than that by default.
 const BUSY: usize = 16;
 /// The longest keepalive interval, however often a server asks for fewer pings.
 const MAX_KEEPALIVE: Duration = Duration::from_secs(600);
 
-/// The connections that calls are made on: each is used, and made, when those before it are busy.
+/// The connections of an endpoint. Each is dialled and used when those before it are busy.
 #[derive(Debug)]
 pub(crate) struct Connections {
     dialer: Arc<Dialer>,
     slots: usize,
-    of_runtimes: PerRuntime<Slots>,
+    by_runtime: PerRuntime<Slots>,
 }
 
 /// The slots for the connections of one runtime.
@@ -56,10 +56,10 @@ struct Slot(Mutex<State>);
 enum State {
     #[default]
     Idle,
-    /// One task dials for all calls that wait. It is bounded in time, and ends with its runtime.
+    /// One task dials for all waiting calls, with a timeout. It ends with its runtime.
     Dialing(Waiting),
     Ready(Connection),
-    /// So many dials in a row have failed; while other slots have connections, this one waits before the next.
+    /// This many dials in a row have failed. While other slots have connections, the next dial waits for the backoff.
     Failed {
         dials: u32,
         until: Instant,
@@ -68,7 +68,7 @@ enum State {
 
 type Dialed = Result<Connection, DialError>;
 
-/// A dial, how many in a row it is, and its outcome once it has ended.
+/// A dial: its number since the last success, and its outcome once it has ended.
 #[derive(Debug)]
 struct Dialing {
     dials: u32,
@@ -80,23 +80,23 @@ type Waiting = watch::Receiver<Dialing>;
 impl Connections {
     pub(crate) fn new(origin: &Uri, names: Names, config: &Common, settings: &config::Grpc) -> Result<Self, Error> {
         let dialer = Arc::new(Dialer::new(origin, names, config, settings)?);
-        Ok(Self { dialer, slots: settings.connections, of_runtimes: PerRuntime::new() })
+        Ok(Self { dialer, slots: settings.connections, by_runtime: PerRuntime::new() })
     }
 
-    /// How many connections may end together, each under a call that goes on to the next.
+    /// The number of slots.
     pub(crate) fn number(&self) -> usize {
         self.slots
     }
 
-    /// The first connection that is not busy, or else the least busy one, made now if there is none. Dropping the future
-    /// leaves the dialing to those who still wait.
+    /// The first connection that is not busy, or else the least busy one; dials if there is none. The dial goes on if this future is
+    /// dropped.
     pub(crate) async fn get(&self) -> Result<Connection, Error> {
         let empty = || (0..self.slots).map(|_| Slot::default()).collect();
-        let slots: Slots = self.of_runtimes.get(|_| true, || Ok::<_, Error>(empty()))?;
+        let slots: Slots = self.by_runtime.get(|_| true, || Ok::<_, Error>(empty()))?;
         let generation = self.dialer.names.generation();
         let (mut least_busy, mut waiting) = (None::<Connection>, None);
         for slot in &*slots {
-            // One dial at a time is enough; what is there already serves as well, while another connection is made.
+            // At most one dial at a time; meanwhile present connections are used.
             let connection = if waiting.is_some() {
                 slot.ready(generation)
             } else {
@@ -133,15 +133,15 @@ impl Connections {
     /// Retires all connections: calls in flight go on, later ones use new connections.
     pub(crate) fn disconnect(&self) {
         self.dialer.names.next_generation();
-        self.of_runtimes.clear();
+        self.by_runtime.clear();
     }
 }
 
-/// What a slot holds.
+/// The contents of a slot.
 enum Look {
     Ready(Connection),
     Dialing(Waiting),
-    /// Nothing, and it is too early to dial again.
+    /// The last dial failed, and its backoff is not over.
     Failed,
 }
 
@@ -162,7 +162,7 @@ impl Slot {
         }
     }
 
-    /// The connection of this slot, or the dial that will make it, begun now unless the last one has just failed.
+    /// The connection of this slot, or its dial, started now unless the backoff of the last one is not over.
     fn look(&self, dialer: &Arc<Dialer>, generation: u64) -> Look {
         let mut state = self.state();
         state.settle();
@@ -174,7 +174,7 @@ impl Slot {
         }
     }
 
-    /// Dials, or joins the dial that is in progress.
+    /// Dials, or joins the dial in progress.
     fn dial(&self, dialer: &Arc<Dialer>, generation: u64) -> Waiting {
         let mut state = self.state();
         match &*state {
@@ -193,7 +193,7 @@ impl State {
         let settled = match &dialing.outcome {
             Some(Ok(connection)) => Self::Ready(connection.clone()),
             Some(Err(_)) => Self::Failed { dials: dialing.dials, until: Instant::now() + backoff::dial(dialing.dials) },
-            // Its runtime is gone.
+            // The runtime has ended.
             None if gone => Self::Idle,
             None => return,
         };
@@ -238,7 +238,7 @@ impl Dialer {
         let mut tcp = HttpConnector::new_with_resolver(names.clone());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        // Shared among the addresses of a name, so that one that is silent leaves time for the next.
+        // Divided among the addresses of a name, so that a silent one leaves time for the next.
         tcp.set_connect_timeout(Some(config.connect_timeout));
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
         tcp.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
@@ -270,7 +270,7 @@ impl Dialer {
         let tcp = self.tcp.clone().call(self.origin.clone()).await?.into_inner();
         #[cfg(feature = "tls")]
         if let Some((tls, name)) = &self.tls {
-            let stream = tls.connect(name.clone(), tcp).await.map_err(of_handshake)?;
+            let stream = tls.connect(name.clone(), tcp).await.map_err(handshake_error)?;
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                 return Err(NoHttp2::NotOffered.into());
             }
@@ -292,7 +292,7 @@ impl Dialer {
             let endpoint = &dialer.origin;
             match driver::drive(connection, driven, keepalive).await {
                 Ok(()) => tracing::debug!(%endpoint, "connection closed"),
-                Err(ended) if ended.asks_for_calm() => dialer.calm_down(keepalive),
+                Err(ended) if ended.is_too_many_pings() => dialer.slow_keepalive(keepalive),
                 Err(error) => tracing::debug!(%endpoint, %error, "connection lost"),
             }
         });
@@ -305,21 +305,21 @@ impl Dialer {
     }
 
     /// Doubles the keepalive interval of a connection that the server ended for too many pings.
-    fn calm_down(&self, had: Option<Duration>) {
-        let calmer = had.map(|interval| interval.saturating_mul(2).min(MAX_KEEPALIVE).max(interval));
+    fn slow_keepalive(&self, had: Option<Duration>) {
+        let slower = had.map(|interval| interval.saturating_mul(2).min(MAX_KEEPALIVE).max(interval));
         let mut keepalive = self.keepalive();
-        *keepalive = (*keepalive).max(calmer);
+        *keepalive = (*keepalive).max(slower);
         tracing::warn!(endpoint = %self.origin, keepalive = ?*keepalive, "server sent ENHANCE_YOUR_CALM; keepalive interval doubled");
     }
 }
 
-/// Turns the alert of a server without HTTP/2 into an error that is not about trust.
+/// The error of a failed TLS handshake. A server without HTTP/2 is not a failure of trust.
 #[cfg(feature = "tls")]
-fn of_handshake(error: std::io::Error) -> BoxError {
+fn handshake_error(error: std::io::Error) -> BoxError {
     let alert = rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol);
-    let says_so =
+    let no_http2 =
         error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()).is_some_and(|tls| *tls == alert);
-    if says_so { NoHttp2::NotOffered.into() } else { error.into() }
+    if no_http2 { NoHttp2::NotOffered.into() } else { error.into() }
 }
 
 #[cfg(feature = "tls")]
@@ -336,10 +336,10 @@ fn tls(
     }
     let host = origin.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
     let name =
-        host.try_into().map_err(|_| Error::invalid("the endpoint's host is no name that a certificate can have"))?;
+        host.try_into().map_err(|_| Error::invalid("the endpoint's host is not a name that a certificate can have"))?;
     // grpc-go refuses a connection that does not offer `h2`.
-    let rules = config.tls.build(&[b"h2"])?;
-    Ok(Some((tokio_rustls::TlsConnector::from(Arc::new(rules)), name)))
+    let tls = config.tls.build(&[b"h2"])?;
+    Ok(Some((tokio_rustls::TlsConnector::from(Arc::new(tls)), name)))
 }
 
 /// Why a dial failed, for every call that waited for it.
@@ -351,7 +351,7 @@ struct DialError {
 
 impl From<DialError> for Error {
     fn from(error: DialError) -> Self {
-        /// A cause with several owners.
+        /// A shared cause.
         #[derive(Debug)]
         struct Shared(Arc<dyn StdError + Send + Sync>);
 
@@ -379,20 +379,20 @@ impl From<DialError> for Error {
     }
 }
 
-/// A connection that calls share. It is cheap to clone, and it lives as long as its runtime.
+/// A connection that calls share. It is cheap to clone, and ends with its runtime.
 #[derive(Clone, Debug)]
 pub(super) struct Connection(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Of the [`Names`] when it was dialled.
+    /// The generation of the [`Names`] when it was dialled.
     generation: u64,
     sender: SendRequest<Bytes>,
     record: Arc<Record>,
 }
 
 impl Connection {
-    /// Gives it no more calls. A call learns that a connection has ended a moment before the record does.
+    /// Gives it no more calls. A call may see the end of a connection before its task records it.
     pub(super) fn retire(&self) {
         self.0.record.retire();
     }

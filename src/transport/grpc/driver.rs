@@ -15,28 +15,25 @@ use tokio::time::{Instant, timeout_at};
 
 /// How long the server may take to acknowledge a keepalive ping before the connection counts as dead.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// h2 gives a connection up, with all calls on it, after this many calls that ended as errors of its own. Its default,
-/// 1,024, is a busy minute.
+/// h2 closes a connection, with all its calls, after this many streams that it reset itself. Its default is 1,024, which callers
+/// that drop calls reach within a minute.
 const MAX_DROPPED_CALLS: u32 = 65_536;
-/// With so many calls in flight it pays to write later and more at once: a third of the CPU with 64 of them. Fewer would only
-/// wait.
+/// From this many calls in flight on, yielding before a write saves CPU: a third with 64 calls. With fewer it only adds latency.
 const MANY: usize = 8;
-/// How much of one response the server may send ahead of its reader: a history of that many bytes takes one round trip. h2's
-/// default, the protocol's, is 64 KiB, with which one over 50 ms would come at 1 MiB a second.
+/// The receive window of a stream: a response of that size takes one round trip. h2's default, the protocol's, is 64 KiB, which
+/// limits a response to 1 MiB/s at a round trip of 50 ms.
 const STREAM_WINDOW: u32 = 2 << 20;
-/// The same of all responses on a connection, so that a few whose callers are slow to read do not hold up the others.
+/// The receive window of a connection, larger so that a few slow readers do not block the others.
 const CONNECTION_WINDOW: u32 = 5 << 20;
-/// The longest headers or trailers of a response: twice what a server puts into them with an error of the API. It bounds the
-/// memory that a peer can use here; h2's default is 16 MiB.
+/// The longest headers or trailers of a response: twice what a server sends with an API error. It bounds the memory that a peer
+/// can use; h2's default is 16 MiB.
 const MAX_HEADERS: u32 = 16 << 10;
 
-/// The memory for responses that have arrived and are not read yet, as h2 counts it: 256 bytes for each that is short. Beyond
-/// that h2 gives the connection up, with all calls on it. Its default, half the window, is what 10,000 calls take whose
-/// responses come together.
+/// The memory for responses that are received and not read yet, as h2 counts it: 256 bytes for each short one. Beyond that h2
+/// closes the connection, with all its calls. Its default, half the window, is reached by 10,000 simultaneous responses.
 const UNREAD_RESPONSES: usize = 64 << 20;
 
-/// Greets the server as a client. What is returned is the way to the connection, and the connection, which is to be
-/// [driven](drive).
+/// Starts HTTP/2 as a client. Returns the sender of requests, and the connection, to be [driven](drive).
 pub(super) async fn greet<I>(io: I) -> Result<(SendRequest<Bytes>, Connection<I, Bytes>), h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin,
@@ -53,11 +50,11 @@ where
         .await
 }
 
-/// What is known of a connection besides what h2 knows.
+/// What is recorded of a connection, besides h2's own state.
 #[derive(Debug)]
 pub(super) struct Record {
     began: Instant,
-    /// When anything arrived last, in milliseconds since `began`.
+    /// When bytes were last received, in milliseconds since `began`.
     heard: AtomicU64,
     /// Calls that have begun and not ended.
     open: AtomicUsize,
@@ -72,7 +69,7 @@ impl Record {
         Self { began: Instant::now(), heard, open, dropped, retired }
     }
 
-    /// Records that something arrived.
+    /// Records that bytes were received.
     pub(super) fn hear(&self) {
         // Half a billion years fit.
         #[allow(clippy::cast_possible_truncation, reason = "as above")]
@@ -98,7 +95,7 @@ impl Record {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts a call that its caller dropped, and retires the connection long before that could harm it.
+    /// Counts a call that its caller dropped, and retires the connection well before h2's limit.
     pub(super) fn dropped_call(&self) {
         if self.dropped.fetch_add(1, Ordering::Relaxed) >= MAX_DROPPED_CALLS / 2 {
             self.retire();
@@ -126,13 +123,13 @@ pub(super) enum Lost {
 
 impl Lost {
     /// Whether the server ended the connection with `ENHANCE_YOUR_CALM`.
-    pub(super) fn asks_for_calm(&self) -> bool {
+    pub(super) fn is_too_many_pings(&self) -> bool {
         let Self::Failed(error) = self else { return false };
         error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
     }
 }
 
-/// Retires the connection when it takes no more calls, however that comes about.
+/// Retires the connection when its task ends.
 struct Retires(Arc<Record>);
 
 impl Drop for Retires {
@@ -141,9 +138,9 @@ impl Drop for Retires {
     }
 }
 
-/// Reads and writes, until the connection has ended, or nothing is left that could make a call on it.
+/// Reads and writes, until the connection has ended or its last sender is dropped.
 ///
-/// However this ends, dropped with its runtime too, h2 tells every call that waits.
+/// When this ends, or is dropped with its runtime, h2 fails every call on the connection.
 pub(super) async fn drive<I>(
     mut connection: Connection<I, Bytes>,
     record: Arc<Record>,
@@ -163,7 +160,7 @@ where
     let mut connection = pin!(connection);
     let mut has_yielded = false;
     poll_fn(|cx| {
-        // Callers that are ready get to add their frames, so that all go out in one write.
+        // Yields once, so that ready callers add their frames to the same write.
         if !has_yielded && calls.open() >= MANY {
             has_yielded = true;
             cx.waker().wake_by_ref();
@@ -178,7 +175,7 @@ where
     .await
 }
 
-/// Ends when the server has not acknowledged a keepalive ping while calls were in flight. To be polled with the connection.
+/// Ends when the server has not acknowledged a keepalive ping while calls were in flight. Must be polled with the connection.
 async fn silence(mut pings: PingPong, record: &Record, interval: Duration) {
     loop {
         let due = record.heard() + interval;
@@ -186,9 +183,9 @@ async fn silence(mut pings: PingPong, record: &Record, interval: Duration) {
             tokio::time::sleep_until(due).await;
             continue;
         }
-        // The connection is polled for every call that begins, and this with it.
+        // Every new call polls the connection, and this with it, so no waker is needed.
         poll_fn(|_| if record.open() > 0 { Poll::Ready(()) } else { Poll::Pending }).await;
-        // It fails if the connection has ended, which is noticed elsewhere.
+        // Fails if the connection has ended, which `drive` handles.
         let asked = Instant::now();
         let _ = pings.send_ping(Ping::opaque());
         loop {
@@ -207,7 +204,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_is_retired_long_before_dropped_calls_could_harm_it() {
+    async fn dropped_calls_retire_a_connection_well_before_the_limit() {
         let record = Record::new();
         (0..MAX_DROPPED_CALLS / 2).for_each(|_| record.dropped_call());
         assert!(!record.is_retired());

@@ -15,13 +15,13 @@ use crate::transport::grpc::driver::Record;
 const HEADER: usize = 9;
 const SETTINGS: u8 = 4;
 
-/// Tells whether the first bytes that are read are those of HTTP/2, and records when anything was read.
+/// Reports whether the first bytes read are an HTTP/2 SETTINGS frame, and records when anything was read.
 #[derive(Debug)]
 pub(super) struct Greeted<I> {
     io: I,
     record: Arc<Record>,
     seen: Vec<u8>,
-    tell: Option<oneshot::Sender<Result<(), NoHttp2>>>,
+    report: Option<oneshot::Sender<Result<(), NoHttp2>>>,
 }
 
 /// The server does not speak HTTP/2.
@@ -41,25 +41,25 @@ pub(crate) struct NoGreeting;
 
 impl<I> Greeted<I> {
     pub(super) fn new(io: I, record: Arc<Record>) -> (Self, oneshot::Receiver<Result<(), NoHttp2>>) {
-        let (tell, told) = oneshot::channel();
-        (Self { io, record, seen: Vec::new(), tell: Some(tell) }, told)
+        let (report, greeting) = oneshot::channel();
+        (Self { io, record, seen: Vec::new(), report: Some(report) }, greeting)
     }
 
-    fn look(&mut self, read: &[u8]) {
+    fn inspect(&mut self, read: &[u8]) {
         let missing = HEADER.saturating_sub(self.seen.len());
         self.seen.extend_from_slice(&read[..read.len().min(missing)]);
         let greeting = match self.seen[..] {
             [_, _, _, SETTINGS, 0, 0, 0, 0, 0] => Ok(()),
             [_, _, _] | [_, _] | [_] | [] => return,
-            // What differs already will not become right.
+            // A prefix of the header of a SETTINGS frame.
             [_, _, _, SETTINGS, ref rest @ ..] if rest.len() < HEADER - 4 && rest.iter().all(|byte| *byte == 0) => {
                 return;
             }
             _ => Err(NoHttp2::NotSpoken),
         };
-        if let Some(tell) = self.tell.take() {
+        if let Some(report) = self.report.take() {
             // The receiver is gone if the dial has timed out.
-            let _ = tell.send(greeting);
+            let _ = report.send(greeting);
         }
         self.seen = Vec::new();
     }
@@ -80,8 +80,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Greeted<I> {
         let read = Pin::new(&mut self.io).poll_read(cx, buffer);
         if matches!(read, Poll::Ready(Ok(()))) {
             self.record.hear();
-            if self.tell.is_some() {
-                self.look(&buffer.filled()[before..]);
+            if self.report.is_some() {
+                self.inspect(&buffer.filled()[before..]);
             }
         }
         read
@@ -119,15 +119,15 @@ mod tests {
     use super::*;
 
     fn greet(parts: &[&[u8]]) -> Option<Result<(), NoHttp2>> {
-        let (mut greeted, mut told) = Greeted::new((), Arc::new(Record::new()));
+        let (mut greeted, mut greeting) = Greeted::new((), Arc::new(Record::new()));
         for part in parts {
-            greeted.look(part);
+            greeted.inspect(part);
         }
-        told.try_recv().ok()
+        greeting.try_recv().ok()
     }
 
     #[test]
-    fn settings_are_a_greeting_however_they_arrive() {
+    fn a_settings_frame_is_a_greeting_however_it_is_split() {
         let settings: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 5, 0, 0, 64, 0];
         assert_eq!(greet(&[settings]), Some(Ok(())));
         assert_eq!(greet(&settings.chunks(1).collect::<Vec<_>>()), Some(Ok(())));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_of_settings_is_no_greeting() {
+    fn anything_but_a_settings_frame_is_not_http2() {
         for bytes in [
             &b"HTTP/1.1 400 Bad Request\r\n"[..],
             b"SSH-2.0-",

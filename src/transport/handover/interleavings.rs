@@ -1,6 +1,4 @@
-//! Every order in which those who share a handover record can use it.
-//!
-//! Each operation is one atomic step, so to interleave whole operations is to interleave all that happens.
+//! Every interleaving of operations on a shared handover record. Each operation is one atomic step.
 
 use proptest::prelude::*;
 
@@ -9,13 +7,13 @@ use crate::error::ErrorKind;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Step {
-    /// The call takes another body in hand.
+    /// The call starts another body.
     Track,
-    /// The call takes another one in place of the last, if that was not handed over.
+    /// The call replaces the last body, if that was not handed over.
     Anew,
-    /// The call is over, or its transport has failed.
+    /// The call has ended, or its transport has failed.
     Revoke,
-    /// A connection takes the so many-th body.
+    /// A connection takes the body with this index.
     Take(usize),
 }
 
@@ -51,7 +49,7 @@ fn run(steps: &[Step]) {
             }
             Step::Anew => {
                 let Some(last) = bodies.last() else { continue };
-                let next = last.anew();
+                let next = last.replace();
                 let unused = model.in_hand().is_some_and(|last| !model.taken[last]) && !model.revoked;
                 assert_eq!(next.is_some(), unused, "{steps:?}");
                 if let Some(next) = next {
@@ -70,7 +68,7 @@ fn run(steps: &[Step]) {
                 let taken = handover.take();
                 let may = model.in_hand() == Some(body) && (model.taken[body] || !model.revoked);
                 assert_eq!(taken, may, "{steps:?}: {model:?}");
-                assert!(!(taken && certainly_not_sent), "it was said to be not sent: {steps:?}");
+                assert!(!(taken && certainly_not_sent), "reported as not sent, but handed over: {steps:?}");
                 model.taken[body] |= taken;
             }
         }
@@ -80,7 +78,7 @@ fn run(steps: &[Step]) {
     assert!(handed_over <= tracked, "one of those that take each other's place: {steps:?}");
 }
 
-/// Calls `run` with every order of the steps in which each program's own stay in their order.
+/// Calls `run` with every interleaving of the programs' steps.
 fn interleave(programs: &mut [&[Step]], so_far: &mut Vec<Step>, count: &mut u32) {
     if programs.iter().all(|program| program.is_empty()) {
         *count += 1;
@@ -98,7 +96,7 @@ fn interleave(programs: &mut [&[Step]], so_far: &mut Vec<Step>, count: &mut u32)
 }
 
 #[test]
-fn no_order_of_steps_hands_over_what_is_said_not_to_be() {
+fn no_interleaving_hands_over_a_body_reported_as_not_sent() {
     const STEPS: [Step; 3] = [Step::Track, Step::Anew, Step::Revoke];
     let mut count = 0;
     for (first, second, third) in (0..27).map(|number| (number / 9, number / 3 % 3, number % 3)) {

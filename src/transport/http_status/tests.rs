@@ -1,4 +1,4 @@
-//! What any HTTP status means, with any page.
+//! HTTP statuses with any body.
 
 use http::HeaderValue;
 use proptest::prelude::*;
@@ -31,7 +31,7 @@ fn statuses_mean_what_the_table_says() {
 }
 
 #[test]
-fn a_gateways_page_is_no_error_of_the_api() {
+fn the_body_of_a_gateway_is_not_taken_for_an_api_error() {
     let meant = |page: &str| of_http_status(StatusCode::INTERNAL_SERVER_ERROR, &HeaderMap::new(), page.as_bytes());
     for code in [400, 500, 502, 599] {
         let error = meant(&format!(r#"{{"code":{code},"message":"Internal Server Error"}}"#));
@@ -55,7 +55,7 @@ proptest! {
     #![proptest_config(crate::property::config())]
 
     #[test]
-    fn a_status_never_says_that_nothing_was_sent(
+    fn a_status_never_means_not_sent(
         status in 100..1_000_u16,
         page in pages(),
         retry_after in prop_oneof!["[0-9]{0,25}", "[ -~]{0,30}"],

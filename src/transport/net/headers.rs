@@ -34,7 +34,7 @@ pub(crate) fn headers(config: &Common) -> Result<HeaderMap, Error> {
             "upgrade",
         ];
         if ours.contains(&name.as_str()) || name.as_str().starts_with("grpc-") || name.as_str().ends_with("-bin") {
-            return Err(Error::invalid(format!("the `header` {name} is the transport's own")));
+            return Err(Error::invalid(format!("the `header` {name} is set by the transport; remove it")));
         }
         headers.append(&name, secret(name.as_str(), value)?);
     }
@@ -58,7 +58,7 @@ pub(crate) fn headers(config: &Common) -> Result<HeaderMap, Error> {
     Ok(headers)
 }
 
-/// The header of a bearer token, asked for now.
+/// Gets a bearer token, as the header `authorization`.
 pub(crate) async fn bearer(source: &TokenSource) -> Result<HeaderValue, Error> {
     let failed = |what: &'static str| Error::new(ErrorKind::Unauthenticated, what).with_outcome(Outcome::NotSent);
     let token = source().await.map_err(|error| failed("`bearer_token` returned no token").with_source(error))?;

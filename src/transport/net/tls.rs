@@ -1,4 +1,4 @@
-//! How both transports check the server's certificate: one set of rules.
+//! The TLS configuration of both transports.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::config::tls::Tls;
 use crate::error::Error;
 
 impl Tls {
-    /// Rules that trust nobody, for a client that makes no TLS connection but wants rules all the same.
+    /// A configuration without roots, for a client that needs one but makes no TLS connection.
     #[cfg(feature = "http")]
     pub(crate) fn unused() -> Result<ClientConfig, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -22,7 +22,7 @@ impl Tls {
         Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
     }
 
-    /// The rules as rustls takes them, for a connection that speaks one of `protocols`.
+    /// The configuration of rustls, which offers `protocols`.
     pub(crate) fn build(&self, protocols: &[&[u8]]) -> Result<ClientConfig, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -71,7 +71,7 @@ fn roots(pem: &[u8]) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// Looks at no certificate. Signatures are still checked, because a handshake without that is no handshake.
+/// Accepts every certificate. Signatures of the handshake are still checked.
 #[derive(Debug)]
 struct AcceptAnything(Arc<CryptoProvider>);
 
