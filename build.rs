@@ -1,7 +1,6 @@
-//! Compiles `proto/api.proto` into the messages of the crate. It decides nothing itself: what a person decides stands in
-//! `src/api/methods.rs`.
+//! Compiles `proto/api.proto` into the messages of the crate. Decisions about methods are in `src/api/methods.rs`.
 //!
-//! Five files land in `OUT_DIR`, all of plain Rust but the last:
+//! Writes five files to `OUT_DIR`, all but the last in Rust:
 //! - `centrifugal.centrifugo.api.rs`: the message types, by prost, without the envelopes (`Command`, `Reply`, `…Response`)
 //!   that `src/wire.rs` reads and writes by hand;
 //! - `messages.rs`: for every message its setters, its JSON form, and a `Debug` that shows no payload;
@@ -50,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         config.extern_path(format!(".{}", message.full_name()), format!("crate::wire::{}", message.name()));
     }
     let fields: Vec<_> = schema.fields_of_requests().collect();
-    // The setters have their documentation.
+    // The documentation of a field is at its setter.
     config.disable_comments(fields.iter().map(|field| format!(".{}", field.full_name())));
     for field in fields {
         let link = format!("#[doc = \"See the [setter](Self::{}()).\"]", field.name());
@@ -60,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The schema and the facts that are drawn from it.
+/// The schema, and facts derived from it.
 struct Schema {
     pool: DescriptorPool,
     service: ServiceDescriptor,
@@ -96,12 +95,12 @@ impl Schema {
         self.requests.contains(message.full_name())
     }
 
-    /// Whether a user of the crate can meet the message.
+    /// Whether the message is part of a request or a result.
     fn is_met(&self, message: &MessageDescriptor) -> bool {
         self.is_request(message) || self.results.contains(message.full_name())
     }
 
-    /// The fields that are in requests only.
+    /// The fields of messages that are only in requests.
     fn fields_of_requests(&self) -> impl Iterator<Item = FieldDescriptor> {
         let only =
             |message: &MessageDescriptor| self.is_request(message) && !self.results.contains(message.full_name());
@@ -232,7 +231,7 @@ impl<'de> serde::Deserialize<'de> for {name} {{
         Ok(())
     }
 
-    /// A `Debug` that shows the fields of a request that are set, and all fields of a result; of what is secret the size only.
+    /// A `Debug` that shows the set fields of a request and all fields of a result, with only the size of secret values.
     fn write_debug(&self, message: &MessageDescriptor, out: &mut String) -> Result<(), Box<dyn Error>> {
         let name = rust_type(message);
         writeln!(
@@ -352,7 +351,7 @@ fn wire(field: &FieldDescriptor) -> String {
     }
 }
 
-/// The type that a setter takes, and the value that it makes of it.
+/// The parameter type of a setter, and the expression that converts it.
 fn setter(field: &FieldDescriptor) -> Result<(String, String), Box<dyn Error>> {
     let name = rust_field(field.name());
     Ok(match field.kind() {
@@ -409,12 +408,12 @@ fn comment(field: &FieldDescriptor) -> String {
     comment.unwrap_or_default().into()
 }
 
-/// The type of the message: prost's name for it, but for the one that the crate has itself.
+/// The Rust type of a message: prost's name, except for the one that the crate defines itself.
 fn rust_type(message: &MessageDescriptor) -> String {
     if message.name() == "Error" { "ApiError".into() } else { rust_name(message.name()) }
 }
 
-/// As prost writes a name of the schema.
+/// A name of the schema as prost writes it.
 fn rust_name(name: &str) -> String {
     name.replacen("RPC", "Rpc", 1)
 }

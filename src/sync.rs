@@ -1,4 +1,4 @@
-//! What concurrent code needs and tokio and std lack: a lock without poisoning, a cancel signal, values for each runtime.
+//! Synchronisation that tokio and std lack: a lock without poisoning, a cancel signal, values for each runtime.
 
 pub(crate) mod cancel;
 pub(crate) mod per_runtime;
@@ -12,8 +12,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A mutex that a panic does not poison.
 ///
-/// No lock of this crate is held while foreign code runs, and the data behind each is whole between any two statements, so
-/// that a panic elsewhere cannot have broken it.
+/// No lock of this crate is held while foreign code runs, and the data behind each is consistent between any two statements.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 

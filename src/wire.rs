@@ -31,7 +31,7 @@ const REPLY_ERROR: u32 = 2;
 const COMMANDS: u32 = 1;
 const REPLIES: u32 = 1;
 
-/// What the server returned for one call or command: the result, or its own error.
+/// The server's result or error for one call or command.
 pub(crate) type ServerResult<T> = Result<T, ApiError>;
 
 /// The server's error; one without a code is malformed.
@@ -123,13 +123,13 @@ pub(crate) fn command_len(tag: u32, body: usize) -> usize {
 /// Begins a command whose request, of this length, is to follow.
 pub(crate) fn open_command(tag: u32, body: usize, batch: &mut Vec<u8>) {
     let command = key_len(tag) + encoded_len_varint(body as u64) + body;
-    // As long as the numbers and lengths can be.
+    // The longest tag and length.
     batch.reserve(32 + body);
     open_field(COMMANDS, command, batch);
     open_field(tag, body, batch);
 }
 
-/// Appends the number and the length of a field whose bytes follow. As prost does, but short ones without a loop.
+/// Appends the tag and the length of a field whose bytes follow. Like prost, but without a loop for short ones.
 pub(crate) fn open_field(tag: u32, len: usize, message: &mut Vec<u8>) {
     for number in [u64::from(tag) << 3 | WireType::LengthDelimited as u64, len as u64] {
         match u8::try_from(number) {
@@ -148,7 +148,7 @@ pub(crate) fn replies_from_protobuf(body: &[u8], expected: usize) -> Result<Rang
     each_field(body, 0..body.len(), |tag, range| {
         if tag == REPLIES {
             found += 1;
-            // More than that are only counted: empty ones take two bytes in the response, and many times that here.
+            // Surplus replies are only counted: an empty one takes two bytes in the response, and a range many times that.
             if found <= expected {
                 replies.push(range);
             }
@@ -213,8 +213,7 @@ struct Replies {
     ranges: Ranges,
 }
 
-/// Reads a list of replies. More than so many are only counted: short ones take two bytes in the response, and many times that
-/// here.
+/// Reads a list of replies. Surplus ones are only counted: a short one takes two bytes in the response, and a range many times that.
 struct ReplyList<'a> {
     expected: usize,
     text: &'a str,
@@ -247,7 +246,7 @@ impl<'de> Visitor<'de> for ReplyList<'_> {
         let mut replies = Replies { found: 0, ranges: Vec::with_capacity(self.expected) };
         while replies.found < self.expected {
             let Some(reply) = list.next_element::<&RawValue>()? else { return Ok(replies) };
-            // Each is a part of the text.
+            // A `RawValue` borrows from the text.
             let begin = reply.get().as_ptr() as usize - self.text.as_ptr() as usize;
             replies.ranges.push(begin..begin + reply.get().len());
             replies.found += 1;
@@ -298,7 +297,7 @@ pub(crate) fn message_from_protobuf<T: prost::Message + Default>(bytes: Bytes) -
     T::decode(bytes).map_err(|_| "the response is not a protobuf message of the API".into())
 }
 
-/// Reads JSON. A body that is not UTF-8 (a publication may hold such a string) is read with U+FFFD instead of what is not.
+/// Reads JSON. Invalid UTF-8, which a publication may contain, is replaced by U+FFFD.
 pub(crate) fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Malformed> {
     let error = match serde_json::from_slice(body) {
         Ok(value) => return Ok(value),
@@ -388,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_not_utf8_is_read_all_the_same() {
+    fn invalid_utf8_in_a_body_is_replaced() {
         let body = b"{\"result\":{\"publications\":[{\"data\":\"a\xff\",\"offset\":1}],\"epoch\":\"e\",\"offset\":1}}";
         let history = response_from_json::<crate::api::message::HistoryResult>(body).unwrap().unwrap();
         assert_eq!(history.publications[0].json::<String>().unwrap(), "a\u{fffd}");

@@ -1,4 +1,4 @@
-//! The fuzz targets. Their code is part of the crate's tests, which run it over what was found here.
+//! The fuzz targets. Their code is part of the crate's tests, which run it over the corpus found here.
 
 #[path = "../../tests/it/corpus/targets/mod.rs"]
 mod targets;

@@ -1,4 +1,4 @@
-//! A signal to stop, and futures that end with it.
+//! A cancel signal, and futures that end with it.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A signal to stop, for those who look and for those who wait.
+/// A cancel signal, to be polled or awaited.
 #[derive(Debug, Default)]
 pub(crate) struct Cancel {
     is_set: AtomicBool,
@@ -31,7 +31,7 @@ impl Cancel {
     }
 }
 
-/// Waits until the condition holds. `notify` wakes those who wait when it may.
+/// Waits until the condition holds. It is checked again at each notification.
 pub(crate) async fn wait_until(notify: &Notify, condition: impl Fn() -> bool) {
     loop {
         let mut notified = pin!(notify.notified());
@@ -47,13 +47,13 @@ pub(crate) fn unless<F: Future, S: Future>(future: F, stop: S) -> Unless<F, S> {
     Unless { future, stop }
 }
 
-/// The future's output, or when its time was over. `end` is asked after each poll, as it may become earlier. There is one timer,
-/// and none for a future that is ready at once.
+/// The future's output, or the end that has passed. `end` is called after each poll, as it may become earlier. A future that is
+/// ready at once needs no timer.
 pub(crate) fn in_time<F: Future, E: Fn() -> Option<Instant>>(future: F, end: E) -> InTime<F, E> {
     InTime { future, end, timer: None }
 }
 
-// Written out, because an `async fn` keeps each future that it is given twice.
+// Written by hand, because an `async fn` stores each future argument twice.
 pin_project! {
     pub(crate) struct Unless<F, S> {
         #[pin]

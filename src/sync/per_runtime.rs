@@ -1,18 +1,17 @@
-//! Values that belong to the tokio runtime they were made in, one for each.
+//! One value for each tokio runtime.
 //!
-//! A connection is driven by a task, and a task by its runtime: used from another one, it stops working as soon as its
-//! own is not running. So a client that several runtimes use (a test suite has one for every test) keeps its connections
-//! apart.
+//! A connection is driven by a task of its runtime, and stops working when that is not running. So a client that several runtimes
+//! use (a test suite has one for every test) keeps connections for each of them.
 
 use std::sync::{PoisonError, RwLock};
 
 use tokio::runtime::{Handle, Id};
 
-/// More than run at once, where there is one for each core: with fewer, each call of one would cost another its connections.
-/// What is forgotten, of those that have ended, costs little memory until then.
+/// The most runtimes with a value. More than run at once even with one for each core; beyond that, runtimes would evict each
+/// other's connections. Values of ended runtimes take little memory until they are evicted.
 const MAX_RUNTIMES: usize = 512;
 
-/// One `T` for each runtime that asked for it lately.
+/// One `T` for each of the latest runtimes.
 #[derive(Debug)]
 pub(crate) struct PerRuntime<T>(RwLock<Vec<(Id, T)>>);
 
@@ -21,14 +20,14 @@ impl<T: Clone> PerRuntime<T> {
         Self(RwLock::new(Vec::new()))
     }
 
-    /// The `T` of the current runtime, made now if there is none that is still `good`. Must be called in a runtime.
+    /// The `T` of the current runtime, made now if there is none that is `good`. Must be called in a runtime.
     pub(crate) fn get<E>(&self, good: impl Fn(&T) -> bool, make: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let id = Handle::current().id();
         let of_runtime = |all: &[(Id, T)]| {
             all.iter().find(|(owner, value)| *owner == id && good(value)).map(|(_, value)| value.clone())
         };
 
-        // The list is whole between any two statements, so a panic elsewhere cannot have broken it.
+        // The list is consistent between any two statements, even after a panic.
         if let Some(value) = of_runtime(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(value);
         }
@@ -45,7 +44,7 @@ impl<T: Clone> PerRuntime<T> {
         Ok(value)
     }
 
-    /// Forgets all.
+    /// Drops all values.
     pub(crate) fn clear(&self) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -60,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_runtime_gets_back_its_own() {
+    fn each_runtime_keeps_its_value() {
         let all = PerRuntime::new();
         let runtimes: Vec<_> = (0..128).map(|_| Builder::new_current_thread().build().unwrap()).collect();
         for _ in 0..2 {
@@ -71,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn runtimes_that_come_and_go_leave_a_bounded_number_behind() {
+    fn values_of_ended_runtimes_are_bounded() {
         let all = PerRuntime::new();
         for number in 0..MAX_RUNTIMES + 10 {
             let runtime = Builder::new_current_thread().build().unwrap();

@@ -24,33 +24,31 @@ use crate::transport::net::names::Names;
 use crate::transport::{Transport, check_len, http_status};
 use crate::wire::reply::Reply;
 
-/// The most idle connections kept, for the next burst of calls. With fewer than there are callers, connections are closed and
-/// made anew all the time.
+/// The most idle connections kept. With fewer than there are concurrent callers, connections are closed and reopened constantly.
 const MAX_IDLE: usize = 1024;
 /// TCP keepalive.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
-/// Over TLS all calls share one connection by HTTP/2, and one that is dead and silent would fail them until the kernel
-/// gives it up. So a keepalive ping is sent when calls are in flight and nothing arrives for this long, and the server has as
-/// long to acknowledge it. It does not limit pings over HTTP.
+/// The keepalive interval and timeout of HTTP/2, used over TLS. There all calls share one connection, and a dead one would fail them
+/// until the kernel's timeout. Centrifugo does not limit pings over HTTP.
 const HTTP2_KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long the kernel waits for sent data to be acknowledged.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The server closes a connection 10 s after it has read a request's head, whatever the caller's deadline.
 const RESPONSE_LIMIT: Duration = Duration::from_secs(9);
-/// How long the rest of an error page is waited for.
+/// The timeout for reading an error page.
 const ERROR_PAGE: Duration = Duration::from_secs(1);
-/// The longest error page that is read; the server's are a line, and its errors in transport mode little more.
+/// The longest error page that is read. The server's own are a line or two.
 const MAX_ERROR_PAGE: usize = 64 * 1024;
 
 /// The reqwest implementation of [`Transport`].
 pub(crate) struct Http {
     endpoint: Arc<str>,
     names: Names,
-    /// With the generation of the names that their connections are of.
+    /// Each with the generation of the names that it was made with.
     clients: PerRuntime<(u64, reqwest::Client)>,
     client: ClientSource,
-    /// The URL of every method of the schema, so that none is parsed for a call.
+    /// The URL of every method of the schema, parsed once.
     urls: Vec<Url>,
     base: Url,
     headers: HeaderMap,
@@ -68,17 +66,17 @@ impl fmt::Debug for Http {
 impl Http {
     pub(crate) fn new(config: &Common, settings: &config::Http, url: &Url) -> Result<Self, Error> {
         let mut base = url.clone();
-        // With a slash at the end, the last part of the path is kept when a method's name is joined to it.
+        // Without a slash at the end, `Url::join` would replace the last part of the path.
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
         let mut headers = headers::headers(config)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // A client that is handed in has a resolver of its own.
+        // A given client has its own resolver.
         let ours = settings.client.is_none();
         let names = if ours { Names::new(url, config.resolver.clone()) } else { Names::unknown() };
         let client = ClientSource::new(config, settings, &names, base.scheme() == "https")?;
-        // Made once here, so that what is wrong is told here.
+        // Built once here, so that errors are returned here.
         client.get()?;
         Ok(Self {
             endpoint: base.as_str().trim_end_matches('/').into(),
@@ -103,7 +101,6 @@ impl Http {
     }
 
     async fn call(&self, call: &Call<'_>) -> Result<Reply, Error> {
-        // From here on the handover proves whether the body was sent.
         let handover = call.handover().track();
         let body = call.to_json()?;
         check_len(Form::Json, body.len(), self.max_request_size)?;
@@ -112,7 +109,7 @@ impl Http {
         if let Some(source) = &self.token {
             request.headers_mut().insert(AUTHORIZATION, headers::bearer(source).await?);
         }
-        let body = Latched { body: Some(body), handover: handover.clone() };
+        let body = TrackedBody { body: Some(body), handover: handover.clone() };
         *request.body_mut() = Some(reqwest::Body::wrap(body));
 
         let failed = |error: reqwest::Error| error_of(error, &handover);
@@ -123,15 +120,14 @@ impl Http {
         let status = response.status();
         if status != StatusCode::OK {
             let headers = response.headers().clone();
-            // The status says what happened, whether its page can be read or not.
-            // Boxed, so that the futures of other calls need no memory for it.
+            // The status alone is enough if the page cannot be read. Boxed to keep the futures of other calls small.
             let page = Box::pin(tokio::time::timeout(ERROR_PAGE, read(&mut response, MAX_ERROR_PAGE))).await;
             let page = page.ok().and_then(Result::ok).flatten().unwrap_or_default();
             return Err(call.handover().judge(http_status::of_http_status(status, &headers, &page)));
         }
         let limit = self.max_reply_size;
         let announced = response.content_length().is_some_and(|length| length > limit as u64);
-        // Whatever ends the response, the server has received the call.
+        // The server has received the call, however the response ends.
         let truncated = |error| truncated(error, call.handover());
         let body = if announced { None } else { read(&mut response, limit).await.map_err(truncated)? };
         body.map(Reply::json).ok_or_else(|| {
@@ -162,10 +158,10 @@ impl Transport for Http {
 }
 
 fn join(base: &Url, method: &str) -> Result<Url, Error> {
-    base.join(method).map_err(|_| Error::invalid("the endpoint and the method make no URL"))
+    base.join(method).map_err(|_| Error::invalid("the endpoint and the method do not form a URL"))
 }
 
-/// Where clients come from: one for each runtime, or the one that the application handed in.
+/// The source of clients: one made for each runtime, or the one that the application gave.
 enum ClientSource {
     Given(reqwest::Client),
     Made {
@@ -187,7 +183,7 @@ impl ClientSource {
         let tls = if https {
             config.tls.build(&[b"h2", b"http/1.1"])?
         } else if config.tls.is_default() {
-            // Never used for a clear-text endpoint, but without it reqwest reads the system's roots.
+            // Unused for http://, but without it reqwest reads the system's roots.
             config::tls::Tls::unused()?
         } else {
             return Err(Error::invalid("`tls` is set and the endpoint is http://, so that nothing would be encrypted"));
@@ -230,7 +226,7 @@ impl ClientSource {
     }
 }
 
-/// The whole body, or nothing if it is longer than `limit`.
+/// Reads the whole body, or returns `None` if it is longer than `limit`.
 async fn read(response: &mut reqwest::Response, limit: usize) -> Result<Option<Bytes>, reqwest::Error> {
     let Some(first) = response.chunk().await? else { return Ok(Some(Bytes::new())) };
     let Some(second) = response.chunk().await? else { return Ok((first.len() <= limit).then_some(first)) };
@@ -246,12 +242,12 @@ async fn read(response: &mut reqwest::Response, limit: usize) -> Result<Option<B
 }
 
 /// A request's body that records when it is handed to the connection.
-struct Latched {
+struct TrackedBody {
     body: Option<Bytes>,
     handover: Handover,
 }
 
-impl http_body::Body for Latched {
+impl http_body::Body for TrackedBody {
     type Data = Bytes;
     type Error = Revoked;
 
@@ -276,22 +272,22 @@ impl http_body::Body for Latched {
 #[error("the call ended before it was sent")]
 struct Revoked;
 
-/// What a response means that ends early.
+/// The error of a response that ends early.
 fn truncated(error: reqwest::Error, handover: &Handover) -> Error {
     let lost = Error::new(ErrorKind::Lost, "the connection ended before the end of the response");
     handover.judge(if error.is_timeout() { error_of(error, handover) } else { lost.with_source(error.without_url()) })
 }
 
-/// What a failed exchange means. The table in `docs/errors.md` says the same.
+/// The error of a failed exchange. The rules are the table in `docs/errors.md`.
 fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
-    // The URL stands in our own error.
+    // Our own error has the endpoint already.
     let error = error.without_url();
     if error.is_connect() {
         let connect = Error::new(ErrorKind::Connect, "no connection could be made");
         return http_status::judge_trust(connect, &error).with_source(error);
     }
     if error.is_timeout() {
-        // Of a client that was handed in; the crate's own sets none but for connecting.
+        // From a given client; the crate's own sets only a connect timeout.
         let timeout = Error::new(ErrorKind::Timeout, "the timeout of the `reqwest_client` passed");
         return handover.judge(timeout.with_source(error));
     }

@@ -1,4 +1,4 @@
-//! The traits of what goes over the wire: messages, and the bodies of calls.
+//! The traits of messages and of the bodies of calls.
 
 use std::fmt;
 
@@ -33,7 +33,6 @@ pub(crate) trait Body: Send + Sync {
     fn to_protobuf(&self) -> Result<Bytes, Error>;
     fn to_json(&self) -> Result<Bytes, Error>;
 
-    /// About how much it asks of the network and of the server.
     fn size(&self) -> BodySize;
 }
 
@@ -46,7 +45,7 @@ pub(crate) struct BodySize {
 
 /// The JSON form of a message.
 pub(crate) fn message_to_json<T: Message>(message: &T) -> Result<Vec<u8>, Error> {
-    // Most requests are little more than their protobuf form and the names of their fields.
+    // Most requests are their protobuf form plus the names of a few fields.
     let mut json = Vec::with_capacity(message.encoded_len() + 64);
     serde_json::to_writer(&mut json, message).map_err(not_json)?;
     Ok(json)

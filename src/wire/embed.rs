@@ -1,20 +1,20 @@
-//! Which bytes can be embedded in JSON as they are.
+//! Decides which bytes can be embedded in JSON unchanged.
 
 use serde_json::value::RawValue;
 
-/// The bytes as JSON that can stand inside other JSON with nothing added and nothing lost, if they are that.
+/// The bytes as JSON, if they can be embedded unchanged.
 ///
-/// Space around the value is not JSON's to keep, so bytes that have it are sent in base64 where that is possible.
+/// JSON does not preserve space around a value, so bytes with such space are sent in base64 where that is possible.
 pub(crate) fn as_inline_json(bytes: &[u8]) -> Option<&RawValue> {
     as_json(bytes).filter(|raw| raw.get().len() == bytes.len() && !is_nested_deeper(bytes, MAX_DEPTH))
 }
 
-/// The server reads 10,000 levels in the body of a request, of which the request itself has some.
+/// The server reads 10,000 levels of nesting in a request, a few of which the request itself takes.
 const MAX_DEPTH: usize = 9_990;
 
 /// Whether JSON is nested more deeply than `levels`.
 pub(crate) fn is_nested_deeper(json: &[u8], levels: usize) -> bool {
-    // Most JSON has no more brackets than that.
+    // Fast path: most JSON has fewer brackets.
     if json.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= levels {
         return false;
     }
@@ -45,21 +45,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_json_goes_inline_byte_for_byte() {
+    fn json_is_embedded_byte_for_byte() {
         for text in ["null", "1.10", r#"{"a" : [1, "\ud800"]}"#, "\"\u{2028}<\"", "1e999", r#"{"a":1,"a":2}"#] {
             assert_eq!(as_inline_json(text.as_bytes()).map(RawValue::get), Some(text));
         }
     }
 
     #[test]
-    fn what_is_not_json_or_would_lose_something_does_not() {
+    fn bytes_that_are_not_json_or_would_change_are_not_embedded() {
         for bytes in [&b""[..], b" 1", b"1\n", b"{", b"\xff", b"\"\xff\"", b"01", b"\"\n\"", b"\xef\xbb\xbf1", b"nul"] {
             assert!(as_inline_json(bytes).is_none(), "{bytes:?}");
         }
     }
 
     #[test]
-    fn nesting_that_the_server_would_refuse_does_not_go_inline() {
+    fn json_nested_too_deeply_for_the_server_is_not_embedded() {
         let nested = |levels: usize| [vec![b'['; levels], vec![b']'; levels]].concat();
         assert!(as_inline_json(&nested(9_990)).is_some());
         assert!(as_inline_json(&nested(9_991)).is_none());

@@ -127,7 +127,7 @@ impl Visitor<'_> for FieldIndex {
     }
 }
 
-/// A message that stands in a list or a map.
+/// A message in a list or a map.
 impl<T: Fields + Serialize + DeserializeOwned> Value for T {
     fn is_unset(&self) -> bool {
         *self == Self::default()
@@ -144,7 +144,7 @@ impl<T: Fields + Serialize + DeserializeOwned> Value for T {
 pub(crate) trait Value: Sized + Default {
     /// Whether it has the value that an absent field has.
     fn is_unset(&self) -> bool;
-    /// How much it holds, for a `Debug` that must not say what.
+    /// Its size, for a redacted `Debug`.
     fn size(&self) -> usize {
         usize::from(!self.is_unset())
     }
@@ -152,7 +152,7 @@ pub(crate) trait Value: Sized + Default {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
 }
 
-/// Scalars and strings: as serde does, but `null` is unset.
+/// Scalars and strings: like serde, but `null` is unset.
 macro_rules! plain_values {
     ($($type:ty)*) => { $(
         impl Value for $type {
@@ -177,7 +177,7 @@ impl Value for f64 {
 
     /// Without a point when whole, as the server writes it.
     fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        /// 2^53, up to which every whole number has its own `f64`.
+        /// 2^53, up to which `f64` represents every whole number.
         const EXACT: f64 = 9_007_199_254_740_992.0;
         #[allow(clippy::cast_possible_truncation, reason = "whole and within the range of i64")]
         if self.fract() == 0.0 && self.abs() < EXACT {
@@ -277,7 +277,7 @@ impl<'de, T: Value> Deserialize<'de> for Read<T> {
     }
 }
 
-/// What `Debug` shows of a value that must not be shown.
+/// The redacted `Debug` of a value.
 pub(crate) struct Redacted(pub(crate) usize);
 
 impl fmt::Debug for Redacted {

@@ -31,7 +31,7 @@ impl ReplyBody {
             Self::Json(result) => wire::from_json(&result),
             Self::Protobuf(result) => wire::message_from_protobuf(result),
         };
-        // A result that this side cannot read is a result.
+        // The server returned a result, so the call has taken effect.
         read.map_err(|malformed| Error::protocol(malformed).with_outcome(Outcome::Done))
     }
 }
@@ -129,7 +129,7 @@ impl Reply {
         };
         let response = match self.0 {
             ReplyBody::Json(body) => wire::response_from_json(&body).map_err(|malformed| {
-                // A result that this side cannot read is a result.
+                // The server returned a result, so the call has taken effect.
                 let was_done = matches!(wire::response_from_json::<Box<RawValue>>(&body), Ok(Ok(_)));
                 unreadable(malformed, was_done)
             }),

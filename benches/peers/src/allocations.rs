@@ -1,4 +1,4 @@
-//! The system's allocator, counting while it is told to.
+//! The system's allocator with counters that can be switched on.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -16,7 +16,7 @@ pub struct Allocations {
     pub bytes: u64,
 }
 
-/// From now on allocations are counted.
+/// Starts counting allocations.
 pub fn start() {
     COUNT.store(0, Relaxed);
     BYTES.store(0, Relaxed);

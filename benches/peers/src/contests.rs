@@ -1,11 +1,11 @@
-//! Who takes part in what, and what the project promises of the outcome.
+//! Which peers run in which modes, and the project's target ratios.
 
 use crate::Options;
 use crate::measure::{Sample, Subject, Way};
 
 const BATCH: Way = Way::Batch { size: 1_000, in_flight: 1 };
 
-/// The ways that a peer goes if nothing else is asked for.
+/// The default modes of a peer.
 fn usual(peer: &str) -> &'static [Way] {
     match peer {
         "this hyper" | "reqwest 10 s" => &[Way::Publish(1), Way::Publish(64), Way::Publish(512)],
@@ -17,8 +17,7 @@ fn usual(peer: &str) -> &'static [Way] {
     }
 }
 
-/// The ways that tell what an engine behind the server does to a publication: each waits for the one before it, unless
-/// the server may run them at once.
+/// The modes that show the cost of the server's engine.
 fn redis(peer: &str) -> &'static [Way] {
     match peer {
         "cent" | "this" => {
@@ -42,13 +41,13 @@ impl Contest<'_> {
     }
 
     pub fn messages(&self, options: &Options) -> usize {
-        // An engine that every publication waits for is slower than the server's memory by far.
+        // An engine with a round trip for every publication is far slower than memory.
         let usual = if options.redis { 20_000 } else { self.way.messages(self.subject.share) };
         options.messages.unwrap_or(usual)
     }
 }
 
-/// What the options choose, those of a way next to each other.
+/// The contests that the options choose, grouped by mode.
 pub fn chosen<'a>(options: &Options, subjects: &'a [Subject]) -> Vec<Contest<'a>> {
     let mut all = Vec::new();
     let mut order: Vec<Way> = Vec::new();
@@ -103,7 +102,7 @@ impl Quantity {
     }
 }
 
-/// What the project promises: a quantity of this crate over the same of a peer, both going the same way.
+/// A target of the project: the ratio of a figure of this crate to that of a peer in the same mode.
 pub struct Promise {
     pub this: (&'static str, &'static str),
     pub peer: (&'static str, &'static str),

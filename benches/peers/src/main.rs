@@ -1,9 +1,9 @@
 //! How does this crate compare with the other ways to call the server API: in messages a second, in CPU time a message,
 //! in allocations, in memory?
 //!
-//! Every peer sends the same messages to the same server in the same run, and all who go the same way take turns in every
-//! round, in alternating order, so that what else the machine does meets all of them. Compare figures of one run only. The
-//! CPU time is this process's; the server runs elsewhere, and on a small machine competes for the same cores.
+//! Every peer sends the same messages to the same server in the same run. Peers in the same mode alternate within every round, so
+//! that other load on the machine affects all of them. Compare figures of one run only. The CPU time is this process's; the server
+//! runs in another one, and on a small machine competes for the same cores.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- \
@@ -98,7 +98,7 @@ impl Runtime {
     }
 }
 
-/// Into how many parts a round is cut. The parts of the peers alternate, so that a disturbance of a second meets all.
+/// The parts of a round. The parts of the peers alternate, so that a disturbance of a second affects all.
 const TURNS: usize = 5;
 
 fn main() -> Result<(), Failure> {
@@ -126,7 +126,7 @@ async fn run(mut options: Options) -> Result<(), Failure> {
         return Err("no peer goes such a way".into());
     }
     if options.memory {
-        // Without a warm-up, which would leave memory behind that the peak is then compared with.
+        // Without a warm-up, whose memory would raise the baseline of the peak.
         let mut grown = Vec::new();
         for contest in &contests {
             grown.push(memory::measure(contest, options.messages.unwrap_or(memory::MESSAGES)).await?);
@@ -158,7 +158,7 @@ async fn run(mut options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One round of everything. Those who go the same way take turns within it, and every other turn the other way around.
+/// One round of all contests. Peers in the same mode alternate within it, with the order reversed every other time.
 async fn measure(options: &Options, round: usize, contests: &mut [Contest<'_>]) -> Result<(), Failure> {
     for group in contests.chunk_by_mut(|a, b| a.way == b.way) {
         let mut totals = vec![Usage::default(); group.len()];
@@ -177,7 +177,7 @@ async fn measure(options: &Options, round: usize, contests: &mut [Contest<'_>]) 
     Ok(())
 }
 
-/// What the server says that it is.
+/// The server's version, from `info`.
 async fn server(options: &Options) -> String {
     let client = Client::new(Config::http(&options.http).api_key(&options.api_key));
     let info = match client {

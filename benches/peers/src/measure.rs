@@ -136,7 +136,7 @@ pub struct Sample {
     pub server_us: f64,
 }
 
-/// What the callers of a round take from: the next `size` messages each, so that all end at the same time.
+/// The messages of a round. Each caller takes the next `size`, so that all end at the same time.
 #[derive(Clone)]
 pub struct Turns {
     next: Arc<AtomicUsize>,

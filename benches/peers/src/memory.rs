@@ -15,7 +15,7 @@ use crate::peers::Failure;
 
 const DELAY: Duration = Duration::from_millis(100);
 pub const MESSAGES: usize = 1_000_000;
-/// What may be taken beside the publications that wait: connections, requests and responses in flight, the allocator's.
+/// The memory allowed besides queued publications: connections, requests and responses in flight, the allocator's overhead.
 const BESIDE: u64 = 32 << 20;
 
 /// The peak of the memory that this process had, against what it had before.
@@ -39,7 +39,7 @@ impl Growth {
 }
 
 pub async fn measure(contest: &Contest<'_>, messages: usize) -> Result<Growth, Failure> {
-    // The peak is forgotten.
+    // Resets the peak.
     fs::write("/proc/self/clear_refs", "5")?;
     let (before, start) = (resident("VmRSS")?, Instant::now());
     contest.subject.run(contest.way, messages).await?;
@@ -58,18 +58,18 @@ fn resident(field: &str) -> Result<u64, Failure> {
     Ok(kib.trim().parse::<u64>()? << 10)
 }
 
-/// A process that ends with this value.
+/// A child process, killed when this is dropped.
 pub struct Slow(Child);
 
 impl Drop for Slow {
     fn drop(&mut self) {
-        // If that fails it has ended already, or ends when it reads the end of its input.
+        // Fails if it has ended. Otherwise it ends at the end of its standard input.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Starts the slow server, and has the options name it.
+/// Starts the slow server, and sets its addresses in the options.
 pub fn start(options: &mut Options) -> Result<Slow, Failure> {
     let mut process = Command::new(std::env::current_exe()?)
         .arg("--slow-server")
@@ -84,7 +84,7 @@ pub fn start(options: &mut Options) -> Result<Slow, Failure> {
     Ok(process)
 }
 
-/// Is the slow server, until standard input ends.
+/// Runs the slow server until standard input ends.
 pub async fn serve() -> Result<(), Failure> {
     let server = Server::builder().without_records().start().await?;
     server.fault(Fault::delay(DELAY).always());

@@ -1,7 +1,7 @@
-//! Who is compared: each peer does the same work in the way its own documentation shows.
+//! The peers. Each does the same work as its documentation shows.
 //!
-//! Every peer makes its requests from the same borrowed channels and payload, so that copies it needs are its own, and
-//! looks at every response.
+//! Every peer makes its requests from the same borrowed channels and payload, so that the copies it needs count as its cost, and
+//! checks every response.
 
 mod bare;
 mod cent;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::Options;
 use crate::measure::Subject;
 
-/// For those that have none unless they are told: that of the others.
+/// The timeout for peers without a default: that of the others.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -36,7 +36,7 @@ pub trait Peer: Clone + Send + Sync + 'static {
         async { Err("it makes no broadcasts".into()) }
     }
 
-    /// So many publications, of which none waits for the result of another; in the end there are all results.
+    /// Publications that do not wait for each other's results. Returns when all results are there.
     fn enqueue(&mut self, _: &[String], _: &str, _: usize) -> impl Future<Output = Result<(), Failure>> + Send {
         async { Err("it has no queue".into()) }
     }

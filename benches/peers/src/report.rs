@@ -1,4 +1,4 @@
-//! What the rounds add up to: for people tables, for programs JSON.
+//! The figures of all rounds, as tables or JSON.
 
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ impl Spread {
     }
 }
 
-/// Where the figures come from: they are worth nothing without it.
+/// The machine and the versions behind the figures.
 pub struct Origin<'a> {
     pub options: &'a Options,
     pub server: String,
@@ -83,7 +83,7 @@ fn promises(contests: &[Contest<'_>]) -> Vec<(Promise, Spread)> {
     let kept = Promise::all().into_iter().filter_map(|promise| {
         let (this, peer) = (find(promise.this, promise.way)?, find(promise.peer, promise.way)?);
         let quantity = promise.quantity;
-        // Rounds are compared one by one, because those of a pair ran next to each other.
+        // Compared round by round, because the two ran alternately within each.
         let pairs = this.samples.iter().zip(&peer.samples);
         let ratios = Spread::of(pairs.map(|(this, peer)| quantity.of(this) / quantity.of(peer)));
         Some((promise, ratios))

@@ -26,10 +26,10 @@ mod server;
 mod table;
 mod ways;
 
-/// A run before the first round makes the connections and warms caches, on both sides. It need not be long.
+/// The messages of a run before the first round, which opens connections and warms caches.
 const WARM_UP: usize = 1000;
 
-/// What is compared: one way to publish over one transport, on one runtime.
+/// One way to publish over one transport, on one runtime.
 struct Contest<'a> {
     way: Way,
     side: &'a Side,
@@ -69,7 +69,7 @@ pub(crate) fn run(mut connection: Connection, bench: &Bench, json: bool) -> Resu
         output::print(&head)?;
     }
     report.ways = measure(&sides, bench, &plan)?;
-    // Drawn first, because printing ends the command if the reader is gone; and printed, whether it could be drawn or not.
+    // Drawn first, because printing ends the command if the reader is gone.
     let drawn = chart.as_mut().map_or(Ok(()), |file| chart::draw(&report, file));
     output::print(&if json { report.json()? } else { report.table() })?;
     drawn
@@ -107,8 +107,8 @@ fn measure(sides: &[Side], bench: &Bench, plan: &Plan) -> Result<Vec<Row>, Failu
         progress.inc(1);
     }
     for round in 0..bench.rounds {
-        // Every round goes through all of them, so that what the machine does besides falls on all alike, and every
-        // other round goes backwards, so that none is always the one after the same other.
+        // Every round runs all of them, so that other load on the machine affects all alike; every other round runs backwards, so
+        // that none always follows the same one.
         let order: Vec<usize> = match round % 2 {
             0 => (0..contests.len()).collect(),
             _ => (0..contests.len()).rev().collect(),
@@ -161,7 +161,7 @@ async fn version(client: &Client) -> Option<String> {
     info.nodes.into_iter().next().map(|node| node.version).filter(|version| !version.is_empty())
 }
 
-/// Shown on a terminal only. It moves between runs and never within one, so that it costs the measurement nothing.
+/// A progress bar on a terminal. It is updated only between runs, so that it does not affect the measurement.
 fn progress(runs: usize) -> ProgressBar {
     let progress = ProgressBar::new(runs as u64);
     match ProgressStyle::with_template("{bar:12} {pos} of {len} with warm-up  {wide_msg}") {

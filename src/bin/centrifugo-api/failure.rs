@@ -76,7 +76,7 @@ pub(crate) struct Shown {
 /// Prints the error, if there is one, and returns the exit code.
 pub(crate) fn finish(outcome: &Result<(), Failure>, shown: Shown) -> ExitCode {
     let (code, mut report) = match outcome {
-        // As for `ls | head`: a reader that wants no more is no failure of this command.
+        // As in `ls | head`: that the reader has closed the pipe is not a failure.
         Ok(()) | Err(Failure::ReaderGone) => return ExitCode::SUCCESS,
         Err(Failure::Call(error)) => (exit_code(error.kind()), Report::of_call(error)),
         Err(Failure::Io { what, error, outcome }) => (IO, Report::of_io(what, error, *outcome)),
@@ -86,7 +86,7 @@ pub(crate) fn finish(outcome: &Result<(), Failure>, shown: Shown) -> ExitCode {
     }
     let mut stderr = io::stderr();
     let text = if shown.json || !stderr.is_terminal() { report.json() } else { report.text() };
-    // There is nowhere left to report that standard error is closed.
+    // Standard error is closed, so this cannot be reported.
     let _ = writeln!(stderr, "{text}");
     ExitCode::from(code)
 }

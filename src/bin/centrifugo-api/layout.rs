@@ -1,6 +1,6 @@
 //! JSON on one line or on many.
 
-/// Writes JSON anew, on one line or on many, and changes nothing else: numbers keep their digits, objects their order.
+/// Reformats JSON on one line or on many. Numbers keep their digits, objects their order.
 pub(crate) fn lay_out(json: &str, pretty: bool) -> String {
     let mut out = String::with_capacity(json.len());
     let mut depth = 0;

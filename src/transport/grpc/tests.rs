@@ -1,4 +1,4 @@
-//! What any failure over gRPC means: total, and never "not sent" without proof.
+//! Errors of every failure over gRPC: never "not sent" without proof.
 
 use std::fmt;
 use std::io;
@@ -47,7 +47,7 @@ fn post() -> Request<()> {
     Request::post("http://localhost/").body(()).unwrap()
 }
 
-/// How a call ends whose stream the server resets, or after whose connection's end it was sent.
+/// The error of a call whose stream the server resets, or that was sent after a GOAWAY.
 async fn from_server(reason: h2::Reason, go_away: bool) -> h2::Error {
     let (client, server) = duplex(64 * 1024);
     tokio::spawn(async move {
@@ -65,15 +65,15 @@ async fn from_server(reason: h2::Reason, go_away: bool) -> h2::Error {
     response.await.unwrap_err()
 }
 
-/// How a call ends that is given to a connection that has ended.
-async fn never_left() -> h2::Error {
+/// The error of a call on a connection that has ended.
+async fn never_sent() -> h2::Error {
     let (client, _server) = duplex(1024);
     let (mut client, connection) = h2::client::handshake(client).await.unwrap();
     drop(connection);
     client.send_request(post(), true).map(drop).unwrap_err()
 }
 
-/// Failures as the crates below make them.
+/// Failures as h2, tonic and std report them.
 static ROOTS: LazyLock<Vec<Root>> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut roots = Vec::new();
@@ -89,9 +89,9 @@ static ROOTS: LazyLock<Vec<Root>> = LazyLock::new(|| {
             add(format!("sent away by the server: {reason:?}"), Arc::new(go_away), true);
             add(format!("h2's own {reason:?}"), Arc::new(h2::Error::from(reason)), false);
         }
-        // Nothing of it was handed over, and that is the proof.
-        add("never left".into(), Arc::new(never_left().await), false);
-        // Whatever ends a response that has begun, the server has received the call.
+        // The handover proves this one, not the error.
+        add("never sent".into(), Arc::new(never_sent().await), false);
+        // Once a response has begun, the server has received the call.
         let refused = from_server(h2::Reason::REFUSED_STREAM, true).await;
         add("truncated".into(), Arc::new(Truncated(Some(refused))), false);
     });
@@ -103,7 +103,7 @@ static ROOTS: LazyLock<Vec<Root>> = LazyLock::new(|| {
     roots
 });
 
-/// The root below so many layers, each of either sort.
+/// Wraps the root in layers, each a `Wrapped` or a `Status`.
 fn below(root: &Root, layers: &[u8]) -> Cause {
     layers.iter().fold(Arc::clone(&root.cause), |cause, layer| match layer {
         0 => Arc::new(Wrapped(cause)),
@@ -247,7 +247,7 @@ proptest! {
     }
 
     #[test]
-    fn a_response_that_cannot_be_read_is_one(code in codes(), message in messages(), details in details(), sent: usize) {
+    fn a_response_that_cannot_be_decoded_is_a_response(code in codes(), message in messages(), details in details(), sent: usize) {
         let error = error_of(Status::with_details(code, message, details.into()), sent);
         prop_assert!(matches!(error.kind(), ErrorKind::Protocol | ErrorKind::TooLarge), "{:?}", error);
         prop_assert_eq!(error.outcome(), Outcome::Unknown);
@@ -255,7 +255,7 @@ proptest! {
     }
 
     #[test]
-    fn a_response_that_is_not_grpc_is_one(status in 100..1_000_u16, layers in prop::collection::vec(0..3_u8, 0..4)) {
+    fn a_response_that_is_not_grpc_is_a_response(status in 100..1_000_u16, layers in prop::collection::vec(0..3_u8, 0..4)) {
         let http = StatusCode::from_u16(status).unwrap();
         let cause: Cause = Arc::new(NotGrpc { status: http, headers: HeaderMap::new() });
         let root = Root { what: "not gRPC".into(), cause, proof: false };

@@ -1,11 +1,11 @@
-//! What a failed exchange means, as far as its record goes.
+//! The errors of failed exchanges, depending on the handover.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use super::*;
 
-/// How an exchange fails with a server that does this to its connection.
+/// The error of an exchange with a server that handles its connection so.
 async fn failed(serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> reqwest::Error {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/api/info", listener.local_addr().unwrap());
@@ -13,14 +13,14 @@ async fn failed(serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> req
     exchange(&url, Duration::from_secs(10)).await
 }
 
-/// How an exchange fails with a server that says nothing.
+/// The error of an exchange with a silent server.
 async fn unanswered() -> reqwest::Error {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     exchange(&format!("http://{}/api/info", listener.local_addr().unwrap()), Duration::from_millis(100)).await
 }
 
 async fn exchange(url: &str, timeout: Duration) -> reqwest::Error {
-    // Another test may have installed it.
+    // Another test may have installed the provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().timeout(timeout).build().unwrap();
     match client.post(url).body("{}").send().await {
@@ -36,7 +36,7 @@ fn respond(bytes: &'static [u8]) -> impl FnOnce(std::net::TcpStream) + Send {
     }
 }
 
-/// The record of a call: of which nothing is known, whose body is in hand, was handed over, or was revoked.
+/// A handover in each of its states: unused, pending, taken, revoked.
 fn record(state: u8) -> Handover {
     let call = Handover::default();
     if state > 0 {
@@ -67,7 +67,7 @@ async fn a_failed_exchange_means_not_sent_only_with_proof() {
             };
             let connect = error.is_connect();
             assert_eq!(connect, case == 1);
-            // hyper may learn of a connection's end before it takes the request, and then says so.
+            // hyper may see the end of the connection before it takes the request.
             let never_left = causes(&error).filter_map(|cause| cause.downcast_ref()).any(hyper::Error::is_canceled);
             assert!(!never_left || matches!(case, 2 | 3), "{case}: {error:?}");
             let error = error_of(error, &record(state));

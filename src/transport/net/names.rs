@@ -1,4 +1,4 @@
-//! Resolves the name of a host, and notices when its addresses change.
+//! Resolves the name of a host, and detects when its addresses change.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,13 +16,13 @@ use crate::sync::Mutex;
 /// How often a name is resolved again while connections to it work.
 const RECHECK: Duration = Duration::from_secs(30);
 
-/// The addresses of one host, looked up for every connection, and again from time to time while connections live: a
-/// connection never notices by itself that its name has moved on.
+/// The addresses of one host, resolved for every dial, and regularly while connections are open, because an open connection does
+/// not notice that its name has changed.
 #[derive(Clone)]
 pub(crate) struct Names(Arc<Inner>);
 
 struct Inner {
-    /// `None` if the host is an address already, or not ours to resolve.
+    /// `None` if the host is an address, or is resolved by the application's client.
     host: Option<String>,
     lookup: Resolver,
     known: Mutex<Known>,
@@ -43,12 +43,12 @@ impl fmt::Debug for Names {
 }
 
 impl Names {
-    /// Those of the URL's host.
+    /// The addresses of the URL's host.
     pub(crate) fn new(url: &url::Url, lookup: Option<Resolver>) -> Self {
         Self::of(url.domain().map(ToOwned::to_owned), lookup)
     }
 
-    /// Those of a host that somebody else resolves.
+    /// Resolves nothing, for a client with its own resolver.
     #[cfg(feature = "http")]
     pub(crate) fn unknown() -> Self {
         Self::of(None, None)
@@ -65,8 +65,8 @@ impl Names {
         }))
     }
 
-    /// A number that changes when the name has lost an address: connections of an earlier one should be used no more.
-    /// Looks the name up in the background when it is time. Must be called in a runtime.
+    /// A number that grows when the name has lost an address: connections with a smaller one are no longer used. Resolves the name
+    /// again in the background when that is due. Must be called in a runtime.
     pub(crate) fn generation(&self) -> u64 {
         if self.0.host.is_some() {
             self.recheck();
@@ -84,9 +84,9 @@ impl Names {
         if due && !self.0.checking.swap(true, Ordering::Relaxed) {
             let names = self.clone();
             tokio::spawn(async move {
-                // However the task ends, with its runtime too, the next check can be made.
+                // Allows the next check even if this task is dropped with its runtime.
                 let _done = Checking(&names.0.checking);
-                // A lookup that hangs does not keep others from being made.
+                // A lookup that hangs must not block later ones.
                 let checked = tokio::time::timeout(RECHECK, names.check()).await;
                 if let Err(error) = checked.unwrap_or_else(|elapsed| Err(elapsed.into())) {
                     tracing::debug!(host = names.0.host, %error, "name not resolved again");
@@ -96,7 +96,7 @@ impl Names {
         }
     }
 
-    /// Finds out whether the name has lost an address since the last time.
+    /// Resolves the name and starts a new generation if it has lost an address.
     async fn check(&self) -> io::Result<()> {
         let now: BTreeSet<_> = self.look_up().await?.into_iter().collect();
         let mut known = self.known();
@@ -104,7 +104,7 @@ impl Names {
         known.addresses = now;
         drop(known);
         if has_lost {
-            tracing::info!(host = self.0.host, "the name has lost an address; connections are made anew");
+            tracing::info!(host = self.0.host, "the name has lost an address; its connections are replaced");
             self.next_generation();
         }
         Ok(())
@@ -119,18 +119,17 @@ impl Names {
         Ok(addresses)
     }
 
-    /// The addresses now, for a connection. Starts with another one each time, so that several connections are spread over
-    /// them.
+    /// The addresses for a dial, rotated at each call to spread connections over them.
     ///
-    /// What is missing among them decides nothing: a lookup may return some of its addresses at a time, and if that gave
-    /// up the connections to the others, each connection would give up those before it.
+    /// A missing address does not start a new generation here: with a resolver that returns a few addresses at a time, each dial
+    /// would retire the connections before it.
     async fn resolve(&self) -> io::Result<Vec<IpAddr>> {
         let mut addresses = self.look_up().await?;
         if addresses.is_empty() {
             return Ok(addresses);
         }
         self.known().addresses.extend(&addresses);
-        // The family that the system put first stays first.
+        // The address family that the system prefers stays first.
         let first = addresses[0].is_ipv4();
         addresses.sort_by_key(|address| address.is_ipv4() != first);
         let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +142,6 @@ impl Names {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        // Whole between any two statements, so a panic elsewhere cannot have broken it.
         self.0.known.lock()
     }
 }
@@ -160,7 +158,7 @@ async fn system(host: String) -> io::Result<Vec<IpAddr>> {
     Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
 }
 
-/// For hyper's connector. The name is the host's own, as it connects to nothing else.
+/// For hyper's connector, whose name argument is always this host.
 #[cfg(feature = "grpc")]
 impl tower_service::Service<hyper_util::client::legacy::connect::dns::Name> for Names {
     type Response = std::vec::IntoIter<SocketAddr>;
@@ -180,7 +178,7 @@ impl tower_service::Service<hyper_util::client::legacy::connect::dns::Name> for 
     }
 }
 
-/// For reqwest, which puts the port in the place of 0.
+/// For reqwest, which sets the port.
 #[cfg(feature = "http")]
 impl reqwest::dns::Resolve for Names {
     fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
@@ -197,7 +195,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_name_that_answers_with_one_address_at_a_time_gives_up_no_connection_for_a_new_one() {
+    async fn a_lookup_with_one_address_at_a_time_retires_no_connection() {
         let turn = Arc::new(AtomicUsize::new(0));
         let lookup: Resolver = Arc::new(move |_| {
             let last = u8::try_from(turn.fetch_add(1, Ordering::Relaxed) % 8).unwrap();
@@ -211,11 +209,11 @@ mod tests {
         tokio::time::advance(RECHECK).await;
         assert_eq!(names.generation(), 0);
         tokio::task::yield_now().await;
-        assert_eq!(names.generation(), 1, "it is checked every 30 s");
+        assert_eq!(names.generation(), 1, "it is resolved again after 30 s");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lookup_that_hangs_keeps_no_later_one_from_being_made() {
+    async fn a_lookup_that_hangs_does_not_block_later_ones() {
         let lookups = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&lookups);
         let lookup: Resolver = Arc::new(move |_| {

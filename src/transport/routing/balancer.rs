@@ -1,4 +1,4 @@
-//! Several endpoints of one transport: which one gets a call, and where a call goes next that never reached it.
+//! Balances calls over the endpoints of one transport, and sends a call that never reached one to another.
 
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,11 +27,11 @@ struct Endpoint {
     /// Its index among all endpoints of the client, from 1.
     number: usize,
     in_flight: AtomicUsize,
-    /// Whether `health` is not clear, so that a call without trouble need not lock it.
-    troubled: AtomicBool,
+    /// Whether `health` has failures recorded. Otherwise a successful call need not lock it.
+    impaired: AtomicBool,
     health: Mutex<Health>,
     losses: Losses,
-    /// Why no connection could be made lately.
+    /// The error of the last failed dial.
     reason: Mutex<Option<Error>>,
 }
 
@@ -55,7 +55,7 @@ impl Balancer {
             transport,
             number,
             in_flight: AtomicUsize::new(0),
-            troubled: AtomicBool::new(false),
+            impaired: AtomicBool::new(false),
             health: Mutex::default(),
             losses: Losses::default(),
             reason: Mutex::default(),
@@ -63,13 +63,13 @@ impl Balancer {
         Self { endpoints: endpoints.collect(), load_balancing }
     }
 
-    /// The endpoint that errors name where no call was made.
+    /// The endpoint named by errors of calls that were not sent.
     pub(crate) fn first(&self) -> &dyn Transport {
         &*self.endpoints[0].transport
     }
 
-    /// The same endpoints, with the indices that follow those of others.
-    pub(crate) fn behind(mut self, others: &Self) -> Self {
+    /// The same endpoints, numbered after those of `others`.
+    pub(crate) fn numbered_after(mut self, others: &Self) -> Self {
         for endpoint in &mut self.endpoints {
             endpoint.number += others.endpoints.len();
         }
@@ -98,7 +98,7 @@ impl Balancer {
         self.endpoints.iter().all(|endpoint| endpoint.standing(now) != Standing::In)
     }
 
-    /// Sends a call to one endpoint, and if it certainly never got there, to the others, each once.
+    /// Sends a call to one endpoint, and as long as it certainly never reached it, to the others, each once.
     pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Reply, Error> {
         let mut tried = Vec::new();
         let mut last = None;
@@ -115,14 +115,13 @@ impl Balancer {
         Err(last.unwrap_or_else(|| self.all_out()))
     }
 
-    /// Sends a call whatever the health of the endpoints, to one after the other until one responds. Each has `time` of its own,
-    /// so that a silent one leaves some to the next.
-    pub(crate) async fn probe<'a>(&self, time: Duration, call: impl Fn(Instant, Instant) -> Call<'a>) -> Option<Reply> {
+    /// Sends a call to one endpoint after the other, whatever their health, until one responds. The timeout is for each endpoint.
+    pub(crate) async fn probe<'a>(&self, timeout: Duration, call: impl Fn(Instant, Instant) -> Call<'a>) -> Option<Reply> {
         for endpoint in &self.endpoints {
             let now = Instant::now();
-            let call = call(now, now + time);
+            let call = call(now, now + timeout);
             let trial = endpoint.begin_trial(now);
-            if let Ok(Ok(reply)) = tokio::time::timeout(time, endpoint.send(&call, trial)).await {
+            if let Ok(Ok(reply)) = tokio::time::timeout(timeout, endpoint.send(&call, trial)).await {
                 return Some(reply);
             }
         }
@@ -133,7 +132,7 @@ impl Balancer {
     fn pick(&self, tried: &[usize], avoided: usize) -> Option<(usize, bool)> {
         let busy = |index: usize| self.endpoints[index].in_flight.load(Ordering::Relaxed);
         let less_busy = |one, other| if busy(one) <= busy(other) { one } else { other };
-        if tried.is_empty() && avoided == NO_ENDPOINT && !self.endpoints.iter().any(Endpoint::is_troubled) {
+        if tried.is_empty() && avoided == NO_ENDPOINT && !self.endpoints.iter().any(Endpoint::is_impaired) {
             let index = match (self.load_balancing, self.endpoints.len()) {
                 (LoadBalancing::Priority, _) | (_, 1) => 0,
                 (LoadBalancing::LeastBusy, number) => {
@@ -165,24 +164,23 @@ impl Balancer {
                 _ => Some((index, false)),
             };
         }
-        // All are left out. One that timed out may still respond, and so may one on trial, which lasts as long as its call. One
-        // that cannot be connected to will not.
+        // All are ejected. One that timed out or is on trial may still respond; one that cannot be connected to will not.
         if !tried.is_empty() {
             return None;
         }
-        let may_answer =
+        let may_respond =
             |index: &usize| standing[*index] == Standing::OnTrial || !self.endpoints[*index].health().is_unreachable();
-        let soonest = (0..self.endpoints.len()).filter(may_answer).min_by_key(|index| match standing[*index] {
+        let soonest = (0..self.endpoints.len()).filter(may_respond).min_by_key(|index| match standing[*index] {
             Standing::Out(until) => Some(until),
             Standing::In | Standing::Due | Standing::OnTrial => None,
         });
         soonest.map(|index| (index, false))
     }
 
-    /// Why no endpoint was tried.
+    /// The error when no endpoint was tried.
     fn all_out(&self) -> Error {
         let reasons = self.endpoints.iter().filter_map(|endpoint| endpoint.reason().as_ref().map(Error::echo));
-        // What is not transient goes first.
+        // An error that is not transient takes precedence.
         let reason = reasons.min_by_key(Error::is_transient);
         let reason = reason.unwrap_or_else(|| Error::new(ErrorKind::Connect, "no connection could be made"));
         reason.and("; every endpoint is in backoff")
@@ -190,8 +188,8 @@ impl Balancer {
 }
 
 impl Endpoint {
-    fn is_troubled(&self) -> bool {
-        self.troubled.load(Ordering::Relaxed)
+    fn is_impaired(&self) -> bool {
+        self.impaired.load(Ordering::Relaxed)
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
@@ -203,10 +201,10 @@ impl Endpoint {
     }
 
     fn standing(&self, now: Instant) -> Standing {
-        if self.is_troubled() { self.health().standing(now) } else { Standing::In }
+        if self.is_impaired() { self.health().standing(now) } else { Standing::In }
     }
 
-    /// Claims the trial, unless another call just did.
+    /// Claims the trial, unless another call has just done so.
     fn begin_trial(&self, now: Instant) -> bool {
         let mut health = self.health();
         let due = health.standing(now) == Standing::Due;
@@ -222,7 +220,7 @@ impl Endpoint {
         let sent = self.transport.send(call).await;
         match sent {
             Ok(reply) => {
-                in_flight.sign = Sign::Answered;
+                in_flight.sign = Sign::Responded;
                 Ok(reply)
             }
             Err(error) => {
@@ -241,14 +239,14 @@ impl Endpoint {
     }
 
     fn note(&self, sign: Sign, trial: bool) {
-        if sign == Sign::Answered && !trial && !self.is_troubled() {
+        if sign == Sign::Responded && !trial && !self.is_impaired() {
             return;
         }
         let now = Instant::now();
         let mut health = self.health();
         let (before, disconnect) = (health.standing(now), health.note(sign, trial, now));
         let after = health.standing(now);
-        self.troubled.store(!health.is_clear(), Ordering::Relaxed);
+        self.impaired.store(!health.is_clear(), Ordering::Relaxed);
         drop(health);
         if disconnect {
             self.transport.disconnect();
@@ -266,13 +264,12 @@ impl Endpoint {
     }
 }
 
-/// When calls were lost. Those that end with one connection are one loss, however many they are.
+/// Counts lost calls: those that end with the same connection count as one loss.
 #[derive(Debug, Default)]
 pub(super) struct Losses(Mutex<Option<Instant>>);
 
 impl Losses {
-    /// Records a call that is lost now, and began then. Returns whether it is a loss of its own: it was not in flight at the
-    /// last one.
+    /// Records the loss of a call that began then. Whether it is a new loss: the call was not in flight at the last one.
     pub(super) fn begin(&self, began: Instant) -> bool {
         let mut last = self.0.lock();
         let is_new = last.is_none_or(|last| began > last);
@@ -283,7 +280,7 @@ impl Losses {
     }
 }
 
-/// A call in flight to an endpoint. However it ends, its end is counted and recorded.
+/// A call in flight to an endpoint. Recorded when it ends or is dropped.
 struct InFlight<'a> {
     endpoint: &'a Endpoint,
     call: &'a Call<'a>,
@@ -301,7 +298,7 @@ impl<'a> InFlight<'a> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
-        // The client drops a call whose deadline passes.
+        // The client drops calls at their deadline.
         if self.sign == Sign::Nothing && self.call.has_timed_out() {
             self.sign = Sign::TimedOut;
         }
@@ -325,17 +322,17 @@ pub(super) fn sign(error: &Error) -> Sign {
     use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unauthenticated, Unavailable};
     use Outcome::{NotSent, Unknown};
     match (error.kind(), error.outcome()) {
-        _ if error.is_overload() => Sign::Answered,
+        _ if error.is_overload() => Sign::Responded,
         (Connect, _) => Sign::Unreachable,
-        // Of a connection that is drained, or of a call that was never sent.
+        // The connection was drained, or the call was never sent.
         (Lost | Invalid | TooLarge | Closed | Unauthenticated, NotSent) => Sign::Nothing,
         (Lost, _) | (Unavailable, Unknown) => Sign::Lost,
         (Timeout, Unknown | NotSent) => Sign::TimedOut,
-        _ => Sign::Answered,
+        _ => Sign::Responded,
     }
 }
 
-/// Whether the call certainly never reached the endpoint, so that it can go to another at no cost.
+/// Whether the call certainly never reached the endpoint, so that another one can get it.
 pub(super) fn never_arrived(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Connect | ErrorKind::Lost) && error.outcome() == Outcome::NotSent
 }
@@ -349,28 +346,28 @@ mod tests {
     use crate::transport::from_fn;
 
     #[test]
-    fn the_only_endpoint_takes_calls_while_a_slow_one_tries_it() {
+    fn the_only_endpoint_gets_calls_during_its_trial() {
         let fake = Box::new(from_fn("fake", |_| std::future::ready(Ok(Reply::json("")))));
         let balancer = Balancer::new(vec![fake], LoadBalancing::LeastBusy);
         let past = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
         balancer.endpoints[0].health().note(Sign::Unreachable, false, past);
-        balancer.endpoints[0].troubled.store(true, Ordering::Relaxed);
+        balancer.endpoints[0].impaired.store(true, Ordering::Relaxed);
         assert_eq!(balancer.pick(&[], NO_ENDPOINT), Some((0, true)));
         assert_eq!(balancer.pick(&[], NO_ENDPOINT), Some((0, false)));
-        // That it cannot be connected to is known again.
+        // After the trial fails to connect, it gets no calls.
         balancer.endpoints[0].note(Sign::Unreachable, true);
         assert_eq!(balancer.pick(&[], NO_ENDPOINT), None);
     }
 
     #[test]
-    fn of_calls_that_come_together_one_tries_an_endpoint() {
+    fn of_concurrent_calls_exactly_one_is_the_trial() {
         const CALLS: usize = 4;
         let fake = || Box::new(from_fn("fake", |_| std::future::ready(Ok(Reply::json(""))))) as Box<dyn Transport>;
         for _ in 0..500 {
             let balancer = Balancer::new(vec![fake(), fake()], LoadBalancing::Priority);
             let past = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
             balancer.endpoints[0].health().note(Sign::Unreachable, false, past);
-            balancer.endpoints[0].troubled.store(true, Ordering::Relaxed);
+            balancer.endpoints[0].impaired.store(true, Ordering::Relaxed);
             let together = Barrier::new(CALLS);
             let pick = || {
                 together.wait();

@@ -1,4 +1,4 @@
-//! When calls leave gRPC for HTTP, and when they return.
+//! The circuit breaker: when calls go over HTTP instead of gRPC, and when they return.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use tokio::time::Instant;
 
 use crate::transport::backoff;
 
-/// So many calls in a row without a success, within this time, are an outage.
+/// This many failed calls in a row, within this time, are an outage.
 const MAX_FAILURES: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(10);
-/// How long an outage is waited out before gRPC is tried again: at first, and at most.
+/// The cool-down before gRPC is probed after an outage: the first, and the longest.
 const OUTAGE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
-/// The same where there is no gRPC at all.
+/// The same where the server has no gRPC.
 const ABSENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 
-/// An outage this soon after calls have returned is the same outage, and waited out for longer.
+/// An outage this soon after calls have returned continues the last one, with a longer cool-down.
 const STABLE: Duration = Duration::from_secs(60);
 
 /// Which transport sends the calls of a client with a `Config::fallback`.
@@ -29,34 +29,34 @@ pub enum BreakerState {
     HalfOpen,
 }
 
-/// Why calls leave gRPC.
+/// Why the breaker opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// There is no gRPC where it was looked for.
+    /// There is no gRPC at the address.
     Absent,
-    /// It does not respond.
+    /// gRPC does not respond.
     Outage,
 }
 
 /// How a call over gRPC went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// A response came, whatever it says.
-    Answered,
-    /// There is no gRPC.
+    /// There was a response, even an error.
+    Responded,
+    /// There is no gRPC at the address.
     Absent,
-    /// It got no response.
+    /// There was no response.
     Failed,
-    /// It got no response, and no endpoint is left that could.
+    /// There was no response, and every endpoint is ejected.
     AllOut,
-    /// It says nothing.
+    /// Says nothing about gRPC.
     Nothing,
 }
 
 /// The breaker's state. It is told what happens and when, and has no clock of its own.
 #[derive(Debug)]
 pub(super) enum Breaker {
-    /// `returned`: when calls came back last, and how often in a row it had been opened by then.
+    /// `returned`: how often in a row it had opened when calls last returned to gRPC, and when that was.
     Closed {
         failures: u32,
         first: Option<Instant>,
@@ -90,7 +90,7 @@ impl Breaker {
         }
     }
 
-    /// Why calls have left gRPC, if they have.
+    /// Why it is open, if it is.
     pub(super) fn cause(&self) -> Option<Cause> {
         match self {
             Self::Closed { .. } => None,
@@ -98,18 +98,18 @@ impl Breaker {
         }
     }
 
-    /// Whether there is nothing that a success would change.
+    /// Whether a success would change nothing.
     pub(super) fn is_clear(&self) -> bool {
         matches!(self, Self::Closed { failures: 0, .. })
     }
 
     /// Records how a call over gRPC went. `usable` says whether calls could go over HTTP instead.
     pub(super) fn note(&mut self, sign: Sign, usable: bool, now: Instant) {
-        // A call that began before the breaker opened tells nothing new.
+        // Calls that began before the breaker opened are ignored.
         let Self::Closed { failures, first, returned } = self else { return };
         let cause = match sign {
             Sign::Nothing => return,
-            Sign::Answered => {
+            Sign::Responded => {
                 *self = Self::closed(*returned);
                 return;
             }
@@ -143,7 +143,7 @@ impl Breaker {
         Self::Open { cause, opened, until: now + backoff::spread(cool_down) }
     }
 
-    /// Whether gRPC is to be tried now; whoever is told so must [end](Self::probed) the probe.
+    /// Whether a probe is due. If so, the caller must report its end to [`probed`](Self::probed).
     pub(super) fn begin_probe(&mut self, now: Instant) -> bool {
         match *self {
             Self::Open { cause, opened, until } if now >= until => {
@@ -155,9 +155,9 @@ impl Breaker {
     }
 
     /// Records how a probe ended.
-    pub(super) fn probed(&mut self, well: bool, now: Instant) {
+    pub(super) fn probed(&mut self, succeeded: bool, now: Instant) {
         if let Self::HalfOpen { cause, opened } = *self {
-            *self = if well {
+            *self = if succeeded {
                 Self::closed(Some((opened, now)))
             } else {
                 Self::opened(cause, opened.saturating_add(1), now)

@@ -1,4 +1,4 @@
-//! The route of a call: gRPC or HTTP, or from one to the other.
+//! Routes a call to gRPC or HTTP, and falls back from one to the other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
@@ -19,8 +19,8 @@ use crate::transport::routing::breaker::{Breaker, BreakerState, Cause, Sign};
 use crate::transport::routing::health;
 use crate::wire::reply::Reply;
 
-/// How long an endpoint of gRPC may take to respond to a probe.
-const PROBE: Duration = Duration::from_secs(1);
+/// The timeout of a probe at each endpoint.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many probes must succeed in a row.
 const PROBES: u32 = 2;
 
@@ -78,18 +78,18 @@ struct Fallback {
     http: Balancer,
     breaker: Mutex<Breaker>,
     losses: Losses,
-    /// Whether the breaker is not clear, so that a call without trouble need not lock it.
-    troubled: AtomicBool,
+    /// Whether the breaker has failures recorded. Otherwise a successful call need not lock it.
+    impaired: AtomicBool,
     state: watch::Sender<BreakerState>,
 }
 
 impl Route {
     fn new(first: Balancer, http: Option<Balancer>) -> Self {
         let fallback = http.map(|http| Fallback {
-            http: http.behind(&first),
+            http: http.numbered_after(&first),
             breaker: Mutex::new(Breaker::new()),
             losses: Losses::default(),
-            troubled: AtomicBool::new(false),
+            impaired: AtomicBool::new(false),
             state: watch::Sender::new(BreakerState::Closed),
         });
         Self(Arc::new(Inner { first, fallback }))
@@ -101,23 +101,20 @@ impl Inner {
         std::iter::once(&self.first).chain(self.fallback.as_ref().map(|fallback| &fallback.http))
     }
 
-    /// Tries gRPC in the background, when it is time.
+    /// Probes gRPC in the background, if that is due.
     fn probe_if_due(self: &Arc<Self>, fallback: &Fallback) {
         if !fallback.change(|breaker| breaker.begin_probe(Instant::now())) {
             return;
         }
-        let probe = Probe { route: Arc::clone(self), well: false };
-        tokio::spawn(async move {
-            let mut probe = probe;
-            probe.well = probe.run().await;
-        });
+        let mut probe = Probe { route: Arc::clone(self), succeeded: false };
+        tokio::spawn(async move { probe.succeeded = probe.run().await });
     }
 }
 
-/// A probe in flight. However it ends, its runtime's end included, the breaker is told.
+/// A probe in flight. Reports to the breaker when it ends, or is dropped with its runtime.
 struct Probe {
     route: Arc<Inner>,
-    well: bool,
+    succeeded: bool,
 }
 
 impl Probe {
@@ -126,8 +123,8 @@ impl Probe {
             let request = InfoRequest::new();
             let name = Method::Info.name();
             let call = |began, end| Call::of(name, Some(Method::Info), &request, began, Some(end));
-            let probed = self.route.first.probe(PROBE, call).await;
-            // An error is no reason for calls to go back.
+            let probed = self.route.first.probe(PROBE_TIMEOUT, call).await;
+            // An error of the API fails the probe.
             let succeeded = probed.is_some_and(|reply| reply.read::<InfoResult>().is_ok());
             if !succeeded {
                 return false;
@@ -140,7 +137,7 @@ impl Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         if let Some(fallback) = &self.route.fallback {
-            fallback.change(|breaker| breaker.probed(self.well, Instant::now()));
+            fallback.change(|breaker| breaker.probed(self.succeeded, Instant::now()));
         }
     }
 }
@@ -151,21 +148,21 @@ impl Fallback {
     }
 
     fn is_open(&self) -> bool {
-        self.troubled.load(Ordering::Relaxed) && self.breaker().state() != BreakerState::Closed
+        self.impaired.load(Ordering::Relaxed) && self.breaker().state() != BreakerState::Closed
     }
 
-    /// Changes the breaker. If that changes its state, tells the watchers and the log.
+    /// Changes the breaker. If that changes its state, notifies the watchers and logs it.
     fn change<T>(&self, change: impl FnOnce(&mut Breaker) -> T) -> T {
         let mut breaker = self.breaker();
         let changed = change(&mut breaker);
-        self.troubled.store(!breaker.is_clear(), Ordering::Relaxed);
+        self.impaired.store(!breaker.is_clear(), Ordering::Relaxed);
         let (state, cause) = (breaker.state(), breaker.cause());
         let is_new = self.state.send_if_modified(|now| std::mem::replace(now, state) != state);
         drop(breaker);
         if is_new {
             match (state, cause) {
                 (BreakerState::Closed, _) => tracing::info!("gRPC responds again; calls go over gRPC"),
-                (BreakerState::HalfOpen, _) => tracing::info!("gRPC is tried again"),
+                (BreakerState::HalfOpen, _) => tracing::info!("probing gRPC"),
                 (BreakerState::Open, Some(Cause::Absent)) => {
                     tracing::warn!("there is no gRPC at the address; calls go over HTTP");
                 }
@@ -176,19 +173,19 @@ impl Fallback {
     }
 }
 
-/// Tells the breaker how a call over gRPC went, once.
-struct End<'a> {
+/// Reports to the breaker how a call over gRPC ended, once.
+struct Report<'a> {
     route: &'a Inner,
     fallback: &'a Fallback,
     call: &'a Call<'a>,
     noted: bool,
 }
 
-impl End<'_> {
+impl Report<'_> {
     fn note(&mut self, sign: Sign) {
         self.noted = true;
         let fallback = self.fallback;
-        if sign == Sign::Nothing || (sign == Sign::Answered && !fallback.troubled.load(Ordering::Relaxed)) {
+        if sign == Sign::Nothing || (sign == Sign::Responded && !fallback.impaired.load(Ordering::Relaxed)) {
             return;
         }
         let sign = if sign == Sign::Failed && self.route.first.is_out() { Sign::AllOut } else { sign };
@@ -197,9 +194,9 @@ impl End<'_> {
     }
 }
 
-impl Drop for End<'_> {
+impl Drop for Report<'_> {
     fn drop(&mut self) {
-        // The client drops a call whose deadline passes.
+        // The client drops calls at their deadline.
         if !self.noted && self.call.has_timed_out() {
             self.note(Sign::Failed);
         }
@@ -211,19 +208,19 @@ fn sign(error: &Error) -> Sign {
     if error.is_no_grpc() {
         return Sign::Absent;
     }
-    // What is not trusted over gRPC says nothing about whether it is there.
+    // A certificate that is not trusted says nothing about whether gRPC is there.
     if error.kind() == ErrorKind::Connect && !error.is_transient() {
         return Sign::Nothing;
     }
     match balancer::sign(error) {
-        health::Sign::Answered => Sign::Answered,
+        health::Sign::Responded => Sign::Responded,
         health::Sign::Unreachable | health::Sign::Lost | health::Sign::TimedOut => Sign::Failed,
         health::Sign::Nothing => Sign::Nothing,
     }
 }
 
-/// Whether the call that failed over gRPC can be made over HTTP at once: it certainly did nothing, and HTTP may do better.
-fn goes_elsewhere(error: &Error) -> bool {
+/// Whether a call that failed over gRPC can be sent over HTTP at once: it certainly had no effect, and HTTP may succeed.
+fn may_fall_back(error: &Error) -> bool {
     let trusted = error.kind() != ErrorKind::Connect || error.is_transient() || error.is_no_grpc();
     (never_arrived(error) && trusted) || (error.is_no_grpc() && !error.may_have_run())
 }
@@ -249,15 +246,15 @@ impl Transport for Route {
                     sent => sent,
                 };
             }
-            let mut end = End { route: inner, fallback, call, noted: false };
+            let mut report = Report { route: inner, fallback, call, noted: false };
             let sent = inner.first.send(call).await;
-            end.note(match &sent {
-                Ok(_) => Sign::Answered,
+            report.note(match &sent {
+                Ok(_) => Sign::Responded,
                 Err(error) if error.kind() == ErrorKind::Lost && !fallback.losses.begin(call.began()) => Sign::Nothing,
                 Err(error) => sign(error),
             });
             match sent {
-                Err(error) if goes_elsewhere(&error) => {
+                Err(error) if may_fall_back(&error) => {
                     tracing::debug!(method = call.method(), %error, "the call goes over HTTP");
                     fallback.http.send(call).await
                 }

@@ -1,7 +1,7 @@
-//! Whether an endpoint is given calls.
+//! The health of an endpoint, which decides whether it gets calls.
 //!
-//! One that cannot be connected to, or that has stopped responding, is left out for a time that grows while it fails. Then
-//! one call tries it, and its end decides.
+//! An endpoint that cannot be connected to, or has stopped responding, is ejected for a time that grows while it fails. Then one
+//! call is its trial, whose result decides.
 
 use std::time::Duration;
 
@@ -9,40 +9,40 @@ use tokio::time::Instant;
 
 use crate::transport::backoff;
 
-/// So many lost calls in a row leave an endpoint out,
+/// This many lost calls in a row eject an endpoint.
 const MAX_LOST: u32 = 3;
-/// or so many that get no response in time.
+/// This many timeouts in a row eject an endpoint.
 const MAX_TIMEOUTS: u32 = 5;
-/// For how long: the first time, and at most.
+/// The first and the longest ejection of an endpoint that does not respond.
 const EJECTION: Duration = Duration::from_secs(1);
 const LONGEST_EJECTION: Duration = Duration::from_secs(30);
-/// After so long without trouble, the next trouble is the first again.
+/// After this long without a failure, ejections start again at the shortest.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// How a call went, as far as it says something about the endpoint.
+/// What the end of a call says about the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// A response came, whatever it says.
-    Answered,
+    /// There was a response, even an error.
+    Responded,
     /// No connection could be made.
     Unreachable,
     /// The connection ended without a response.
     Lost,
-    /// Its time was over before a response came.
+    /// The deadline passed before a response came.
     TimedOut,
-    /// Its caller gave up, or it says nothing about the endpoint.
+    /// Nothing: its caller dropped it, or it was not sent.
     Nothing,
 }
 
-/// What an endpoint is to the next call.
+/// Whether an endpoint gets the next call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     In,
-    /// Left out until then.
+    /// Ejected until then.
     Out(Instant),
-    /// Left out for long enough: one call may try it.
+    /// The ejection is over: one call may be the trial.
     Due,
-    /// That call is on its way.
+    /// The trial is in flight.
     OnTrial,
 }
 
@@ -51,12 +51,12 @@ pub(super) enum Standing {
 pub(super) struct Health {
     lost: u32,
     timeouts: u32,
-    /// Failed dials in a row, and times in a row that it was left out for not responding.
+    /// Failed dials in a row, and ejections in a row for not responding.
     dials: u32,
     ejections: u32,
     out: Option<Out>,
-    /// Since when there was no trouble.
-    well: Option<Instant>,
+    /// The first success since the last failure.
+    healthy_since: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,40 +76,39 @@ impl Health {
         }
     }
 
-    /// Whether it is left out because no connection can be made, in which case nothing is lost by not trying.
+    /// Whether it is ejected because no connection can be made.
     pub(super) fn is_unreachable(&self) -> bool {
         self.out.is_some_and(|out| out.unreachable)
     }
 
-    /// Whether a success would change anything.
+    /// Whether a success would change nothing.
     pub(super) fn is_clear(&self) -> bool {
-        self.out.is_none() && self.lost == 0 && self.timeouts == 0 && (self.well.is_some() || self.dials == 0)
+        self.out.is_none() && self.lost == 0 && self.timeouts == 0 && (self.healthy_since.is_some() || self.dials == 0)
     }
 
-    /// Gives it the call that tries it.
+    /// Starts the trial.
     pub(super) fn begin_trial(&mut self) {
         if let Some(out) = &mut self.out {
             out.trial = true;
         }
     }
 
-    /// Records how a call went, the trial or another. Returns whether the connections that there are cannot be trusted
-    /// any more.
+    /// Records how a call ended, the trial or another. Whether the open connections are to be replaced.
     pub(super) fn note(&mut self, sign: Sign, trial: bool, now: Instant) -> bool {
-        // A trial that others have decided decides nothing any more.
+        // A trial counts as an ordinary call once another call has decided.
         let trial = trial && self.out.as_mut().is_some_and(|out| std::mem::take(&mut out.trial));
         match sign {
-            Sign::Answered => {
+            Sign::Responded => {
                 (self.lost, self.timeouts, self.out) = (0, 0, None);
-                self.well.get_or_insert(now);
+                self.healthy_since.get_or_insert(now);
                 false
             }
             Sign::Unreachable => {
-                // Calls that failed together are one failure.
+                // Concurrent failures count as one.
                 if trial || !self.is_unreachable() {
-                    self.trouble(now);
+                    self.begin_failure(now);
                     self.dials = self.dials.saturating_add(1);
-                    self.leave_out(now + backoff::dial(self.dials), true);
+                    self.set_out(now + backoff::dial(self.dials), true);
                 }
                 false
             }
@@ -127,24 +126,24 @@ impl Health {
 
     fn eject(&mut self, enough: bool, now: Instant) -> bool {
         if enough {
-            self.trouble(now);
+            self.begin_failure(now);
             self.ejections = self.ejections.saturating_add(1);
             let time = LONGEST_EJECTION.min(EJECTION.saturating_mul(self.ejections));
-            self.leave_out(now + backoff::spread(time), false);
+            self.set_out(now + backoff::spread(time), false);
             (self.lost, self.timeouts) = (0, 0);
         }
         enough
     }
 
-    /// Forgets earlier trouble if it is long past.
-    fn trouble(&mut self, now: Instant) {
-        if self.well.take().is_some_and(|since| now.saturating_duration_since(since) >= STABLE) {
+    /// Resets the counts of earlier failures if they are long past.
+    fn begin_failure(&mut self, now: Instant) {
+        if self.healthy_since.take().is_some_and(|since| now.saturating_duration_since(since) >= STABLE) {
             (self.dials, self.ejections) = (0, 0);
         }
     }
 
-    fn leave_out(&mut self, until: Instant, unreachable: bool) {
-        // A trial in progress stays the only one.
+    fn set_out(&mut self, until: Instant, unreachable: bool) {
+        // A trial in flight stays the only one.
         let trial = self.out.is_some_and(|out| out.trial);
         self.out = Some(Out { until, trial, unreachable });
     }

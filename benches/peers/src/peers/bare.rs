@@ -1,4 +1,4 @@
-//! The HTTP clients themselves, with serde and nothing between.
+//! The HTTP clients alone, with serde.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Method {
     }
 }
 
-/// Carries a body there and another one back.
+/// Sends a body and returns that of the response.
 pub trait Post: Clone + Send + Sync + 'static {
     fn post(&self, method: Method, body: Vec<u8>) -> impl Future<Output = Result<Bytes, Failure>> + Send;
 }

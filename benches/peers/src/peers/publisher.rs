@@ -10,7 +10,7 @@ use super::{Failure, Peer, check};
 use crate::Options;
 use crate::measure::Subject;
 
-/// What a publisher holds back at most before `enqueue` waits, in bytes: its default.
+/// The publisher's default capacity in bytes.
 pub const BYTE_BOUND: usize = 16 << 20;
 
 pub fn all(options: &Options, channels: &Arc<[String]>) -> Result<Vec<Subject>, Failure> {
@@ -44,7 +44,7 @@ impl Peer for Queue {
 
     async fn enqueue(&mut self, channels: &[String], payload: &str, messages: usize) -> Result<(), Failure> {
         for message in 0..messages {
-            // The ticket is let go: whether the publication failed is counted by the flush.
+            // The ticket is dropped: the flush counts failures.
             drop(self.0.enqueue(request(&channels[message % channels.len()], payload)).await?);
         }
         let ended = self.0.flush().await;

@@ -1,7 +1,7 @@
-//! The crate rucent, which speaks the older form of the HTTP API, every call as commands in a pipe.
+//! The crate rucent, which uses the older form of the HTTP API, with every call as commands of a pipe.
 //!
-//! Neither its client nor its futures may change threads, so they cannot be spawned: all callers share the one thread that
-//! waits for the round. Its connections are driven by the runtime, as those of the others are.
+//! Neither its client nor its futures are `Send`, so all callers run on the thread that waits for the round. Its connections are
+//! driven by the runtime, like those of the others.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,8 +1,7 @@
-//! The figures as a picture, SVG of its own: for every way the throughput and the client's CPU time, each group of bars on
-//! a scale of its own, so that one caller is as visible as a batch.
+//! The figures as an SVG: throughput and the client's CPU time, each group of bars on its own scale, so that one caller is as
+//! visible as a batch.
 //!
-//! It is 830 units wide, as wide as a README is shown, so that its text is as large there as it is here. The colours
-//! follow the reader's theme, background and text together.
+//! It is 830 units wide, the width of a README, so that it is shown without scaling. The colours follow the reader's theme.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -25,7 +24,7 @@ const GAP: f64 = 20.0;
 const COLUMNS: [f64; 2] = [200.0, 505.0];
 const LONGEST: f64 = 210.0;
 
-/// Blue and orange stay apart for people who see red and green alike, and in grey. One thread is paler.
+/// Blue and orange differ for colour-blind readers, and in grey. One thread is paler.
 const STYLE: &str = "\
 text{font:15px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:#1f2328;dominant-baseline:central}\
 .title{font-size:19px;font-weight:600}.head{font-weight:600}.end{text-anchor:end}\

@@ -1,4 +1,4 @@
-//! How numbers are written: with three significant digits, as the fourth would differ the next time.
+//! Formats numbers with three significant digits; the fourth is noise.
 
 /// A time in the unit that suits it.
 pub(super) fn time(micros: f64) -> String {

@@ -41,7 +41,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Asked before anything is measured, or the bench would see itself.
+    /// Read before the measurement, or it would include the bench itself.
     pub(super) fn new() -> Self {
         let load = fs::read_to_string("/proc/loadavg").ok();
         Self {
@@ -52,7 +52,7 @@ impl Machine {
         }
     }
 
-    /// Whether others had so much of the machine that the numbers are theirs as well.
+    /// Whether other load on the machine distorts the numbers.
     pub(super) fn is_busy(&self) -> bool {
         #[allow(clippy::cast_precision_loss, reason = "fewer than 2^53 cores")]
         self.load.is_some_and(|load| load > self.cores as f64 / 4.0)
@@ -94,7 +94,7 @@ impl Spread {
         let middle = numbers.len() / 2;
         let median =
             if numbers.len() % 2 == 1 { numbers[middle] } else { f64::midpoint(numbers[middle - 1], numbers[middle]) };
-        // Finer than the clocks are.
+        // Finer than the clock's resolution.
         let rounded = |number: f64| (number * 1e3).round() / 1e3;
         Some(Self { median: rounded(median), min: rounded(min), max: rounded(max) })
     }

@@ -25,12 +25,12 @@ pub(super) struct Urls {
     http: String,
 }
 
-/// A process that ends with this value.
+/// A child process, killed when this is dropped.
 pub(super) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // If that fails it has ended already, or ends when it reads the end of its input.
+        // Fails if it has ended. Otherwise it ends at the end of its standard input.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -52,7 +52,7 @@ pub(super) struct Described {
 }
 
 impl Described {
-    /// In a line, for people.
+    /// In one line of text.
     pub(super) fn text(&self) -> String {
         let urls = [&self.grpc, &self.http].into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" and ");
         let version = self.version.as_ref().map(|version| format!(" (version {version})")).unwrap_or_default();
@@ -62,7 +62,7 @@ impl Described {
         }
     }
 
-    /// What it is, without where it is.
+    /// The server without its address.
     pub(super) fn name(&self) -> String {
         match (&self.version, self.process) {
             (_, Some(_)) => "the stand-in".into(),

@@ -99,7 +99,7 @@ impl Report {
     }
 }
 
-/// Cells in columns: two of words on the left, then numbers on the right. The first column gives way if that is too wide.
+/// Aligns cells in columns: two of words, then numbers. The first column is shortened if the line is too wide.
 fn laid_out(lines: &[Vec<String>]) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Random lives of a breaker, beside what its constants promise.
+//! Random steps on a breaker, compared with a model.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ enum Step {
     Wait(Duration),
     Note { sign: Sign, usable: bool },
     BeginProbe,
-    Probed { well: bool },
+    Probed { succeeds: bool },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -19,7 +19,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => 15_000..800_000_u64,
     ];
     let sign = prop_oneof![
-        1 => Just(Sign::Answered),
+        1 => Just(Sign::Responded),
         1 => Just(Sign::Nothing),
         1 => Just(Sign::Absent),
         1 => Just(Sign::AllOut),
@@ -29,20 +29,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => wait.prop_map(|wait| Step::Wait(Duration::from_millis(wait))),
         4 => (sign, prop::bool::weighted(0.7)).prop_map(|(sign, usable)| Step::Note { sign, usable }),
         1 => Just(Step::BeginProbe),
-        1 => prop::bool::weighted(0.3).prop_map(|well| Step::Probed { well }),
+        1 => prop::bool::weighted(0.3).prop_map(|succeeds| Step::Probed { succeeds }),
     ];
     prop::collection::vec(step, 1..200)
 }
 
-/// What is known of a breaker from outside.
+/// The expected state of a breaker.
 struct Model {
     state: BreakerState,
-    /// The failures since the last success or return: when, and whether calls could have gone elsewhere.
+    /// The failures since the last success or return: when, and whether the fallback was usable.
     failures: Vec<(Instant, bool)>,
     /// Why it is open, and how often in a row it was opened.
     cause: Option<Cause>,
     opened: u32,
-    /// When calls returned last.
+    /// When calls last returned to gRPC.
     returned: Option<Instant>,
 }
 
@@ -65,13 +65,13 @@ impl Model {
         *self = Self { state: BreakerState::Open, failures: Vec::new(), cause: Some(cause), opened, returned };
     }
 
-    /// How many of the failures are of the last 10 seconds.
+    /// The number of failures in the last 10 seconds.
     fn recent(&self, now: Instant) -> usize {
         self.failures.iter().filter(|(when, _)| now - *when <= Duration::from_secs(10)).count()
     }
 
-    /// Failures that cannot but have opened it: the first five, if they came within 10 s of each other, or enough of the
-    /// last 10 s to fill a window wherever it begins.
+    /// Whether the failures must have opened it: the first five within 10 s of each other, or enough in the last 10 s to fill a
+    /// window wherever it begins.
     fn must_be_open(&self, now: Instant) -> bool {
         let usable = self.failures.iter().rev().take_while(|(_, usable)| *usable).count();
         let first_five = self.failures.len() == 5 && usable >= 1 && self.recent(now) == 5;
@@ -91,7 +91,7 @@ impl Model {
         }
         let expected = match sign {
             Sign::Nothing => None,
-            Sign::Answered => {
+            Sign::Responded => {
                 self.close();
                 None
             }
@@ -123,10 +123,10 @@ impl Model {
         }
     }
 
-    fn probed(&mut self, well: bool, breaker: &mut Breaker, now: Instant) {
-        breaker.probed(well, now);
+    fn probed(&mut self, succeeds: bool, breaker: &mut Breaker, now: Instant) {
+        breaker.probed(succeeds, now);
         match (self.state, self.cause) {
-            (BreakerState::HalfOpen, _) if well => {
+            (BreakerState::HalfOpen, _) if succeeds => {
                 self.close();
                 self.returned = Some(now);
             }
@@ -140,7 +140,7 @@ proptest! {
     #![proptest_config(crate::property::config())]
 
     #[test]
-    fn a_breaker_is_what_its_rules_make_of_it(steps in steps(), seed: u64) {
+    fn a_breaker_opens_and_closes_as_its_model_does(steps in steps(), seed: u64) {
         fastrand::seed(seed);
         let (mut breaker, mut now) = (Breaker::new(), Instant::now());
         let mut model = Model { state: BreakerState::Closed, failures: Vec::new(), cause: None, opened: 0, returned: None };
@@ -149,11 +149,11 @@ proptest! {
                 Step::Wait(wait) => now += wait,
                 Step::Note { sign, usable } => model.note(sign, usable, &mut breaker, now),
                 Step::BeginProbe => model.begin_probe(&mut breaker, now),
-                Step::Probed { well } => model.probed(well, &mut breaker, now),
+                Step::Probed { succeeds } => model.probed(succeeds, &mut breaker, now),
             }
             prop_assert_eq!(breaker.state(), model.state);
         }
-        // However it got there, patience and one good probe bring calls back.
+        // From any state, one successful probe after the longest cool-down closes it.
         now += Duration::from_secs(721);
         breaker.begin_probe(now);
         breaker.probed(true, now);
@@ -161,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn cool_downs_end_however_often_probes_fail(opened: u32, absent: bool, seed: u64) {
+    fn cool_downs_are_bounded_however_often_probes_fail(opened: u32, absent: bool, seed: u64) {
         fastrand::seed(seed);
         let (cause, longest) = if absent { (Cause::Absent, 720) } else { (Cause::Outage, 72) };
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! Random lives of an endpoint, beside what its constants promise.
+//! Random steps on the health of an endpoint, compared with a model.
 
 use proptest::prelude::*;
 
@@ -7,9 +7,9 @@ use super::*;
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Wait(Duration),
-    /// A call tries the endpoint, if one may.
+    /// A trial begins, if it is due.
     BeginTrial,
-    /// The call that tries it ends.
+    /// The trial ends.
     EndTrial(Sign),
     /// Another call ends.
     Note(Sign),
@@ -17,7 +17,7 @@ enum Step {
 
 fn signs() -> impl Strategy<Value = Sign> {
     prop_oneof![
-        2 => Just(Sign::Answered),
+        2 => Just(Sign::Responded),
         2 => Just(Sign::Unreachable),
         5 => Just(Sign::Lost),
         5 => Just(Sign::TimedOut),
@@ -36,18 +36,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..200)
 }
 
-/// What is to be expected of an endpoint.
+/// The expected health of an endpoint.
 #[derive(Debug, Default)]
 struct Model {
-    /// Until when it is left out, and whether because it cannot be reached.
+    /// Until when it is ejected, and whether because it is unreachable.
     out: Option<(Instant, bool)>,
-    /// Whether a call that was given to it as its trial is on its way, and whether it still decides.
+    /// Whether a trial is in flight, and whether it still decides.
     trial: Option<bool>,
     lost: u32,
     timeouts: u32,
     dials: u32,
     ejections: u32,
-    well: Option<Instant>,
+    healthy_since: Option<Instant>,
 }
 
 impl Model {
@@ -60,9 +60,9 @@ impl Model {
         }
     }
 
-    /// The endpoint is to be left out from now on, `waits` times the last wait in a row.
-    fn leave_out(&mut self, unreachable: bool, health: &Health, now: Instant) {
-        if self.well.take().is_some_and(|since| now - since >= Duration::from_secs(10)) {
+    /// Ejects the endpoint, and checks for how long.
+    fn set_out(&mut self, unreachable: bool, health: &Health, now: Instant) {
+        if self.healthy_since.take().is_some_and(|since| now - since >= Duration::from_secs(10)) {
             (self.dials, self.ejections) = (0, 0);
         }
         let middle = if unreachable {
@@ -73,32 +73,32 @@ impl Model {
             (self.lost, self.timeouts) = (0, 0);
             f64::min(f64::from(self.ejections), 30.0)
         };
-        let Some(out) = health.out else { panic!("it is not left out: {self:?}") };
+        let Some(out) = health.out else { panic!("it is not ejected: {self:?}") };
         let real = (out.until - now).as_secs_f64();
         assert!((middle * 0.799..=middle * 1.201).contains(&real), "{real} beside {middle}: {self:?}");
         self.out = Some((out.until, unreachable));
     }
 
     fn note(&mut self, sign: Sign, trial: bool, health: &mut Health, now: Instant) {
-        // A trial decides only if nothing else has decided before.
+        // A trial decides only if no other call has decided before.
         let decides = trial && self.trial.take() == Some(true);
         let before = (self.out, self.lost, self.timeouts);
         let distrusted = health.note(sign, trial, now);
         let mut ejected = false;
         match sign {
-            Sign::Answered => {
+            Sign::Responded => {
                 (self.out, self.lost, self.timeouts) = (None, 0, 0);
-                self.well.get_or_insert(now);
+                self.healthy_since.get_or_insert(now);
                 self.trial = self.trial.map(|_| false);
             }
             Sign::Unreachable if decides || !matches!(self.out, Some((_, true))) => {
-                self.leave_out(true, health, now);
+                self.set_out(true, health, now);
             }
             Sign::Lost | Sign::TimedOut => {
                 *(if sign == Sign::Lost { &mut self.lost } else { &mut self.timeouts }) += 1;
                 ejected = decides || (self.out.is_none() && (self.lost >= 3 || self.timeouts >= 5));
                 if ejected {
-                    self.leave_out(false, health, now);
+                    self.set_out(false, health, now);
                 }
             }
             Sign::Unreachable | Sign::Nothing => {
@@ -109,7 +109,7 @@ impl Model {
     }
 }
 
-/// Whether a call may try it, as the balancer asks.
+/// Begins a trial if it is due, as the balancer does.
 fn begin_trial(health: &mut Health, now: Instant) -> bool {
     let due = health.standing(now) == Standing::Due;
     if due {
@@ -122,13 +122,13 @@ proptest! {
     #![proptest_config(crate::property::config())]
 
     #[test]
-    fn an_endpoint_stands_as_its_calls_say(steps in steps(), seed: u64) {
+    fn health_follows_its_model(steps in steps(), seed: u64) {
         fastrand::seed(seed);
         let (mut health, mut model, mut now) = (Health::default(), Model::default(), Instant::now());
         for step in steps {
             match step {
                 Step::Wait(wait) => now += wait,
-                // A trial whose endpoint came back without it is waited for, so that it is not taken for the next.
+                // A trial that no longer decides ends first, or it would be taken for the next one.
                 Step::BeginTrial if model.trial == Some(false) => {}
                 Step::BeginTrial => {
                     let may = model.standing(now) == Standing::Due;
@@ -150,26 +150,26 @@ proptest! {
                 prop_assert!(model.out.is_none() && model.lost == 0 && model.timeouts == 0);
             }
         }
-        // However it got there: when its trial has ended, even without an end, it gets another in time.
+        // From any state: after its trial has ended, even without a result, another one is due in time.
         if model.trial.is_some() {
             health.note(Sign::Nothing, true, now);
         }
         now += Duration::from_secs(37);
         prop_assert!(matches!(health.standing(now), Standing::In | Standing::Due), "{:?}", health);
         if begin_trial(&mut health, now) {
-            health.note(Sign::Answered, true, now);
+            health.note(Sign::Responded, true, now);
         }
         prop_assert_eq!(health.standing(now), Standing::In);
     }
 
     #[test]
-    fn three_losses_in_a_row_or_five_timeouts_leave_it_out(signs in prop::collection::vec(signs(), 1..20)) {
+    fn three_losses_or_five_timeouts_in_a_row_eject_an_endpoint(signs in prop::collection::vec(signs(), 1..20)) {
         let (mut health, now) = (Health::default(), Instant::now());
         let (mut lost, mut timeouts) = (0, 0);
         for sign in signs {
             health.note(sign, false, now);
             match sign {
-                Sign::Answered => (lost, timeouts) = (0, 0),
+                Sign::Responded => (lost, timeouts) = (0, 0),
                 Sign::Lost => lost += 1,
                 Sign::TimedOut => timeouts += 1,
                 Sign::Unreachable => break,
@@ -185,28 +185,28 @@ proptest! {
 }
 
 #[test]
-fn a_trial_under_way_is_the_only_one_whatever_other_calls_find() {
+fn there_is_one_trial_at_a_time_whatever_other_calls_report() {
     let (mut health, mut now) = (Health::default(), Instant::now());
     for _ in 0..3 {
         health.note(Sign::Lost, false, now);
     }
     now += Duration::from_secs(2);
     assert!(begin_trial(&mut health, now));
-    // One of the calls that a silent endpoint gets when there is no other.
+    // A call that the only endpoint gets during its ejection.
     health.note(Sign::Unreachable, false, now);
     now += Duration::from_secs(60);
     assert!(!begin_trial(&mut health, now), "the first is still in progress");
     health.note(Sign::Nothing, true, now);
-    assert!(begin_trial(&mut health, now), "it said nothing");
+    assert!(begin_trial(&mut health, now), "the first had no result");
 }
 
 #[test]
-fn a_trial_that_others_have_answered_for_is_a_call_like_any_other() {
+fn a_trial_counts_as_an_ordinary_call_once_another_has_succeeded() {
     let (mut health, mut now) = (Health::default(), Instant::now());
     health.note(Sign::Unreachable, false, now);
     now += Duration::from_secs(2);
     assert!(begin_trial(&mut health, now));
-    health.note(Sign::Answered, false, now);
+    health.note(Sign::Responded, false, now);
     health.note(Sign::Lost, true, now);
     assert_eq!(health.standing(now), Standing::In, "a single loss");
 }

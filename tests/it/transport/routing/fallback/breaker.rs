@@ -130,7 +130,7 @@ impl tracing::Subscriber for Log {
         if message.0.ends_with("calls go over HTTP") {
             self.opened.fetch_add(1, Ordering::SeqCst);
         }
-        if message.0 == "gRPC is tried again" {
+        if message.0 == "probing gRPC" {
             self.tried.fetch_add(1, Ordering::SeqCst);
         }
         if message.0.ends_with("calls go over gRPC") {
