@@ -242,7 +242,10 @@ impl Engine {
     pub(super) fn begin_batch(&self) -> Result<Option<Running<'_>>, Error> {
         let gate = self.core.gate();
         if self.cancel.is_set() || gate.cancel().is_set() {
-            return Err(Error::new(ErrorKind::Closed, "the client or the publisher was closed before the call was sent"));
+            return Err(Error::new(
+                ErrorKind::Closed,
+                "the client or the publisher was closed before the call was sent",
+            ));
         }
         if self.of_calls { Ok(None) } else { gate.enter().map(Some) }
     }

@@ -68,7 +68,9 @@ impl Grpc {
             return Err(Error::invalid("`connections` is 0, so that no call could be sent"));
         }
         if settings.keepalive.is_some_and(|interval| interval < Duration::from_secs(1)) {
-            return Err(Error::invalid("`keepalive` is under a second; the server would close the connection for too many pings"));
+            return Err(Error::invalid(
+                "`keepalive` is under a second; the server would close the connection for too many pings",
+            ));
         }
         let origin: Uri = url
             .as_str()

@@ -7,16 +7,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// The rooms from the bottom up. A room sees itself and those before it.
+/// The rooms from the bottom up. A room may import itself and those before it.
 const ROOMS: [&str; 9] = ["sync", "error", "wire", "api", "config", "transport", "call", "batching", "client"];
 
-/// The room above, which sees only these.
+/// The top room, which may import only these.
 const TESTING: (&str, &[&str]) = ("testing", &["sync", "error", "wire", "api"]);
 
-/// Modules at the root that are no rooms: pages of the documentation, and what tests use. Nothing may see them.
+/// Modules at the root that are not rooms: pages of the documentation, and test helpers. Nothing may import them.
 const NO_ROOMS: [&str; 3] = ["example", "guide", "property"];
 
-/// Inside `transport`: who must not see whom.
+/// Forbidden imports inside `transport`.
 const APART: [(&str, &[&str]); 3] =
     [("grpc", &["http", "routing"]), ("http", &["grpc", "routing"]), ("net", &["grpc", "http", "routing"])];
 

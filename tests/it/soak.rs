@@ -38,7 +38,7 @@ use report::{count, print_table};
 
 /// How long a round takes.
 const ROUND: Duration = Duration::from_secs(12);
-/// The deadline of most calls, and what may be added to it: a machine with more to do than it can must not fail the test.
+/// The deadline of most calls, and the slack that an overloaded machine gets.
 const DEADLINE: Duration = Duration::from_secs(4);
 const SLACK: Duration = Duration::from_secs(1);
 /// Calls that run when a client is closed.
@@ -50,7 +50,7 @@ fn soak() {
     let (time, seed) = asked_for();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        // What a first use leaves behind is no leak.
+        // Memory allocated at first use is not a leak.
         run(Duration::from_secs(1), seed).await;
         let before = Resources::now();
         run(time, seed).await;
@@ -111,7 +111,7 @@ async fn rounds(harnesses: Vec<Arc<Harness>>, time: Duration, seed: u64) {
     print_table(&harnesses);
     let wrong: Vec<_> = harnesses.iter().flat_map(|harness| harness.wrong()).collect();
     assert!(wrong.is_empty(), "{} wrong at the close, seed {seed}:\n{}", wrong.len(), wrong.join("\n"));
-    // Where nothing was confirmed, nothing was proven.
+    // Without confirmed messages the round proves nothing.
     for harness in &harnesses {
         let confirmed = harness.counts.lock().unwrap().iter().filter(|((_, told), _)| *told == Told::Ok).count();
         assert!(confirmed > 0, "{}: nothing was confirmed, seed {seed}", harness.name());
@@ -152,7 +152,7 @@ impl Resources {
         }
     }
 
-    /// What is left when all that ends has ended.
+    /// What is left after all tasks and connections have ended.
     async fn settled(before: &Self) -> Self {
         for _ in 0..100 {
             let now = Self::now();

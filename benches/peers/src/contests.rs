@@ -1,11 +1,11 @@
-//! Which peers run in which modes, and the project's target ratios.
+//! Which peers run in which ways, and the project's target ratios.
 
 use crate::Options;
 use crate::measure::{Sample, Subject, Way};
 
 const BATCH: Way = Way::Batch { size: 1_000, in_flight: 1 };
 
-/// The default modes of a peer.
+/// The default ways of a peer.
 fn usual(peer: &str) -> &'static [Way] {
     match peer {
         "this hyper" | "reqwest 10 s" => &[Way::Publish(1), Way::Publish(64), Way::Publish(512)],
@@ -17,7 +17,7 @@ fn usual(peer: &str) -> &'static [Way] {
     }
 }
 
-/// The modes that show the cost of the server's engine.
+/// The ways that show the cost of the server's engine.
 fn redis(peer: &str) -> &'static [Way] {
     match peer {
         "cent" | "this" => {
@@ -47,7 +47,7 @@ impl Contest<'_> {
     }
 }
 
-/// The contests that the options choose, grouped by mode.
+/// The contests that the options choose, grouped by way.
 pub fn chosen<'a>(options: &Options, subjects: &'a [Subject]) -> Vec<Contest<'a>> {
     let mut all = Vec::new();
     let mut order: Vec<Way> = Vec::new();
@@ -102,7 +102,7 @@ impl Quantity {
     }
 }
 
-/// A target of the project: the ratio of a figure of this crate to that of a peer in the same mode.
+/// A target of the project: the ratio of a figure of this crate to that of a peer in the same way.
 pub struct Promise {
     pub this: (&'static str, &'static str),
     pub peer: (&'static str, &'static str),

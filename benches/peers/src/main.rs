@@ -1,7 +1,7 @@
 //! How does this crate compare with the other ways to call the server API: in messages a second, in CPU time a message,
 //! in allocations, in memory?
 //!
-//! Every peer sends the same messages to the same server in the same run. Peers in the same mode alternate within every round, so
+//! Every peer sends the same messages to the same server in the same run. Peers in the same way alternate within every round, so
 //! that other load on the machine affects all of them. Compare figures of one run only. The CPU time is this process's; the server
 //! runs in another one, and on a small machine competes for the same cores.
 //!
@@ -158,7 +158,7 @@ async fn run(mut options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One round of all contests. Peers in the same mode alternate within it, with the order reversed every other time.
+/// One round of all contests. Peers in the same way alternate within it, with the order reversed every other time.
 async fn measure(options: &Options, round: usize, contests: &mut [Contest<'_>]) -> Result<(), Failure> {
     for group in contests.chunk_by_mut(|a, b| a.way == b.way) {
         let mut totals = vec![Usage::default(); group.len()];

@@ -68,13 +68,13 @@ async fn a_failed_exchange_means_not_sent_only_with_proof() {
             let connect = error.is_connect();
             assert_eq!(connect, case == 1);
             // hyper may see the end of the connection before it takes the request.
-            let never_left = causes(&error).filter_map(|cause| cause.downcast_ref()).any(hyper::Error::is_canceled);
-            assert!(!never_left || matches!(case, 2 | 3), "{case}: {error:?}");
+            let never_sent = causes(&error).filter_map(|cause| cause.downcast_ref()).any(hyper::Error::is_canceled);
+            assert!(!never_sent || matches!(case, 2 | 3), "{case}: {error:?}");
             let error = error_of(error, &record(state));
             let unsent = matches!(state, 1 | 3);
             assert_eq!(
                 error.outcome() == Outcome::NotSent,
-                connect || unsent || never_left,
+                connect || unsent || never_sent,
                 "{case}, {state}: {error:?}"
             );
             assert!(error.outcome() != Outcome::Refused && error.outcome() != Outcome::Done, "{case}, {state}");

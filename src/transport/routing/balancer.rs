@@ -116,7 +116,11 @@ impl Balancer {
     }
 
     /// Sends a call to one endpoint after the other, whatever their health, until one responds. The timeout is for each endpoint.
-    pub(crate) async fn probe<'a>(&self, timeout: Duration, call: impl Fn(Instant, Instant) -> Call<'a>) -> Option<Reply> {
+    pub(crate) async fn probe<'a>(
+        &self,
+        timeout: Duration,
+        call: impl Fn(Instant, Instant) -> Call<'a>,
+    ) -> Option<Reply> {
         for endpoint in &self.endpoints {
             let now = Instant::now();
             let call = call(now, now + timeout);

@@ -1,4 +1,4 @@
-//! A client whose plain calls share requests.
+//! A client with batching.
 
 use std::collections::BTreeSet;
 use std::future::Future;

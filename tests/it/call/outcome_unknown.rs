@@ -1,4 +1,4 @@
-//! A response with refusals after an attempt without a response: what is refused now may have been applied then.
+//! A refusal after an attempt without a response: the earlier attempt may have been applied.
 
 use centrifugo_api::message::PublishResponse;
 use centrifugo_api::testing::{Fault, Server};

@@ -1,4 +1,4 @@
-//! What is sent again, how often, when, and with which key.
+//! Retries: which calls, how often, when, and with which idempotency key.
 
 mod attempts;
 mod backoff;

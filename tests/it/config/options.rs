@@ -1,4 +1,4 @@
-//! What a configuration says arrives at the server, or bounds what it may do.
+//! Settings take effect: they reach the server, or bound what it may do.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

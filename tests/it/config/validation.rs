@@ -1,4 +1,4 @@
-//! What a client cannot be made of, and what no text ever shows.
+//! Settings that are refused, and secrets that no text shows.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn both() -> [Config; 2] {
     crate::support::both(Config::grpc(GRPC), Config::http(HTTP))
 }
 
-/// No client is made of it, and the text says why.
+/// Asserts that a client is refused, with this text.
 #[track_caller]
 fn assert_refused(config: impl Into<Config>, why: &str) {
     let error = Client::new(config).expect_err(why);

@@ -154,7 +154,7 @@ async fn a_close_tells_how_all_calls_of_the_client_ended() {
     });
     let closed = client.close(SECOND / 2).await;
     assert!(started.elapsed() <= SECOND / 2 + Duration::from_millis(50), "{:?}", started.elapsed());
-    // Unknown are those that were lost, without a response, cut off before their time, and dropped.
+    // Unknown: calls that were lost, had no response, were cancelled, or were dropped.
     assert_eq!(counts(closed), [1 + 8, 1 + 4, 1 + 2, 1 + 6 + 7 + 1 + 1]);
     assert_eq!(told(during).await, [8, 4, 2, 6 + 7 + 1]);
     assert!(dropped.await.unwrap_err().is_cancelled());

@@ -23,7 +23,7 @@ impl Harness {
             proxy.heal();
             proxy.accept();
         }
-        // What is still on its way arrives, and then nothing does any more.
+        // Waits until messages in flight have arrived.
         sleep(Duration::from_millis(500)).await;
         self.proxies.iter().for_each(|proxy| proxy.cut(End::Rst));
         sleep(Duration::from_millis(200)).await;

@@ -74,7 +74,7 @@ impl Harness {
         let Some(standin) = &self.standin else { return };
         while Instant::now() < until {
             sleep(Duration::from_millis(rng.u64(10..250))).await;
-            // Those that met no call are not to pile up.
+            // Unused faults must not accumulate.
             standin.clear_faults();
             let over_http = match self.shape {
                 Shape::Grpc | Shape::GrpcTwo => false,

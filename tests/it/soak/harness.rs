@@ -67,7 +67,7 @@ pub(super) enum Kind {
     Batch,
 }
 
-/// What a caller learned of a publication.
+/// The result of a publication as its caller saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Told {
     Ok,

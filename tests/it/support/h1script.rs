@@ -94,7 +94,7 @@ impl Reply {
         Self::raw(&[&head(status, &headers), body].concat())
     }
 
-    /// A body in these chunks, perhaps without the last one that says that it is over.
+    /// A chunked body, perhaps without the last chunk.
     pub(crate) fn chunked(status: u16, chunks: &[&str], ends: bool) -> Self {
         let mut bytes = head(status, &[("content-type", "application/json"), ("transfer-encoding", "chunked")]);
         for chunk in chunks.iter().copied().chain(ends.then_some("")) {
@@ -239,7 +239,7 @@ impl Connection {
         self.stream.write_all(bytes).await
     }
 
-    /// Sends the same again and again, until the client has had enough: `x: y\r\n` is a head without an end, and
+    /// Sends the same again and again, until the client closes the connection: `x: y\r\n` is a head without an end, and
     /// `1\r\nx\r\n` a chunked body.
     pub(crate) async fn write_forever(&mut self, bytes: &[u8]) -> io::Result<()> {
         let many = bytes.repeat(1 + (16 << 10) / bytes.len());

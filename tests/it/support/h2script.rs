@@ -113,7 +113,7 @@ pub(crate) enum Event {
     Reset(u32, u32),
     /// It sent a PING of its own, which was acknowledged.
     Pinged,
-    /// Anything else, but for SETTINGS of its own, which are acknowledged without a word.
+    /// Anything else, except SETTINGS, which are acknowledged silently.
     Other(Frame),
 }
 
@@ -148,7 +148,7 @@ impl Request {
     }
 }
 
-/// One connection of a client. What waits for the client may be dropped and called again.
+/// One connection of a client. Its futures may be dropped and called again.
 pub(crate) struct Connection {
     /// From 0.
     pub(crate) number: usize,
@@ -219,7 +219,7 @@ impl Connection {
                         self.window_update(0, length).await?;
                         self.window_update(id, length).await?;
                     }
-                    // Of a stream that the client did not know yet to be reset, there may be more.
+                    // More frames may arrive on a stream before the client sees its reset.
                     let Some((_, _, body)) = self.open.get_mut(&id) else { continue };
                     body.extend_from_slice(&frame.payload);
                     if frame.flags & END_STREAM != 0 {
@@ -276,7 +276,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads until the client is gone, and says nothing: what has to be acknowledged is not.
+    /// Reads until the client closes the connection, and acknowledges nothing.
     pub(crate) async fn ignore(&mut self) -> io::Result<()> {
         loop {
             self.frame().await?;
@@ -332,13 +332,13 @@ impl Connection {
         self.send(WINDOW_UPDATE, 0, stream, &more.to_be_bytes()).await
     }
 
-    /// Resets a stream. What the client still sends on it is no request.
+    /// Resets a stream. Later frames on it are ignored.
     pub(crate) async fn reset_stream(&mut self, stream: u32, reason: u32) -> io::Result<()> {
         self.open.remove(&stream);
         self.send(RST_STREAM, 0, stream, &reason.to_be_bytes()).await
     }
 
-    /// Says that the connection will end, and that no stream above `last` is or will be looked at. It is so.
+    /// Sends a GOAWAY, and ignores streams above `last`.
     pub(crate) async fn goaway(&mut self, last: u32, reason: u32, debug: &[u8]) -> io::Result<()> {
         self.last = last;
         self.open.retain(|stream, _| *stream <= last);
@@ -356,7 +356,7 @@ impl Connection {
         Ok(events.into_iter().filter_map(request).collect())
     }
 
-    /// Sends a PING, and tells what the client did before it acknowledged it: what was sent earlier, it has read by then.
+    /// Sends a PING, and returns the events before its acknowledgement, by which the client has read everything sent before.
     pub(crate) async fn sync(&mut self) -> io::Result<Vec<Event>> {
         self.send(PING, 0, 0, &[1, 6, 1, 8, 0, 3, 3, 9]).await?;
         let mut events = Vec::new();
@@ -368,7 +368,7 @@ impl Connection {
         }
     }
 
-    /// Responds with headers that never end, until the client has had enough.
+    /// Responds with headers that never end, until the client closes the connection.
     pub(crate) async fn endless_headers(&mut self, stream: u32) -> io::Result<()> {
         let block = header_block(&[(b"x-more", &[b'x'; 1000])]);
         self.send(HEADERS, 0, stream, &header_block(&[(b":status", b"200")])).await?;
@@ -394,7 +394,7 @@ pub(crate) fn frame_bytes(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> V
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Reads what is packed into HEADERS. h2 has no decoder to give away, so a server of its own gets a copy of these frames.
+/// Decodes HEADERS. h2 exports no decoder, so an h2 server gets a copy of these frames.
 struct Heads {
     copy: DuplexStream,
     server: h2::server::Connection<Join<DuplexStream, Sink>, Bytes>,

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::port::{self, Port};
 
-/// What happens to the bytes that go one way. It is plain data, so that a test can draw it by lot.
+/// What happens to the bytes of one direction. It is plain data, so that a test can choose it at random.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lane {
     /// Every piece waits so long before it goes on.
@@ -22,7 +22,7 @@ pub(crate) struct Lane {
     pub(crate) rate: Option<u32>,
     /// The most bytes that are written at once.
     pub(crate) slice: Option<usize>,
-    /// What becomes of each connection after so many bytes, counted since the lane was last changed.
+    /// How each connection ends after so many bytes, counted since the lane was last changed.
     pub(crate) limit: Option<(usize, End)>,
     /// Nothing is read or written, not even an end.
     pub(crate) stalled: bool,

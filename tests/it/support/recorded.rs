@@ -1,4 +1,4 @@
-//! The recorded exchanges, and what the client makes of them.
+//! The recorded exchanges, and how the client reads them.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -112,7 +112,7 @@ pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
-/// What came of a call.
+/// How a call ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
     /// A result: as protobuf, and as JSON if it can be written so.

@@ -38,7 +38,7 @@ pub(crate) enum Flaw {
 }
 
 impl Flaw {
-    /// Those that no client should go on with, over either transport.
+    /// Flaws with which every client must end the handshake.
     pub(crate) const FATAL: [Self; 4] = [Self::WrongHost, Self::Expired, Self::UnknownAuthority, Self::OldVersion];
 }
 
@@ -86,12 +86,12 @@ impl Peer {
         self.counters.handshakes.load(Ordering::SeqCst)
     }
 
-    /// On how many connections something was said after the handshake.
+    /// The number of connections with data after the handshake.
     pub(crate) fn requests(&self) -> usize {
         self.counters.requests.load(Ordering::SeqCst)
     }
 
-    /// On how many connections the client began with something else than a handshake.
+    /// The number of connections that did not begin with a handshake.
     pub(crate) fn in_the_clear(&self) -> usize {
         self.counters.in_the_clear.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! What a connection does while nothing, or nothing yet, is sent back on it. The other side is scripted, byte by byte.
+//! Connections without a response: pings, idle timeouts, greetings. The server is scripted byte by byte.
 
 use std::time::Duration;
 

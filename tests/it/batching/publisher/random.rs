@@ -28,7 +28,7 @@ struct Applied {
 /// The number of a message and its outcome, if there was one.
 type Told = (u64, Option<Outcome>);
 
-/// A server with random faults, which applies requests at once.
+/// A server with random faults, which applies requests immediately.
 fn random_server(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Applied>>) {
     let applied = Arc::new(Mutex::new(Applied::default()));
     let (done, random) = (Arc::clone(&applied), Mutex::new(Rng::with_seed(seed)));
@@ -66,7 +66,7 @@ fn random_server(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Applied>>) {
             }
             _ => None,
         };
-        // Longer than an attempt. As after a loss, what was refused would then be retried behind what was not.
+        // Longer than an attempt: after such a timeout, refused commands would be retried behind applied ones.
         let is_slow = random.u8(..40) == 0;
         let time = Duration::from_millis(if is_slow { 30_000 } else { random.u64(..50) });
         let mut responses: Vec<_> = sent.commands.iter().map(|_| Ok(json!({}))).collect();
@@ -79,7 +79,7 @@ fn random_server(seed: u64, order: Order) -> (Arc<Fake>, Arc<Mutex<Applied>>) {
                     3 => Some(ApiError::new(100, "broken")),
                     _ => None,
                 };
-                // In order, one that says that it is broken and is not would be overtaken by the retry of those before it.
+                // In a sequential batch, a command that is applied but reports an error would be overtaken by earlier retries.
                 let may_run = sent.parallel || sent.commands.len() == 1;
                 let runs = refusal.as_ref().is_none_or(|refusal| refusal.code == 100 && may_run && random.bool());
                 if runs {

@@ -35,13 +35,13 @@ enum Ending {
     /// After the data or, if there is none, after the headers.
     EndOfStream,
     Reset(Reason),
-    /// The server says so without having looked at the call, and then sends nothing.
+    /// The server refuses the stream unprocessed, and then sends nothing.
     Refused,
     /// The server announces the end of the connection and ends it.
     GoAway(Reason),
     /// The server announces the end of the connection, and ends the stream too.
     Shutdown,
-    /// The connection ends without a word.
+    /// The connection ends without a frame.
     Abort,
     Silence,
 }

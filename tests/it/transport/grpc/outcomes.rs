@@ -1,4 +1,4 @@
-//! The outcome of a call over gRPC, whatever becomes of its connection: applied once, or an error that is true.
+//! The outcome of a call over gRPC, whatever happens to its connection: applied once, or an error with the true outcome.
 
 mod flow_control;
 mod lost;

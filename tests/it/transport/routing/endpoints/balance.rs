@@ -1,4 +1,4 @@
-//! Which endpoint gets a call, and which is left out.
+//! Which endpoint gets a call, and when one is ejected.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -79,8 +79,7 @@ async fn priority_returns_to_the_first_endpoint_when_it_is_reachable_again() {
     assert_eq!(Tally::effects_of(&[&first.tally, &second.tally]), 30);
 }
 
-/// A server that is bad as long as `bad` is set: requests are applied, and then the connection is cut, or no response
-/// comes.
+/// A server that fails while `bad` is set: requests are applied, and then the connection is cut, or there is no response.
 fn bad_at_first(bad: &Arc<Mutex<bool>>, cuts: bool) -> Server {
     let bad = Arc::clone(bad);
     h2script::start(move |mut connection| {
@@ -102,7 +101,7 @@ fn bad_at_first(bad: &Arc<Mutex<bool>>, cuts: bool) -> Server {
     })
 }
 
-/// An endpoint that fails so is left out after so many calls in a row, and comes back by one call that tries it.
+/// An endpoint that fails so is ejected after this many calls in a row, and returns after a successful trial.
 async fn assert_unavailable_after(failures: usize, cuts: bool, kind: ErrorKind) {
     let bad = Arc::new(Mutex::new(true));
     let (first, second) = (bad_at_first(&bad, cuts), good());

@@ -19,8 +19,8 @@ use crate::support::servers::ClosedPort;
 use crate::support::tls_peers::{Flaw, Peer};
 use crate::support::{AT_ONCE, advance, applied, publish_number, spawn_publish, within};
 
-/// A call to an endpoint that no connection can be made to fails as not sent, in this time, and with another endpoint
-/// behind it, it goes there at no cost. Later calls skip it.
+/// A call to an unreachable endpoint fails as not sent within this time. With a second endpoint it succeeds there in one attempt.
+/// Later calls skip the unreachable one.
 async fn assert_skipped(url: String, time: Duration) {
     let alone = client(std::slice::from_ref(&url), LoadBalancing::LeastBusy);
     assert_not_sent(&within(time, publish_number(&alone, 0)).await.unwrap_err(), ErrorKind::Connect);

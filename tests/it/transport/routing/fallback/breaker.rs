@@ -1,4 +1,4 @@
-//! When the breaker opens and closes, and what watchers and the log see of it.
+//! When the breaker opens and closes, and what watchers and the log show.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! What does not lead to HTTP.
+//! Failures that do not switch calls to HTTP.
 
 use centrifugo_api::config::Tls;
 use centrifugo_api::message::ConnectionsRequest;

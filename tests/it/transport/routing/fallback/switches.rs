@@ -1,4 +1,4 @@
-//! What leads from gRPC to HTTP, and what becomes of the call.
+//! Failures that switch calls from gRPC to HTTP, and the outcome of such calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
