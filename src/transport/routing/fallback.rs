@@ -106,8 +106,12 @@ impl Inner {
         if !fallback.change(|breaker| breaker.begin_probe(Instant::now())) {
             return;
         }
-        let mut probe = Probe { route: Arc::clone(self), succeeded: false };
-        tokio::spawn(async move { probe.succeeded = probe.run().await });
+        let probe = Probe { route: Arc::clone(self), succeeded: false };
+        tokio::spawn(async move {
+            // Moves the whole probe: an assignment alone would capture a copy of the flag.
+            let mut probe = probe;
+            probe.succeeded = probe.run().await;
+        });
     }
 }
 

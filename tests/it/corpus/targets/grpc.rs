@@ -194,7 +194,7 @@ impl exchange::Script for Script {
                         && all("grpc-message").any(|text| text.len() >= "error unmarshalling request".len())
             })
         };
-        // "Not processed" is the server's word, and a response that is still to come does not contradict it.
+        // The server says "not processed"; a response that is still to come does not contradict it.
         let refused = self.status.is_informational() && matches!(self.ending, Ending::Reset(Reason::REFUSED_STREAM));
         refused || exchange::is_no(self.status.as_u16()) || statuses(&self.headers) || statuses(&self.trailers)
     }
