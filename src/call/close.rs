@@ -47,7 +47,6 @@ impl CloseSummary {
 }
 
 /// Counts calls, and lets no more begin once it is closed.
-///
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     /// [`CALL`] for each call that began, and [`CLOSED`]. In one, so that the calls that began before it was closed are certain.

@@ -4,9 +4,11 @@
 //! own is not running. So a client that several runtimes use (a test suite has one for every test) keeps its connections
 //! apart.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
 use tokio::runtime::{Handle, Id};
+
+use crate::sync::unpoisoned;
 
 /// More than run at once, where there is one for each core: with fewer, each call of one would cost another its connections.
 /// What is forgotten, of those that have ended, costs little memory until then.
@@ -28,11 +30,10 @@ impl<T: Clone> PerRuntime<T> {
             all.iter().find(|(owner, value)| *owner == id && good(value)).map(|(_, value)| value.clone())
         };
 
-        // The list is whole between any two statements, so a panic elsewhere cannot have broken it.
-        if let Some(value) = of_runtime(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
+        if let Some(value) = of_runtime(&unpoisoned(self.0.read())) {
             return Ok(value);
         }
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = unpoisoned(self.0.write());
         if let Some(value) = of_runtime(&all) {
             return Ok(value);
         }
@@ -47,7 +48,7 @@ impl<T: Clone> PerRuntime<T> {
 
     /// Forgets all.
     pub(crate) fn clear(&self) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+        unpoisoned(self.0.write()).clear();
     }
 }
 
