@@ -5,14 +5,12 @@ pub(crate) mod per_runtime;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{LockResult, MutexGuard, PoisonError};
 
 /// A boxed future, as [`Transport`](crate::transport::Transport) returns them.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A mutex that a panic does not poison.
-///
-/// No lock of this crate is held while foreign code runs, and the data behind each is consistent between any two statements.
+/// A mutex that a panic does not poison: see [`unpoisoned`].
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
@@ -22,6 +20,13 @@ impl<T> Mutex<T> {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.0.lock())
     }
+}
+
+/// The guard of a lock, whether another thread has panicked with it or not.
+///
+/// No lock of this crate is held while foreign code runs, and the data behind each is consistent between any two statements.
+fn unpoisoned<G>(locked: LockResult<G>) -> G {
+    locked.unwrap_or_else(PoisonError::into_inner)
 }

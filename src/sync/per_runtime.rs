@@ -3,9 +3,11 @@
 //! A connection is driven by a task of its runtime, and stops working when that is not running. So a client that several runtimes
 //! use (a test suite has one for every test) keeps connections for each of them.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
 use tokio::runtime::{Handle, Id};
+
+use crate::sync::unpoisoned;
 
 /// The most runtimes with a value. More than run at once even with one for each core; beyond that, runtimes would evict each
 /// other's connections. Values of ended runtimes take little memory until they are evicted.
@@ -27,11 +29,10 @@ impl<T: Clone> PerRuntime<T> {
             all.iter().find(|(owner, value)| *owner == id && good(value)).map(|(_, value)| value.clone())
         };
 
-        // The list is consistent between any two statements, even after a panic.
-        if let Some(value) = of_runtime(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
+        if let Some(value) = of_runtime(&unpoisoned(self.0.read())) {
             return Ok(value);
         }
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = unpoisoned(self.0.write());
         if let Some(value) = of_runtime(&all) {
             return Ok(value);
         }
@@ -46,7 +47,7 @@ impl<T: Clone> PerRuntime<T> {
 
     /// Drops all values.
     pub(crate) fn clear(&self) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+        unpoisoned(self.0.write()).clear();
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Options {
     /// Key of both APIs
     #[arg(long, default_value = "api_key")]
     api_key: String,
-    /// Messages in a round (default: 3,000 for one caller, 20,000 for more, 100,000 where they share requests)
+    /// Messages in a round (default: 10,000 for one caller, 20,000 for more, 100,000 where they share requests)
     #[arg(long)]
     messages: Option<usize>,
     #[arg(long, default_value_t = 7)]

@@ -31,7 +31,7 @@ impl Way {
     /// Enough messages for a round of some tenths of a second.
     pub fn messages(self, share: bool) -> usize {
         match self {
-            Self::Publish(1) => 3_000,
+            Self::Publish(1) => 10_000,
             Self::Publish(_) if !share => 20_000,
             _ => 100_000,
         }
