@@ -227,7 +227,7 @@ impl<'a> Attempts<'a> {
         let call = Call::of(self.method, self.known, body, now, deadline);
         let call = call.that_ends_attempt(deadline != end).avoiding(self.endpoint);
         let sent = unless(self.core.transport().send(&call), self.cancelled());
-        let sent = in_time(sent, || call.end()).await.map_err(|end| end - now);
+        let sent = in_time(sent, || call.end()).await;
         self.endpoint = call.endpoint();
         let error = match sent {
             Ok(Some(Ok(reply))) => return Ok(reply),
@@ -236,7 +236,11 @@ impl<'a> Attempts<'a> {
                 let cancelled = Error::new(ErrorKind::Closed, "the client was closed before a response came");
                 cancelled.with_outcome(Outcome::Unknown)
             }
-            Err(waited) => Error::new(ErrorKind::Timeout, format!("no response within {waited:?}")),
+            Err(end) => {
+                // From when the call began, if it is the call's own deadline: so the text is the same for each call.
+                let limit = if self.deadline == Some(end) { end - self.started } else { end - now };
+                Error::new(ErrorKind::Timeout, format!("no response within {limit:?}"))
+            }
         };
         Err(call.handover().judge(error))
     }

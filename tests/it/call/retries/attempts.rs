@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use centrifugo_api::config::LoadBalancing;
 use centrifugo_api::testing::Fault;
+use centrifugo_api::transport::from_fn;
 use centrifugo_api::{ApiError, Client, Config, Error, ErrorKind, Method, Outcome, Retry};
 use tokio::time::Instant;
 
@@ -156,6 +157,19 @@ async fn a_refusal_after_an_attempt_that_may_have_run_has_an_unknown_outcome() {
     });
     let error = publish(&client.with_retry(quick_retry())).await.unwrap_err();
     assert_error(&error, ErrorKind::Connect, Outcome::Unknown, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_text_of_a_timeout_is_the_same_whatever_the_backoff_was() {
+    for (timeout, text) in [(4, "no response within 4s"), (8, "no response within 8s, the last of 3 attempts")] {
+        let client = Client::with_transport(from_fn("silent", |_| std::future::pending()));
+        let retry = Retry::new().backoff(SECOND / 2, SECOND).attempts(3);
+        let client = client.with_retry(retry).with_timeout(Duration::from_secs(timeout));
+        for _ in 0..5 {
+            let error = client.publish(request()).await.unwrap_err();
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
 }
 
 #[tokio::test]
