@@ -112,7 +112,7 @@ impl Client {
         self.with_core(|core| core.timeout = timeout.into())
     }
 
-    /// The same client, told whether the server is Centrifugo PRO: see `Config::pro`.
+    /// The same client, told whether the server is Centrifugo PRO: see [`Config::pro`].
     #[must_use]
     pub fn with_pro(&self, pro: bool) -> Self {
         self.with_core(|core| core.pro = pro)

@@ -1,4 +1,6 @@
-//! Where the server is and how to talk to it: data, and whether it can work. Nothing is built here.
+//! [`Config`] and what its settings are made of.
+//!
+//! Data, and whether it can work: nothing is built here.
 
 pub(crate) mod batching;
 mod check;

@@ -1,7 +1,7 @@
-//! Guides: what does not belong to one type.
-//!
-//! They are the files of `docs/` in the repository. Their links to each other are by reference (`[errors]`), with definitions
-//! at their ends that work there. Here a definition that stands before them, and so takes precedence, leads to the page.
+//! The guides: what does not belong to one type.
+
+// They are the files of `docs/`. Their links to each other are by reference (`[errors]`), with definitions at their ends that work
+// in the repository. Here a definition that stands before them, and so takes precedence, leads to the page.
 
 macro_rules! guides {
     ($($name:ident)+) => { $(

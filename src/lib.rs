@@ -15,7 +15,8 @@
 //!     let client = Client::new(Config::grpc("http://localhost:10000").api_key("my key"))?;
 //!     // or: Client::new(Config::http("http://localhost:8000/api").api_key("my key"))?
 //!
-//!     let position = client.publish(PublishRequest::new("news", json!({ "text": "hello" }))).await?;
+//!     let request = PublishRequest::new("news", json!({"text": "hello"}));
+//!     let position = client.publish(request).await?;
 //!     println!("offset {} of epoch {}", position.offset, position.epoch);
 //!
 //!     let history = client.history(HistoryRequest::new("news").limit(10)).await?;
@@ -28,7 +29,7 @@
 //!
 //! # Where to find what
 //!
-//! - [`Client`] has a method for each of the API's; [`Config`] says where the server is and how to talk to it.
+//! - [`Client`] has a method for each method of the API; [`Config`] says where the server is and how to talk to it.
 //! - [`message`] has the requests and the results of all methods; [`Payload`] is what goes into their `bytes` fields.
 //! - [`Batch`] sends many calls in one request, [`BroadcastRequest`] the same data to many channels.
 //! - [`Publisher`] publishes at a high rate, in order: the messages of many tasks share requests. With [`Batching`] the plain
@@ -76,6 +77,7 @@ pub use crate::api::replies::BatchReplies;
 pub use crate::batching::publisher::{Depth, Publisher, Ticket};
 pub use crate::call::close::CloseSummary;
 pub use crate::client::Client;
+#[doc(inline)]
 pub use crate::config::Config;
 pub use crate::config::batching::Batching;
 pub use crate::config::publisher::PublisherConfig;

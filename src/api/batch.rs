@@ -81,7 +81,7 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// Which reply of a batch is that to a command, and the type of its result.
+/// A command of a batch: gets its result, with its type, from [`BatchReplies::get`](crate::BatchReplies::get).
 pub struct BatchHandle<T: ?Sized> {
     pub(super) batch: u64,
     pub(super) index: usize,
