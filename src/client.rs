@@ -270,7 +270,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// See [`ErrorKind`]: the kinds are the same over every transport.
+    /// See [`ErrorKind`]: the kinds are the same over every transport. A result that cannot be read as a `T` is
+    /// [`ErrorKind::Protocol`] with [`Outcome::Done`]: the call took effect.
     pub async fn call_json<T: DeserializeOwned>(&self, method: &str, params: impl Serialize) -> Result<T, Error> {
         self.core.call_json(method, params).await
     }

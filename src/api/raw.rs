@@ -11,7 +11,7 @@ use crate::api::batch::Batch;
 use crate::api::batch::json::{check_json, check_method_name, command_from_json, object};
 use crate::api::method::Method;
 use crate::api::replies::{self, BatchReplies};
-use crate::error::Error;
+use crate::error::{Error, Outcome};
 use crate::wire;
 use crate::wire::body::{Body, BodySize};
 use crate::wire::reply::{Reply, ReplyBody};
@@ -73,16 +73,17 @@ impl<'a> RawCall<'a> {
 
     /// Reads the result, in either form.
     pub(crate) fn read<T: DeserializeOwned>(&self, reply: Reply) -> Result<T, Error> {
+        replies::read_as(&self.result(reply)?)
+    }
+
+    /// The result, as JSON.
+    fn result(&self, reply: Reply) -> Result<Box<RawValue>, Error> {
         let is_batch = self.method == Method::Batch.name();
-        let result = match reply.body() {
+        match reply.body() {
             ReplyBody::Json(body) => {
                 let response =
                     if is_batch { wire::batch_response_from_json(&body) } else { wire::response_from_json(&body) };
-                match response {
-                    Ok(Ok(result)) => Ok(result),
-                    Ok(Err(error)) => return Err(error.into()),
-                    Err(malformed) => Err(malformed),
-                }
+                Ok(response.map_err(Error::protocol)??)
             }
             ReplyBody::Protobuf(body) if is_batch => {
                 let batch = self.to_batch()?;
@@ -93,15 +94,14 @@ impl<'a> RawCall<'a> {
                 // As text, in which numbers keep their digits. Left out when there is none, as the server does.
                 let replies: Vec<&str> = replies.iter().map(|reply| reply.get()).collect();
                 let list = format!(r#"{{"replies":[{}]}}"#, replies.join(","));
-                wire::from_json(if replies.is_empty() { b"{}" } else { list.as_bytes() })
+                wire::from_json(if replies.is_empty() { b"{}" } else { list.as_bytes() }).map_err(Error::protocol)
             }
-            ReplyBody::Protobuf(body) => match wire::response_from_protobuf(&body) {
-                Ok(Ok(result)) => replies::result_from_protobuf(self.method, result),
-                Ok(Err(error)) => return Err(error.into()),
-                Err(malformed) => Err(malformed),
-            },
-        };
-        result.map_err(Error::protocol)
+            ReplyBody::Protobuf(body) => {
+                let result = wire::response_from_protobuf(&body).map_err(Error::protocol)??;
+                replies::result_from_protobuf(self.method, result)
+                    .map_err(|malformed| Error::protocol(malformed).with_outcome(Outcome::Done))
+            }
+        }
     }
 }
 

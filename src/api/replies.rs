@@ -70,6 +70,16 @@ impl BatchResponse {
         let (method, tag) = command.known().ok_or("the reply is to an unknown method")?;
         Ok((method, wire::reply_from_protobuf(&self.body, range, tag)?))
     }
+
+    /// Whether a reply holds a result, of whatever type.
+    fn has_result(&self, command: &Command, range: Range<usize>) -> bool {
+        match self.form {
+            Form::Json => {
+                matches!(wire::reply_from_json::<Box<RawValue>>(&self.body[range], command.method()), Ok(Ok(_)))
+            }
+            Form::Protobuf => matches!(self.reply(command, range), Ok((_, Ok(_)))),
+        }
+    }
 }
 
 impl BatchReplies {
@@ -133,7 +143,7 @@ impl BatchReplies {
     ///
     /// # Errors
     ///
-    /// Those of [`get`](Self::get).
+    /// Those of [`get`](Self::get). A result that cannot be read as a `T` is [`ErrorKind::Protocol`] with [`Outcome::Done`].
     pub fn get_json<T: DeserializeOwned>(&self, handle: BatchHandle<RawValue>) -> Result<T, Error> {
         self.read(
             handle,
@@ -144,15 +154,15 @@ impl BatchReplies {
                     (_, Err(error)) => Ok(Err(error)),
                 },
             },
-            |_, _, reply| Ok(reply),
+            |_, _, result: Box<RawValue>| read_as(&result),
         )
     }
 
-    fn read<H: ?Sized, T>(
+    fn read<H: ?Sized, R, T>(
         &self,
         handle: BatchHandle<H>,
-        read: impl FnOnce(&Command, &BatchResponse, Range<usize>) -> Result<ServerResult<T>, Malformed>,
-        check: impl FnOnce(usize, bool, T) -> Result<T, Error>,
+        read: impl FnOnce(&Command, &BatchResponse, Range<usize>) -> Result<ServerResult<R>, Malformed>,
+        check: impl FnOnce(usize, bool, R) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let command = self.commands.list.get(handle.index).filter(|_| handle.batch == self.batch);
         let Some(command) = command else {
@@ -169,12 +179,17 @@ impl BatchReplies {
             Ok(response) => response,
             Err(error) => return Err(error.echo().in_method(command.method())),
         };
-        let error = match read(command, response, response.replies[handle.index - begin].clone()) {
+        let reply = response.replies[handle.index - begin].clone();
+        let error = match read(command, response, reply.clone()) {
             Ok(Ok(result)) => match check(command.expected_results(), response.outcome_unknown, result) {
                 Ok(result) => return Ok(result),
                 Err(error) => error,
             },
             Ok(Err(api)) => error_of_command(command.method(), api),
+            // A result that this side cannot read is a result.
+            Err(malformed) if response.has_result(command, reply) => {
+                Error::protocol(malformed).with_outcome(Outcome::Done)
+            }
             Err(malformed) => Error::protocol(malformed),
         };
         let error = if response.outcome_unknown && !error.may_have_run() { error.outcome_unknown() } else { error };
@@ -286,6 +301,15 @@ pub(crate) fn check_results<T: Message>(asked: usize, reply: &T) -> Result<(), E
         Some(results) => Err(Error::protocol(format!("the response has {results} results instead of {asked}"))),
         None => Err(Error::protocol("a part of the response has neither a result nor an error")),
     }
+}
+
+/// Reads a result as this type. The command took effect, whether that is possible or not.
+pub(crate) fn read_as<T: DeserializeOwned>(result: &RawValue) -> Result<T, Error> {
+    serde_json::from_str(result.get()).map_err(|error| {
+        let (line, column, name) = (error.line(), error.column(), std::any::type_name::<T>());
+        let what = format!("the result cannot be read as `{name}` (line {line}, column {column})");
+        Error::protocol(what).with_outcome(Outcome::Done)
+    })
 }
 
 /// Reads a result in protobuf as JSON.

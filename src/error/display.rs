@@ -26,6 +26,9 @@ impl Error {
             }
             ErrorKind::Unavailable => "try again later",
             ErrorKind::TooLarge => "send less at once, or raise the limit on the side that has it",
+            ErrorKind::Protocol if self.0.outcome == Outcome::Done => {
+                "do not repeat it; check the type that the result is read as, and that no proxy rewrites responses"
+            }
             ErrorKind::Protocol => {
                 "check that the URL is that of a Centrifugo server API and that no proxy rewrites responses"
             }

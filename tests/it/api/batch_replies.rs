@@ -1,12 +1,13 @@
 //! Batches whose replies do not fit their commands, over both transports.
 
 use centrifugo_api::testing::{Fault, Server};
+use centrifugo_api::transport::Reply;
 use centrifugo_api::{
     ApiError, Batch, BatchReplies, Client, Config, Error, ErrorKind, Method, Outcome, PublishRequest,
 };
 use serde_json::json;
 
-use crate::support::{BOTH, Over, SECOND, assert_error, quick_retry, request, within};
+use crate::support::{BOTH, Over, SECOND, assert_error, block_on, client_replying, quick_retry, request, within};
 
 /// The responses to a batch of `publish`, `publish` and `publish`, where the server gives `json` or `protobuf`.
 async fn batch(
@@ -88,4 +89,19 @@ async fn an_error_in_the_middle_of_a_batch_shifts_no_reply() {
         assert_eq!((error.code(), error.outcome()), (Some(ApiError::UNKNOWN_CHANNEL), Outcome::Refused), "{error:?}");
         assert_eq!(server.applied("news"), before + 2);
     }
+}
+
+#[test]
+fn a_result_in_a_batch_that_cannot_be_read_is_of_a_command_that_took_effect() {
+    let client =
+        client_replying(Reply::json(r#"{"replies":[{"publish":{"offset":"x"}},{"publish":1},{"history":{}}]}"#));
+    let mut batch = Batch::new();
+    let handles = [1, 2, 3].map(|data| batch.push(PublishRequest::new("news", json!(data))));
+    let replies = block_on(client.batch(&batch)).unwrap();
+    let outcomes = handles.map(|handle| {
+        let error = replies.get(handle).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+        error.outcome()
+    });
+    assert_eq!(outcomes, [Outcome::Done, Outcome::Done, Outcome::Unknown]);
 }

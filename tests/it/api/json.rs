@@ -1,6 +1,8 @@
 //! Calls by name, with parameters and results as JSON.
 
-use centrifugo_api::{ApiError, Client, ErrorKind, HistoryRequest, Payload, PublishRequest, PublishResult};
+use centrifugo_api::{
+    ApiError, Batch, Client, Error, ErrorKind, HistoryRequest, Outcome, Payload, PublishRequest, PublishResult,
+};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -28,6 +30,28 @@ async fn calls_by_name_fail_as_typed_calls_do(client: &Client, setup: &Setup) {
     assert_code(client.call_json::<Value>("publish", json!({})).await, ApiError::BAD_REQUEST);
     let wrong_type = json!({"channel": setup.channel(""), "limit": "1"});
     assert_kind(client.call_json::<Value>("history", wrong_type).await, ErrorKind::Invalid, false);
+}
+
+async fn a_result_read_as_the_wrong_type_is_of_a_call_that_took_effect(client: &Client, setup: &Setup) {
+    fn assert_done<T: std::fmt::Debug>(result: Result<T, Error>) {
+        let error = assert_kind(result, ErrorKind::Protocol, true);
+        assert_eq!(error.outcome(), Outcome::Done, "{error}");
+        assert!(error.message().contains(std::any::type_name::<T>()), "{error}");
+    }
+    let channel = setup.channel("");
+    assert_done(client.call_json::<String>("publish", json!({"channel": channel, "data": 1})).await);
+    assert_done(client.call_json::<()>("history_remove", json!({"channel": channel})).await);
+    assert_done(client.call_json::<Vec<u8>>("batch", json!({"commands": [{"info": {}}]})).await);
+    let mut batch = Batch::new();
+    let published = batch.push_json("publish", json!({"channel": channel, "data": 1})).unwrap();
+    assert_done(client.batch(&batch).await.unwrap().get_json::<String>(published));
+    // JSON that serde_json's own values cannot hold.
+    for data in [r#""\ud800""#.to_owned(), "1e400".into(), format!("{}{}", "[".repeat(130), "]".repeat(130))] {
+        client.publish(PublishRequest::new(&channel, Payload::raw_json(data).unwrap())).await.unwrap();
+        let last = json!({"channel": channel, "limit": 1, "reverse": true});
+        client.call_json::<Box<RawValue>>("history", &last).await.unwrap();
+        assert_done(client.call_json::<Value>("history", &last).await);
+    }
 }
 
 async fn a_name_that_is_no_method_is_refused(client: &Client, setup: &Setup) {
@@ -129,6 +153,7 @@ suite! {
         no_parameters_are_an_object_without_fields
         calls_by_name_take_and_give_json
         calls_by_name_fail_as_typed_calls_do
+        a_result_read_as_the_wrong_type_is_of_a_call_that_took_effect
         a_name_that_is_no_method_is_refused
         an_unknown_field_is_sent_over_http_only
         a_batch_by_name_gives_the_same_json_over_both_transports
