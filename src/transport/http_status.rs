@@ -33,7 +33,8 @@ pub(crate) fn of_http_status(status: StatusCode, headers: &HeaderMap, page: &[u8
     {
         return Error::from(api).with_hint(hint::of_http(headers)).with_http_status(status.as_u16());
     }
-    let said = |text: &str| format!("the server returned HTTP status {status}{text}");
+    let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
+    let said = |text: &str| format!("the server returned HTTP status {}{reason}{text}", status.as_str());
     let refused = |kind, text| Error::new(kind, said(text)).with_outcome(Outcome::Refused);
     let error = match status.as_u16() {
         401 | 403 => refused(ErrorKind::Unauthenticated, ""),
@@ -43,7 +44,8 @@ pub(crate) fn of_http_status(status: StatusCode, headers: &HeaderMap, page: &[u8
         }
         413 => refused(ErrorKind::TooLarge, ""),
         429 => refused(ErrorKind::Unavailable, "").overload(),
-        502 | 503 => Error::new(ErrorKind::Unavailable, said("")),
+        // 520 to 527 are of a CDN that cannot reach the server behind it.
+        502 | 503 | 520..=527 => Error::new(ErrorKind::Unavailable, said("")),
         // Proxies also return 408 when the server did not respond in time.
         408 | 504 => Error::new(ErrorKind::Timeout, said("")),
         500 => Error::protocol(said(": if this is a read, the data may not be JSON, which only gRPC returns")),

@@ -395,3 +395,9 @@ async fn the_timeout_of_a_given_reqwest_client_is_a_timeout() {
     let error = client.publish(request()).await.unwrap_err();
     assert_eq!((error.kind(), error.may_have_run()), (ErrorKind::Timeout, true), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_status_without_a_name_is_told_as_its_number() {
+    let error = publish_with(Over::Http, Fault::http_status(522)).await;
+    assert_eq!(error.message(), "the server returned HTTP status 522");
+}
