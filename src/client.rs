@@ -346,7 +346,9 @@ const fn is_send_and_sync<T: Send + Sync>() {}
 
 #[cfg(test)]
 const _: fn(&Client, &Publisher) = |client, publisher| {
-    is_send_and_sync::<(Client, Error, Batch, BatchReplies, Publisher, Config, PublisherConfig)>();
+    use crate::error::ApiError;
+
+    is_send_and_sync::<(Client, Error, ApiError, Batch, BatchReplies, Publisher, Config, PublisherConfig)>();
     is_send(&client.call(message::InfoRequest::new()));
     is_send(&client.call_json::<()>("info", ()));
     is_send(&client.batch(&Batch::new()));

@@ -73,11 +73,11 @@ impl<'a> RawCall<'a> {
 
     /// Reads the result, in either form.
     pub(crate) fn read<T: DeserializeOwned>(&self, reply: Reply) -> Result<T, Error> {
-        replies::read_as(&self.result(reply)?)
+        // A result is kept as JSON only to tell one of another type from a response without one.
+        self.result(reply.clone()).or_else(|_| replies::read_as(&self.result::<Box<RawValue>>(reply)?))
     }
 
-    /// The result, as JSON.
-    fn result(&self, reply: Reply) -> Result<Box<RawValue>, Error> {
+    fn result<T: DeserializeOwned>(&self, reply: Reply) -> Result<T, Error> {
         let is_batch = self.method == Method::Batch.name();
         match reply.body() {
             ReplyBody::Json(body) => {

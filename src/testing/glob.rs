@@ -19,9 +19,7 @@ enum Part {
 impl Glob {
     /// Reads a pattern; none when it is malformed.
     pub(super) fn new(pattern: &str) -> Option<Self> {
-        let mut chars = pattern.chars().peekable();
-        let glob = parse(&mut chars, false)?;
-        Some(glob)
+        parse(&mut pattern.chars().peekable(), false)
     }
 
     pub(super) fn matches(&self, text: &str) -> bool {
