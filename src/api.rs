@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod broadcast;
+mod finite;
 pub(crate) mod idempotency;
 pub(crate) mod method;
 pub(crate) mod methods;

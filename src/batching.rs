@@ -15,3 +15,4 @@ mod outgoing;
 mod pace;
 pub(crate) mod publisher;
 mod queue;
+mod response_times;

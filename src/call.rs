@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::api::replies::Origin;
 use crate::api::request::Request;
 use crate::call::close::Gate;
-use crate::call::retry::Budget;
+use crate::call::retry::{Budget, Cause};
 use crate::config::Common;
 use crate::config::retry::Retry;
 use crate::error::{Error, Form};
@@ -67,6 +67,11 @@ impl Core {
 
     pub(crate) fn gate(&self) -> &Gate {
         &self.shared.gate
+    }
+
+    /// Pays for a repeat before the attempt that it follows is given up. Whether there was enough.
+    pub(crate) fn spend_before_repeat(&self) -> bool {
+        self.budget().spend(Cause::Pause { in_flight: self.gate().running() })
     }
 
     /// Refuses a request that the server would not accept.

@@ -4,6 +4,7 @@
 
 pub(crate) mod batching;
 mod check;
+pub(crate) mod endpoint;
 mod env;
 #[cfg(feature = "grpc")]
 mod grpc;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::config::batching::{Batching, Order};
+use crate::config::endpoint::BasicAuth;
 #[cfg(feature = "grpc")]
 pub use crate::config::grpc::Grpc;
 #[cfg(feature = "http")]
@@ -90,6 +92,7 @@ pub(crate) struct Common {
     pub(crate) resolver: Option<Resolver>,
     pub(crate) api_key: Option<String>,
     pub(crate) bearer_token: Option<TokenSource>,
+    pub(crate) basic_auth: Option<BasicAuth>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) user_agent: String,
     pub(crate) connect_timeout: Duration,
@@ -163,6 +166,7 @@ impl Common {
             resolver: None,
             api_key: None,
             bearer_token: None,
+            basic_auth: None,
             headers: Vec::new(),
             user_agent: concat!("centrifugo-api/", env!("CARGO_PKG_VERSION")).into(),
             connect_timeout: CONNECT_TIMEOUT,
@@ -273,7 +277,23 @@ impl<T> Config<T> {
         self
     }
 
-    /// Adds a header to every call (over gRPC: metadata), for a proxy on the way.
+    /// Authenticates with this user and password, for a proxy in front of the API. A user and a password in the endpoint,
+    /// as in `https://user:password@example.com/api`, are the same.
+    ///
+    /// Over HTTP it goes together with an API key. Over gRPC the key is in the header `authorization` too, so that only one can be
+    /// sent.
+    ///
+    /// ```
+    /// # use centrifugo_api::Config;
+    /// let config = Config::http("https://example.com/api").basic_auth("me", "my password").api_key("my key");
+    /// ```
+    pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.common.basic_auth = Some(BasicAuth { user: user.into(), password: password.into() });
+        self
+    }
+
+    /// Adds a header to every call (over gRPC: metadata), for a proxy on the way. It may be `authorization`, if nothing else needs
+    /// that header.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.common.headers.push((name.into(), value.into()));
         self
@@ -291,7 +311,7 @@ impl<T> Config<T> {
     /// The outcome of a call whose deadline passes after it was sent is unknown: it may still take effect.
     ///
     /// Over HTTP an attempt ends after 9 s at the latest, as the server sends no response after 10 s. Over either transport one
-    /// that may be followed by another ends after 3 s: see [`Retry::attempt_timeout`].
+    /// that may be followed by another may be given up before: see [`Retry::attempt_timeout`].
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.common.timeout = Setting::Set(timeout.into());
         self
@@ -313,7 +333,8 @@ impl<T> Config<T> {
         self
     }
 
-    /// Gives up on a reply with a longer body, in bytes. 64 MiB unless set; the server has no limit.
+    /// Gives up on a reply with a longer body, in bytes. 64 MiB unless set; the server has no limit. All replies that are read at the
+    /// same time may have four times that together.
     ///
     /// The call may have taken effect by then: the outcome of the error is `Unknown`.
     pub fn max_reply_size(mut self, bytes: usize) -> Self {
@@ -350,9 +371,10 @@ impl<T: fmt::Debug> fmt::Debug for Config<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let common = &self.common;
         f.debug_struct("Config")
-            .field("endpoints", &common.endpoints.iter().map(|endpoint| redact_user(endpoint)).collect::<Vec<_>>())
+            .field("endpoints", &common.endpoints.iter().map(|given| endpoint::shown(given)).collect::<Vec<_>>())
             .field("api_key", &common.api_key.as_ref().map(|_| "[redacted]"))
             .field("bearer_token", &common.bearer_token.as_ref().map(|_| "[redacted]"))
+            .field("basic_auth", &common.basic_auth)
             .field("headers", &common.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("timeout", &common.call_timeout())
             .field("connect_timeout", &common.connect_timeout)
@@ -361,9 +383,4 @@ impl<T: fmt::Debug> fmt::Debug for Config<T> {
             .field("fallback", &common.fallback)
             .finish_non_exhaustive()
     }
-}
-
-/// The address without what may be a password.
-fn redact_user(endpoint: &str) -> &str {
-    if endpoint.contains(['@', '?', '#']) { "[redacted]" } else { endpoint }
 }

@@ -15,6 +15,8 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 pub use crate::error::api::ApiError;
 pub use crate::error::failures::Failure;
 pub use crate::error::kind::ErrorKind;
@@ -36,7 +38,8 @@ pub(crate) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<I
 /// Why a call failed: what happened, where, whether it may have taken effect, and what to do about it.
 ///
 /// The text (`Display`) says all of that in one line; the cause, where there is one, is in
-/// [`source`](StdError::source) only. Neither ever holds a key, a token or a payload.
+/// [`source`](StdError::source) only. Neither ever holds a key, a token or a payload. The first words of a proxy's page may be
+/// in the text, see [`page`](Self::page).
 ///
 /// ```
 /// use centrifugo_api::{Error, ErrorKind, Outcome};
@@ -61,6 +64,7 @@ struct Inner {
     outcome: Outcome,
     verdict: Verdict,
     retry_after: Option<RetryAfter>,
+    ready_at: Option<Instant>,
     excess: Option<Excess>,
     attempts: u32,
     idempotency_key: Option<Box<str>>,
@@ -69,6 +73,7 @@ struct Inner {
     transport: Option<&'static str>,
     endpoint: Option<Arc<str>>,
     http_status: Option<u16>,
+    page: Option<Box<str>>,
     failures: Vec<Failure>,
     source: Option<BoxError>,
 }
@@ -84,6 +89,16 @@ enum Verdict {
     Untrusted,
     /// There is no gRPC at this address.
     NoGrpc,
+    /// The port speaks TLS, and the endpoint is `http://`, or the other way round.
+    WrongScheme,
+    /// Something in front of the server refused the call.
+    Intercepted,
+    /// Something in front of the server wants a client certificate.
+    NoClientCertificate,
+    /// The cause is on this side, which says nothing about the server.
+    Local,
+    /// The cause is gone: the next response has a higher limit.
+    Remedied,
 }
 
 /// When the server allows a repeat.
@@ -123,6 +138,7 @@ impl Error {
             outcome: kind.outcome(),
             verdict: Verdict::None,
             retry_after: None,
+            ready_at: None,
             excess: None,
             attempts: 1,
             idempotency_key: None,
@@ -131,6 +147,7 @@ impl Error {
             transport: None,
             endpoint: None,
             http_status: None,
+            page: None,
             failures: Vec::new(),
             source: None,
         }))
@@ -175,6 +192,13 @@ impl Error {
     #[must_use]
     pub fn http_status(&self) -> Option<u16> {
         self.0.http_status
+    }
+
+    /// The text of the page that came with the [status](Self::http_status), at most 200 characters: the server's, or that of a proxy or
+    /// firewall in front of it. Keys, tokens and passwords of the client are not in it.
+    #[must_use]
+    pub fn page(&self) -> Option<&str> {
+        self.0.page.as_deref()
     }
 
     /// The channels of a broadcast or the commands of a batch that failed, when this is their error:
@@ -243,8 +267,9 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self.0.kind {
-            _ if matches!(self.0.verdict, Verdict::Untrusted | Verdict::NoGrpc) => false,
+            _ if matches!(self.0.verdict, Verdict::Untrusted | Verdict::NoGrpc | Verdict::WrongScheme) => false,
             _ if self.0.outcome == Outcome::Done => false,
+            _ if self.0.verdict == Verdict::Remedied => true,
             ErrorKind::Connect | ErrorKind::Lost | ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Full => {
                 true
             }

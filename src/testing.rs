@@ -31,7 +31,7 @@
 //!
 //! # Where it differs
 //!
-//! - Connections have no time limit, gRPC pings are not counted, and connections end without a GOAWAY.
+//! - Connections have no time limit, gRPC pings are not counted, and only [`Server::drain_connections`] ends them with a GOAWAY.
 //! - `info` has one of the server's hundred or so counters.
 //! - Over HTTP, invalid UTF-8 in a request (which Centrifugo keeps in payloads) is replaced by U+FFFD everywhere; `-0` is
 //!   not an integer; filters nest up to about 60 levels only.
@@ -185,6 +185,13 @@ impl Server {
     /// Removes a client from the presence of a channel, if it is there.
     pub fn remove_presence(&self, channel: &str, client: &str) {
         self.node.api.hub().leave(channel, client);
+    }
+
+    /// Ends the present connections, each after the responses in flight, as a proxy does that is reloaded or has served
+    /// [`keepalive_requests`](https://nginx.org/en/docs/http/ngx_http_core_module.html#keepalive_requests): with a GOAWAY over gRPC, and
+    /// with `connection: close` over HTTP. The server goes on: new connections are accepted.
+    pub fn drain_connections(&self) {
+        self.stop.drain();
     }
 
     /// Stops the server: frees the ports and closes every connection, whatever is in flight.

@@ -10,6 +10,7 @@ mod hint;
 pub(crate) mod http;
 mod http_status;
 pub(crate) mod net;
+pub(crate) mod page;
 pub(crate) mod routing;
 
 use std::fmt;
@@ -91,9 +92,28 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
         self.inner()?.watch_breaker()
     }
 
+    /// Records that a response of this endpoint cannot be read; its index counts from 1, as [`endpoints`](Self::endpoints) has them.
+    ///
+    /// An endpoint that responds badly, while others respond well, is left out for a time.
+    fn reject(&self, endpoint: usize) {
+        if let Some(inner) = self.inner() {
+            inner.reject(endpoint);
+        }
+    }
+
+    /// Gives its connections no more calls, because they do not respond: they may be dead unnoticed. Whether later calls have another
+    /// address of the same endpoint to go to, so that it is not left out.
+    fn fail_over(&self) -> bool {
+        if let Some(inner) = self.inner() {
+            return inner.fail_over();
+        }
+        self.disconnect();
+        false
+    }
+
     /// Gives its connections no more calls. Calls in flight go on, and later calls use new connections.
     ///
-    /// Called when an endpoint stops responding, as its connections may be dead unnoticed, and when the client is closed.
+    /// Called when the client is closed.
     fn disconnect(&self) {
         if let Some(inner) = self.inner() {
             inner.disconnect();
@@ -124,6 +144,14 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 
     fn watch_breaker(&self) -> Option<watch::Receiver<BreakerState>> {
         (**self).watch_breaker()
+    }
+
+    fn reject(&self, endpoint: usize) {
+        (**self).reject(endpoint);
+    }
+
+    fn fail_over(&self) -> bool {
+        (**self).fail_over()
     }
 
     fn disconnect(&self) {

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::api::batch::commands::{Command, Commands};
 use crate::api::batch::part::Part;
+use crate::api::finite::parameters;
 use crate::api::method::Method;
 use crate::api::request::check::Problem;
 use crate::api::request::{IntoRequest, Request};
@@ -157,8 +158,7 @@ impl Batch {
     /// when the name is not lower-case letters, digits and underscores.
     pub fn push_json(&mut self, method: &str, params: impl serde::Serialize) -> Result<BatchHandle<RawValue>, Error> {
         json::check_method_name(method)?;
-        let params = serde_json::value::to_raw_value(&params)
-            .map_err(|_| Error::invalid("the command's parameters cannot be written as JSON"))?;
+        let params = parameters(&params)?;
         let known = Method::from_name(method);
         self.check_command(known, || known.map_or(Ok(()), |known| known.check_json(params.get().as_bytes())));
         let repeatable = known.is_some_and(|known| known.is_repeatable_json(params.get().as_bytes()));

@@ -10,7 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use crate::api::finite::{LOSSY, is_lossy};
 use crate::error::Error;
+
+/// The bytes with which some programs begin a file in UTF-8. JSON must not begin with them: RFC 8259, section 8.1.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Data for a publication, or for any other field that holds bytes.
 ///
@@ -43,9 +47,10 @@ impl Payload {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the value has no JSON form, as a map with keys that are no
-    /// strings.
+    /// strings, NaN and infinities.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
-        match serde_json::to_vec(value) {
+        match serde_json::to_string(value) {
+            Ok(text) if is_lossy(value, &text) => Err(Error::invalid(format!("the payload {LOSSY}"))),
             Ok(text) => Ok(Self(text.into())),
             Err(_) => Err(Error::invalid("the payload cannot be written as JSON")),
         }
@@ -60,6 +65,9 @@ impl Payload {
         let text = text.into();
         match serde_json::from_slice::<&RawValue>(&text) {
             Ok(_) => Ok(Self(text)),
+            Err(_) if text.starts_with(BYTE_ORDER_MARK) => {
+                Err(Error::invalid("the payload is not JSON: it begins with a byte order mark; remove that"))
+            }
             Err(error) => Err(Error::invalid(format!(
                 "the payload is not JSON (line {}, column {})",
                 error.line(),
@@ -140,6 +148,22 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_is_not_finite_is_refused() {
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let error = Payload::json(&[Some(number)]).unwrap_err();
+            assert_eq!(error.kind(), crate::error::ErrorKind::Invalid);
+            assert!(error.to_string().contains("NaN"), "{error}");
+        }
+        assert_eq!(Payload::json(&[None, Some(1.5)]).unwrap().as_bytes(), b"[null,1.5]");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_named() {
+        let error = Payload::raw_json("\u{feff}{}").unwrap_err();
+        assert!(error.to_string().contains("byte order mark"), "{error}");
+    }
 
     #[test]
     fn a_value_that_has_no_json_is_refused_without_quoting_it() {

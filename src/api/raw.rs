@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use crate::api::batch::Batch;
 use crate::api::batch::json::{check_json, check_method_name, command_from_json, object};
+use crate::api::finite::parameters;
 use crate::api::method::Method;
 use crate::api::replies::{self, BatchReplies};
 use crate::error::{Error, Outcome};
@@ -25,10 +26,7 @@ pub(crate) struct RawCall<'a> {
 impl<'a> RawCall<'a> {
     pub(crate) fn new(method: &'a str, params: &impl Serialize) -> Result<Self, Error> {
         check_method_name(method)?;
-        match to_raw_value(params) {
-            Ok(params) => Ok(Self { method, params }),
-            Err(_) => Err(Error::invalid("the parameters cannot be written as JSON")),
-        }
+        Ok(Self { method, params: parameters(params)? })
     }
 
     /// Makes the checks of a call with its own types.

@@ -2,7 +2,8 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
 use tokio::runtime::Handle;
@@ -95,10 +96,19 @@ impl Awaited {
 
     /// Waits for the result.
     pub(super) async fn result<T: Message>(mut self, method: Method, expected: usize) -> Result<T, Error> {
-        if let Some(inline) = &self.accepted.inline {
-            poll_fn(|cx| inline.poll(cx)).await;
+        let Accepted { inline, settled, .. } = &mut self.accepted;
+        let mut sends = inline.as_ref();
+        let settled = poll_fn(|cx| {
+            if sends.is_some_and(|inline| inline.poll(cx).is_ready()) {
+                sends = None;
+            }
+            Pin::new(&mut *settled).poll(cx)
+        })
+        .await;
+        if let Some(inline) = sends {
+            // Its deadline has passed.
+            inline.spawn();
         }
-        let settled = (&mut self.accepted.settled).await;
         self.done = true;
         self.accepted.read(settled.unwrap_or_else(|_| Err(no_result())), method, expected)
     }

@@ -37,13 +37,20 @@ impl Deadlines {
         self.in_order.front().map(|(deadline, _)| *deadline).into_iter().chain(others).min()
     }
 
-    /// Removes the next command whose deadline has passed.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<CommandId> {
-        let next = self.next().filter(|deadline| *deadline <= now)?;
+    /// Removes the command with the earliest deadline, if that is not after `until`.
+    pub(super) fn pop(&mut self, until: Instant) -> Option<(Instant, CommandId)> {
+        let next = self.next().filter(|deadline| *deadline <= until)?;
         if self.in_order.front().is_some_and(|(deadline, _)| *deadline == next) {
-            return self.in_order.pop_front().map(|(_, id)| id);
+            return self.in_order.pop_front();
         }
-        self.others.pop().map(|Reverse((_, id))| id)
+        self.others.pop().map(|Reverse(entry)| entry)
+    }
+
+    /// Puts back the entries that were removed last, earliest first.
+    pub(super) fn put_back(&mut self, removed: Vec<(Instant, CommandId)>) {
+        for entry in removed.into_iter().rev() {
+            self.in_order.push_front(entry);
+        }
     }
 
     /// Removes entries of ended commands, given how many are live.
@@ -86,8 +93,10 @@ mod tests {
         assert!(deadlines.push(after(1), id(1)));
         assert!(!deadlines.push(after(3), id(2)));
         assert_eq!((deadlines.pop(now), deadlines.len()), (None, 3));
-        assert_eq!(deadlines.pop(after(2)), Some(id(1)));
-        assert_eq!(deadlines.pop(after(2)), Some(id(0)));
+        let removed = [deadlines.pop(after(2)), deadlines.pop(after(2))].map(Option::unwrap);
+        assert_eq!(removed, [(after(1), id(1)), (after(2), id(0))]);
+        deadlines.put_back(removed.to_vec());
+        assert_eq!([deadlines.pop(after(2)), deadlines.pop(after(2))].map(Option::unwrap), removed);
         assert_eq!((deadlines.pop(after(2)), deadlines.next()), (None, Some(after(3))));
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::batching::accepted::{Sent, Settled};
+use crate::batching::command::CommandId;
 use crate::batching::engine::{DEADLINE_BEFORE_SENT, Engine, Slot};
 use crate::batching::outgoing::{Member, OutgoingBatch};
 use crate::call::attempts::Attempts;
@@ -45,11 +46,21 @@ pub(super) struct Delivery {
     reasons: Vec<Error>,
     /// When the call began, if the outcome of an attempt is unknown.
     unknown_since: Option<Instant>,
+    /// The command that is sent inline. The engine has no timer for its deadline.
+    inline: Option<CommandId>,
 }
 
 impl Delivery {
     pub(super) fn new(engine: &Arc<Engine>, batch: OutgoingBatch) -> Self {
-        Self { engine: Arc::clone(engine), batch, reasons: Vec::new(), unknown_since: None }
+        Self { engine: Arc::clone(engine), batch, reasons: Vec::new(), unknown_since: None, inline: None }
+    }
+
+    /// A batch of one command, sent inline.
+    pub(super) fn inline(engine: &Arc<Engine>, batch: OutgoingBatch) -> Self {
+        let inline = batch.members().first().map(|member| member.id);
+        let mut delivery = Self::new(engine, batch);
+        delivery.inline = inline;
+        delivery
     }
 
     /// Sends the batch until each of its commands has ended. If it is too large, keeps its first half and returns the other.
@@ -68,14 +79,17 @@ impl Delivery {
         };
         let (deadline, retry) = (self.deadline(), self.longest_retry());
         let core = engine.core();
-        let mut attempts = Attempts::of_batch(core, &retry, deadline, self.unknown_since, running, engine.cancel());
+        let (inline, unknown_since) = (self.inline, self.unknown_since);
+        let at_deadline = || inline.iter().for_each(|id| engine.time_out(*id));
+        let mut attempts =
+            Attempts::of_batch(core, &retry, deadline, unknown_since, running, engine.cancel(), &at_deadline);
         while !self.batch.is_empty() {
             let batch = &self.batch;
             attempts.resend_as(batch.method(), batch.is_repeatable());
             let sent = Instant::now();
             let error = match attempts.attempt(batch, |reply| batch.read(reply)).await {
                 Ok(results) => {
-                    engine.responded(batch, sent.elapsed());
+                    engine.responded(batch, sent);
                     self.settle(results, &attempts)?
                 }
                 Err(error) => {

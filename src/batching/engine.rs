@@ -10,10 +10,11 @@
 //! Locks: no lock of this module is taken while `Engine::state` is held. Sends are spawned, results delivered and capacity
 //! released after it is unlocked.
 
+mod expiry;
 mod slot;
 mod state;
 
-use std::sync::{Arc, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -27,6 +28,8 @@ use crate::batching::accepted::{Accepted, Settled};
 use crate::batching::capacity::{self, Capacity};
 use crate::batching::command::{Command, CommandId, Hashes};
 use crate::batching::delivery::{Delivery, deliver, deliver_in};
+pub(super) use crate::batching::engine::expiry::DEADLINE_BEFORE_SENT;
+use crate::batching::engine::expiry::end_expired;
 pub(super) use crate::batching::engine::slot::Slot;
 use crate::batching::engine::state::State;
 pub(super) use crate::batching::engine::state::Waiting;
@@ -41,8 +44,8 @@ use crate::error::{Error, ErrorKind, Outcome};
 use crate::sync::Mutex;
 use crate::sync::cancel::{Cancel, unless};
 
-/// The error text of a command whose deadline passes in the queue.
-pub(super) const DEADLINE_BEFORE_SENT: &str = "the deadline passed before the call was sent";
+/// The error text of a command that is in the queue when the client or the publisher is closed.
+const CLOSED_BEFORE_SENT: &str = "the client or the publisher was closed before the call was sent";
 
 /// Sends the commands of one client in one runtime.
 pub(super) struct Engine {
@@ -154,7 +157,7 @@ impl Engine {
             && sends
             && let Some(batch) = state.queue.take()
         {
-            let send = deliver_in(Delivery::new(self, batch), Slot::new(self));
+            let send = deliver_in(Delivery::inline(self, batch), Slot::new(self));
             let inline = InlineSend::new(self.runtime.clone(), send);
             state.inline.retain(|inline| Arc::strong_count(inline) > 1);
             state.inline.push(Arc::clone(&inline));
@@ -242,16 +245,17 @@ impl Engine {
     pub(super) fn begin_batch(&self) -> Result<Option<Running<'_>>, Error> {
         let gate = self.core.gate();
         if self.cancel.is_set() || gate.cancel().is_set() {
-            return Err(Error::new(
-                ErrorKind::Closed,
-                "the client or the publisher was closed before the call was sent",
-            ));
+            return Err(Error::new(ErrorKind::Closed, CLOSED_BEFORE_SENT));
         }
         if self.of_calls { Ok(None) } else { gate.enter().map(Some) }
     }
 
-    pub(super) fn responded(&self, batch: &OutgoingBatch, took: Duration) {
-        self.state().queue.responded(batch, took);
+    /// Records that the server has responded to a batch that was sent then.
+    pub(super) fn responded(&self, batch: &OutgoingBatch, sent: Instant) {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.response_times.note(now - sent, now);
+        state.queue.responded(batch, now - sent);
     }
 
     /// Ends a command that has not been sent. Whether there was one.
@@ -289,32 +293,6 @@ impl Engine {
             let _ = waiting.reply.map(|reply| reply.send(settled));
         }
         notify(done);
-    }
-
-    /// Returns a timeout to the callers of commands whose deadline has passed; those in flight go on. Returns the next deadline.
-    fn end_expired(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let late = |outcome, what: &'static str| Error::new(ErrorKind::Timeout, what).with_outcome(outcome);
-        let (mut unsent, mut in_flight) = (Vec::new(), Vec::new());
-        let mut state = self.state();
-        while let Some(id) = state.deadlines.pop(now) {
-            match state.queue.get_mut(id) {
-                Some((waiting, true)) => in_flight.extend(waiting.reply.take()),
-                Some((_, false)) => unsent.push(id),
-                None => {}
-            }
-        }
-        let next = state.deadlines.next();
-        drop(state);
-        for id in unsent {
-            self.end_unsent(id, Some(late(Outcome::NotSent, DEADLINE_BEFORE_SENT)));
-        }
-        for reply in in_flight {
-            // The receiver may be gone.
-            let _ = reply.send(Err(late(Outcome::Unknown, "no response came before the deadline")));
-        }
-        // No more often than the timer's resolution.
-        next.map(|next| next.max(now + Duration::from_millis(1)))
     }
 
     fn release(&self, lens: impl IntoIterator<Item = usize>) {
@@ -371,13 +349,36 @@ impl Engine {
         };
         if !in_time {
             self.cancel.set();
-            // Commands that have not ended by then are counted by whether they were taken: the others are not sent any more.
+            self.withdraw_all();
+            // Those in flight that have not ended by then count as unknown.
             let _ = tokio::time::timeout(GRACE, over).await;
         }
         let state = self.state();
-        let (left, taken) = (state.queue.len() as u64, state.queue.taken() as u64);
-        let CloseSummary { unknown, not_sent, .. } = state.totals;
-        CloseSummary { unknown: unknown + taken, not_sent: not_sent + left - taken, ..state.totals }
+        CloseSummary { unknown: state.totals.unknown + state.queue.len() as u64, ..state.totals }
+    }
+
+    /// Ends every command that was not taken.
+    fn withdraw_all(&self) {
+        let mut state = self.state();
+        let withdrawn = state.queue.withdraw_all();
+        let (mut ended, mut done) = (Vec::with_capacity(withdrawn.len()), Vec::new());
+        for (id, waiting) in withdrawn {
+            done.extend(state.over(id, Outcome::NotSent));
+            ended.push(waiting);
+        }
+        state.clean_deadlines();
+        drop(state);
+        self.fail(ended, || Error::new(ErrorKind::Closed, CLOSED_BEFORE_SENT));
+        notify(done);
+    }
+
+    /// Returns an error to the callers of commands that have ended.
+    fn fail(&self, ended: Vec<Waiting>, error: impl Fn() -> Error) {
+        self.release(ended.iter().map(|waiting| waiting.bytes));
+        for reply in ended.into_iter().filter_map(|waiting| waiting.reply).filter(|reply| !reply.is_closed()) {
+            // The receiver may be gone by now.
+            let _ = reply.send(Err(error()));
+        }
     }
 }
 
@@ -403,18 +404,5 @@ pub(super) struct CapacityDemand<'a>(&'a Engine);
 impl Drop for CapacityDemand<'_> {
     fn drop(&mut self) {
         self.0.state().capacity_demands -= 1;
-    }
-}
-
-/// Ends commands at their deadlines. One timer each would add an eighth to the cost of a command.
-async fn end_expired(engine: Weak<Engine>, earlier: Arc<Notify>) {
-    loop {
-        let Some(next) = engine.upgrade().map(|engine| engine.end_expired()) else { return };
-        match next {
-            Some(next) => {
-                unless(tokio::time::sleep_until(next), earlier.notified()).await;
-            }
-            None => earlier.notified().await,
-        }
     }
 }

@@ -103,8 +103,8 @@ impl Draft {
         std::mem::replace(self, Self { encoded, members: Vec::with_capacity(self.members.len()) })
     }
 
-    pub(super) fn seal(self, parallel: bool) -> OutgoingBatch {
-        OutgoingBatch { encoded: self.encoded.into(), members: self.members, parallel }
+    pub(super) fn seal(self, parallel: bool, load: Load) -> OutgoingBatch {
+        OutgoingBatch { encoded: self.encoded.into(), members: self.members, parallel, load }
     }
 }
 
@@ -132,9 +132,26 @@ pub(super) struct OutgoingBatch {
     encoded: Bytes,
     members: Vec<Member>,
     parallel: bool,
+    load: Load,
+}
+
+/// What waited when a batch was taken, which decides what its time is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    /// Too little to measure.
+    Light,
+    /// Commands of many channels.
+    ManyChannels,
+    /// Mostly commands that wait for others of their channel.
+    FewChannels,
 }
 
 impl OutgoingBatch {
+    /// What waited when it was taken.
+    pub(super) fn load(&self) -> Load {
+        self.load
+    }
+
     pub(super) fn members(&self) -> &[Member] {
         &self.members
     }
@@ -174,7 +191,12 @@ impl OutgoingBatch {
     /// Keeps the first half of the commands and returns the rest.
     pub(super) fn split(&mut self) -> Self {
         let half = self.members.len() / 2;
-        let mut rest = Self { encoded: self.encoded.clone(), members: self.members.clone(), parallel: self.parallel };
+        let mut rest = Self {
+            encoded: self.encoded.clone(),
+            members: self.members.clone(),
+            parallel: self.parallel,
+            load: self.load,
+        };
         let mut index = 0;
         rest.retain(|_| {
             index += 1;

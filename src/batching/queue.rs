@@ -21,18 +21,14 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::batching::command::{Command, CommandId};
-use crate::batching::outgoing::{Draft, Member, OutgoingBatch};
-use crate::batching::pace::{Pace, Run};
+use crate::batching::command::{Command, CommandId, Link};
+use crate::batching::outgoing::{Draft, Load, Member, OutgoingBatch};
+use crate::batching::pace::{MIN_COMMANDS, Pace, Run};
 use crate::config::batching::Order;
 
-/// A batch of up to `FEW_CHANNELS` commands becomes sequential, and takes what they block along, when they block more than `HOT`
-/// commands each.
-///
-/// A batch of a few commands takes mostly a round trip. With more, parallel ones are faster even over Redis, which processes
-/// 12,000 commands a second in order.
-const FEW_CHANNELS: usize = 4;
-const HOT: usize = 8;
+/// So many commands wait for others of their channel, for each that can be sent, that a sequential batch, which takes them along, may be
+/// faster whatever the server's engine.
+const FEW_CHANNELS: usize = 2;
 /// Up to this many entries of ended commands are not worth removing.
 const FEW_STALE: usize = 64;
 
@@ -51,7 +47,8 @@ pub(super) struct Queue<T> {
     withdrawn: usize,
     /// Commands that are not blocked, and wait only for space in the open batch. Some may have ended.
     ready: VecDeque<CommandId>,
-    pace: Pace,
+    many_channels: Pace,
+    few_channels: Pace,
     /// How many commands are blocked.
     blocked: usize,
     next: u64,
@@ -111,7 +108,8 @@ impl<T: Default> Queue<T> {
             number: Wrapping(0),
             withdrawn: 0,
             ready: VecDeque::new(),
-            pace: Pace::new(),
+            many_channels: Pace::new(),
+            few_channels: Pace::of_few_channels(),
             blocked: 0,
             next: 0,
         }
@@ -263,16 +261,21 @@ impl<T: Default> Queue<T> {
             return None;
         }
         let alone = self.open.len();
-        let mut run = match self.order {
-            Order::Sequential => Run::Sequential,
-            Order::PerChannel | Order::None => self.pace.next(alone),
+        let load = if self.blocked > FEW_CHANNELS * alone && self.blocked >= MIN_COMMANDS / 2 {
+            Load::FewChannels
+        } else if alone < MIN_COMMANDS {
+            Load::Light
+        } else {
+            Load::ManyChannels
         };
-        let is_hot = alone <= FEW_CHANNELS && self.blocked > HOT * alone;
-        if run == Run::Sequential || is_hot {
+        let run = match (self.order, load) {
+            (Order::Sequential, _) => Run::Sequential,
+            (Order::PerChannel, Load::FewChannels) => self.few_channels.next(),
+            (_, Load::Light) => self.many_channels.run(),
+            _ => self.many_channels.next(),
+        };
+        if run == Run::Sequential {
             self.append_blocked();
-            if self.open.len() > alone {
-                run = Run::Sequential;
-            }
         }
         let draft = self.open.take();
         self.number += 1;
@@ -280,13 +283,18 @@ impl<T: Default> Queue<T> {
             self.commands[member.id.index].state = State::Taken;
         }
         self.fill();
-        Some(draft.seal(run == Run::Parallel))
+        Some(draft.seal(run == Run::Parallel, load))
     }
 
     /// Records how long the server took for a batch.
     pub(super) fn responded(&mut self, batch: &OutgoingBatch, took: Duration) {
         let run = if batch.is_parallel() { Run::Parallel } else { Run::Sequential };
-        self.pace.note(run, batch.members().len(), took);
+        let pace = match batch.load() {
+            Load::Light => return,
+            Load::ManyChannels => &mut self.many_channels,
+            Load::FewChannels => &mut self.few_channels,
+        };
+        pace.note(run, batch.members().len(), took);
     }
 
     /// Removes withdrawn commands from the open batch.
@@ -300,15 +308,34 @@ impl<T: Default> Queue<T> {
             .retain(|member| commands.get(member.id.index).is_some_and(|queued| queued.number == member.id.number));
     }
 
-    /// The value of a command that has not ended, and whether it was taken.
-    pub(super) fn get_mut(&mut self, id: CommandId) -> Option<(&mut T, bool)> {
+    /// The value of a command that has not ended.
+    pub(super) fn get_mut(&mut self, id: CommandId) -> Option<&mut T> {
         let queued = self.commands.get_mut(id.index).filter(|queued| queued.number == id.number)?;
-        Some((&mut queued.command.value, matches!(queued.state, State::Taken)))
+        Some(&mut queued.command.value)
     }
 
-    /// The number of commands that were taken and have not ended.
-    pub(super) fn taken(&self) -> usize {
-        self.commands.iter().filter(|(_, queued)| matches!(queued.state, State::Taken)).count()
+    /// Withdraws all commands that were not taken, and returns their values.
+    pub(super) fn withdraw_all(&mut self) -> Vec<(CommandId, T)> {
+        (self.open, self.withdrawn, self.blocked) = (Draft::default(), 0, 0);
+        self.ready.clear();
+        self.number += 1;
+        let all = self.commands.iter().filter(|(_, queued)| !matches!(queued.state, State::Taken));
+        let ids: Vec<_> = all.map(|(index, queued)| queued.id(index)).collect();
+        let withdrawn = ids.into_iter().map(|id| (id, self.commands.remove(id.index).command.value)).collect();
+        // In the list of a channel those that were taken are before the others.
+        let left: Vec<_> = self.commands.iter().map(|(index, _)| index).collect();
+        self.last.clear();
+        for index in left {
+            for at in 0..self.commands[index].command.links.all().len() {
+                let Link { channel, behind, .. } = self.commands[index].command.links.all()[at];
+                if behind.is_some_and(|behind| self.commands.contains(behind)) {
+                    continue;
+                }
+                self.commands[index].command.links.all_mut()[at].behind = None;
+                self.last.insert(channel, index);
+            }
+        }
+        withdrawn
     }
 
     /// Withdraws a command and returns its value, unless it was taken.

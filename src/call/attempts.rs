@@ -1,6 +1,9 @@
 //! One call: its attempts, until it has a response or an error.
 
+use std::borrow::Cow;
 use std::future::{Future, pending};
+use std::pin::pin;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -11,11 +14,12 @@ use crate::call::retry::{Failed, LATEST_REPEAT_END, Next};
 use crate::config::retry::Retry;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::sync::cancel::{Cancel, in_time, unless};
-use crate::transport::call::{Call, NO_ENDPOINT};
+use crate::transport::call::{Avoided, Call};
 use crate::wire::body::Body;
 use crate::wire::reply::Reply;
 
 /// A call and the state of its attempts.
+#[allow(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Attempts<'a> {
     core: &'a Core,
     retry: &'a Retry,
@@ -27,6 +31,8 @@ pub(crate) struct Attempts<'a> {
     running: Option<Running<'a>>,
     /// Another signal to stop, besides the client's.
     stop: Option<&'a Cancel>,
+    /// Ends the wait of the callers at the deadline. The attempt then goes on.
+    at_deadline: Option<&'a (dyn Fn() + Sync)>,
     started: Instant,
     /// Whether an attempt of any part was made.
     begun: bool,
@@ -36,9 +42,17 @@ pub(crate) struct Attempts<'a> {
     counted: u32,
     /// Whether one of them may have taken effect.
     may_have_run: bool,
-    /// The endpoint of the latest attempt, which the next one avoids if there is another.
-    endpoint: usize,
+    /// The endpoint of the latest attempt, which the next one avoids if there is another, and when that attempt began.
+    latest: Avoided,
+    began: Instant,
+    /// Whether the next attempt is paid for.
+    paid: bool,
 }
+
+/// How long until a slow attempt is looked at again, at least.
+const SHORTEST_LOOK: Duration = Duration::from_millis(50);
+/// How often an attempt is looked at that has outlived its deadline.
+const LOOK_PAST_DEADLINE: Duration = Duration::from_millis(250);
 
 impl<'a> Attempts<'a> {
     /// Begins the call.
@@ -58,7 +72,8 @@ impl<'a> Attempts<'a> {
     }
 
     /// Begins a batch of calls that are counted one by one. `unknown_since`: when an earlier batch of the same calls was sent, if
-    /// its outcome is unknown.
+    /// its outcome is unknown. `at_deadline` ends the wait of the callers; an attempt then goes on, for the client's timeout at most:
+    /// until the server has responded, its work is not done.
     pub(crate) fn of_batch(
         core: &'a Core,
         retry: &'a Retry,
@@ -66,11 +81,13 @@ impl<'a> Attempts<'a> {
         unknown_since: Option<Instant>,
         running: Option<Running<'a>>,
         stop: &'a Cancel,
+        at_deadline: &'a (dyn Fn() + Sync),
     ) -> Self {
         let started = unknown_since.unwrap_or_else(Instant::now);
         let begun = Self::begun(core, retry, Method::Batch.name(), Some(Method::Batch), false, started, deadline);
         let is_unknown = unknown_since.is_some();
-        Self { running, stop: Some(stop), may_have_run: is_unknown, begun: is_unknown, ..begun }
+        let at_deadline = Some(at_deadline);
+        Self { running, stop: Some(stop), at_deadline, may_have_run: is_unknown, begun: is_unknown, ..begun }
     }
 
     fn begun(
@@ -90,13 +107,16 @@ impl<'a> Attempts<'a> {
             repeatable,
             running: None,
             stop: None,
+            at_deadline: None,
             started,
             begun: false,
             deadline,
             failed: 0,
             counted: 0,
             may_have_run: false,
-            endpoint: NO_ENDPOINT,
+            latest: Avoided::default(),
+            began: started,
+            paid: false,
         }
     }
 
@@ -138,7 +158,7 @@ impl<'a> Attempts<'a> {
 
     /// The index of the endpoint of the latest attempt.
     pub(crate) fn endpoint(&self) -> usize {
-        self.endpoint
+        self.latest.endpoint
     }
 
     /// Whether an attempt that failed may have taken effect.
@@ -177,7 +197,7 @@ impl<'a> Attempts<'a> {
         if !self.begun {
             return Ok(());
         }
-        (self.failed, self.counted, self.may_have_run, self.endpoint) = (0, 0, false, NO_ENDPOINT);
+        (self.failed, self.counted, self.may_have_run, self.latest) = (0, 0, false, Avoided::default());
         if self.core.gate().cancel().is_set() {
             Err(Error::new(ErrorKind::Closed, "the client was closed before this part of the call was sent"))
         } else if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -209,7 +229,11 @@ impl<'a> Attempts<'a> {
         body: &dyn Body,
         read: impl FnOnce(Reply) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let read = read(self.send(body).await?)?;
+        let read = read(self.send(body).await?).inspect_err(|error| {
+            if error.kind() == ErrorKind::Protocol && error.outcome() == Outcome::Unknown {
+                self.core.transport().reject(self.latest.endpoint);
+            }
+        })?;
         if self.failed == 0 {
             self.core.budget().earn();
         }
@@ -217,18 +241,47 @@ impl<'a> Attempts<'a> {
         Ok(read)
     }
 
-    /// Sends `body` once, until the attempt's deadline.
+    /// Sends `body` once, until there is a response, the deadline passes, or the attempt is given up for another.
     async fn send(&mut self, body: &dyn Body) -> Result<Reply, Error> {
         let now = if std::mem::replace(&mut self.begun, true) { Instant::now() } else { self.started };
+        self.began = now;
         // A body handed over later would take effect again: the server has dropped its idempotency key by then.
         let last = self.may_have_run.then(|| self.started + LATEST_REPEAT_END);
         let end = self.deadline.into_iter().chain(last).min();
-        let deadline = self.retry.attempt_deadline(self.counted, self.repeatable, body.size(), now, end);
-        let call = Call::of(self.method, self.known, body, now, deadline);
-        let call = call.that_ends_attempt(deadline != end).avoiding(self.endpoint);
-        let sent = unless(self.core.transport().send(&call), self.cancelled());
-        let sent = in_time(sent, || call.end()).await;
-        self.endpoint = call.endpoint();
+        let patience = self.retry.patience(self.counted, body.size());
+        let call = Call::of(self.method, self.known, body, now, end).avoiding(self.latest);
+        let mut paid = false;
+        let sent = {
+            let mut sent = pin!(unless(self.core.transport().send(&call), self.cancelled()));
+            let (mut looked, mut past_deadline) = (None, None);
+            loop {
+                let end = || match (past_deadline, patience) {
+                    (Some(look), _) => Some(look),
+                    (None, Some(patience)) => earlier(call.end(), self.next_look(&call, patience, looked)),
+                    (None, None) => call.end(),
+                };
+                match in_time(sent.as_mut(), end).await {
+                    Ok(sent) => break Ok(sent),
+                    Err(now) => {
+                        let first = past_deadline.is_none();
+                        past_deadline = self.look_past_deadline(&call, now);
+                        if past_deadline.is_some() {
+                            self.at_deadline.iter().filter(|_| first).for_each(|at_deadline| at_deadline());
+                            continue;
+                        }
+                        let is_over = call.end().is_some_and(|end| end <= now);
+                        paid = !is_over && self.gives_up(&call, now, patience);
+                        if is_over || paid {
+                            call.give_up();
+                            break Err(now);
+                        }
+                        looked = Some(now);
+                    }
+                }
+            }
+        };
+        self.paid = paid;
+        self.latest = Avoided { endpoint: call.endpoint(), silent: sent.is_err() };
         let error = match sent {
             Ok(Some(Ok(reply))) => return Ok(reply),
             Ok(Some(Err(error))) => return Err(error),
@@ -236,20 +289,94 @@ impl<'a> Attempts<'a> {
                 let cancelled = Error::new(ErrorKind::Closed, "the client was closed before a response came");
                 cancelled.with_outcome(Outcome::Unknown)
             }
-            Err(end) => {
-                // From when the call began, if it is the call's own deadline: so the text is the same for each call.
-                let limit = if self.deadline == Some(end) { end - self.started } else { end - now };
-                Error::new(ErrorKind::Timeout, format!("no response within {limit:?}"))
-            }
+            Err(end) => Error::new(ErrorKind::Timeout, self.no_response(end, paid)),
         };
         Err(call.handover().judge(error))
+    }
+
+    /// When to look again at an attempt that goes on past its deadline: not if it was not sent, nor if another endpoint responds and
+    /// this one does not.
+    fn look_past_deadline(&self, call: &Call<'_>, now: Instant) -> Option<Instant> {
+        let deadline = self.deadline.filter(|deadline| self.at_deadline.is_some() && *deadline <= now)?;
+        let end = self.core.deadline(deadline)?;
+        let goes_on = now < end && !call.handover().revoke() && !self.has_better(call.endpoint(), false);
+        goes_on.then(|| end.min(now + LOOK_PAST_DEADLINE))
+    }
+
+    /// What happened at the end of an attempt without a response, in words that are the same for each call.
+    fn no_response(&self, end: Instant, gave_up: bool) -> Cow<'static, str> {
+        if gave_up {
+            "no response in time".into()
+        } else if self.deadline != Some(end) {
+            // It is counted from when the request could be sent, so the call's own time differs.
+            "no response in the time that the transport allows".into()
+        } else if self.stop.is_some() {
+            "no response before the deadline".into()
+        } else {
+            format!("no response within {:?}", end - self.started).into()
+        }
+    }
+
+    /// When to look at an attempt without a response: when its endpoint is unusually slow, at its share of the deadline, when the time
+    /// for an attempt is over, and now and then after that.
+    fn next_look(&self, call: &Call<'_>, patience: Duration, looked: Option<Instant>) -> Option<Instant> {
+        let began = call.began();
+        let later = |time| began.checked_add(time).filter(|look| looked.is_none_or(|looked| *look > looked));
+        let (over, again) =
+            (later(patience), looked.and_then(|looked| looked.checked_add((looked - began).max(SHORTEST_LOOK))));
+        let last = earlier(over, again);
+        // What is usual at the endpoint is not for a large request, nor for one that was slow already.
+        let Some(unusual) = call.unusual().filter(|_| self.failed == 0 && self.retry.is_usual(patience)) else {
+            return last;
+        };
+        let share = later(self.share(began, patience));
+        earlier(earlier(share, Some(unusual).filter(|_| looked.is_none())), last)
+    }
+
+    /// The time of an attempt that leaves as much to another endpoint.
+    fn share(&self, began: Instant, patience: Duration) -> Duration {
+        self.deadline.map_or(patience, |deadline| deadline.saturating_duration_since(began) / 2)
+    }
+
+    /// Whether an attempt without a response is given up for another, which is paid for: its time is over, or its endpoint does not
+    /// respond and another does, which is to have its turn before the deadline.
+    fn gives_up(&self, call: &Call<'_>, now: Instant, patience: Option<Duration>) -> bool {
+        let Some(patience) = patience.filter(|_| !call.is_responding()) else { return false };
+        let waited = now - call.began();
+        let is_over = self.repeatable && waited >= patience;
+        // Of a call that is slow at two endpoints, it is the call.
+        let may_be_early = self.failed == 0 && self.retry.is_usual(patience);
+        let had_share = waited >= self.share(call.began(), patience);
+        if !(is_over || may_be_early && self.has_better(call.endpoint(), had_share)) {
+            return false;
+        }
+        if !self.core.spend_before_repeat() {
+            return false;
+        }
+        // A call that was not sent may move even if it must not be repeated.
+        let may_move = self.repeatable || call.handover().revoke();
+        if !may_move {
+            self.core.budget().refund();
+        }
+        may_move
+    }
+
+    /// Whether another endpoint responds, and this one does not, or has had its share of the time.
+    fn has_better(&self, here: usize, had_share: bool) -> bool {
+        let all = self.core.transport().endpoints();
+        let available = || all.iter().zip(1..).filter(|(status, _)| status.available).map(|(_, index)| index);
+        available().any(|index| index != here) && (had_share || available().all(|index| index != here))
     }
 
     /// Waits for the backoff before another attempt, or returns the error that the call ends with.
     pub(crate) async fn again(&mut self, error: Error) -> Result<(), Error> {
         let (core, retry) = (self.core, self.retry);
-        let error = core.with_endpoint(error, self.method, self.endpoint);
-        self.failed = self.failed.saturating_add(1);
+        let error = core.with_endpoint(error, self.method, self.latest.endpoint);
+        let paid = std::mem::take(&mut self.paid);
+        // Nothing was tried while the endpoints were in backoff.
+        if error.ready_at().is_none() || retry.waits_for_ready() {
+            self.failed = self.failed.saturating_add(1);
+        }
         self.counted = self.counted.saturating_add(u32::from(!retry.is_uncounted(&error)));
         self.may_have_run |= error.may_have_run();
         let next = retry.next(
@@ -263,9 +390,15 @@ impl<'a> Attempts<'a> {
                 started: self.started,
                 now: Instant::now(),
                 deadline: self.deadline,
+                paid,
+                endpoint: self.latest.endpoint,
+                began: self.began,
             },
             core.budget(),
         );
+        if paid && !matches!(next, Next::After(_)) {
+            core.budget().refund();
+        }
         let error = match next {
             Next::After(wait) => {
                 tracing::debug!(method = self.method, attempt = self.failed, ?wait, %error, "call is retried");
@@ -281,7 +414,7 @@ impl<'a> Attempts<'a> {
         };
         let error = if self.may_have_run && !error.may_have_run() { error.outcome_unknown() } else { error };
         self.end(error.outcome());
-        Err(log(self.method, error.after_attempts(self.failed)))
+        Err(log(self.method, error.after_attempts(self.failed.max(1))))
     }
 
     /// Sets the outcome of the whole call.
@@ -289,6 +422,14 @@ impl<'a> Attempts<'a> {
         if let Some(running) = &mut self.running {
             running.end(outcome);
         }
+    }
+}
+
+/// The earlier of two times, where none is never.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

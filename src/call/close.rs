@@ -89,9 +89,14 @@ impl Gate {
             not_sent: self.not_sent.load(Ordering::SeqCst),
             unknown: self.unknown.load(Ordering::SeqCst),
         };
-        // Read last, so that it is never less than the number of ended calls.
+        // Read last, so that it is never less than the number of ended calls. A call ends after it has begun.
         let begun = self.begun.load(Ordering::SeqCst) / CALL;
         (totals, begun - totals.done - totals.refused - totals.not_sent - totals.unknown)
+    }
+
+    /// The number of running calls.
+    pub(crate) fn running(&self) -> u64 {
+        self.totals().1
     }
 
     /// The signal that cancels running calls.

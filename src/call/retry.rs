@@ -1,6 +1,6 @@
 //! Whether, when and how often a failed call is repeated.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::config::FOREVER;
 use crate::config::retry::{Retry, RetryEvent};
 use crate::error::{Error, ErrorKind, Outcome, RetryAfter};
+use crate::sync::Mutex;
 use crate::transport::backoff;
 use crate::wire::body::BodySize;
 
@@ -25,27 +26,27 @@ const TIME_PER_CHANNEL: Duration = Duration::from_micros(50);
 const LONGEST_HINT: Duration = Duration::from_secs(5);
 
 impl Retry {
-    /// The deadline of an attempt that begins now, after `failed` others, with a body of this size.
-    pub(crate) fn attempt_deadline(
-        &self,
-        failed: u32,
-        repeatable: bool,
-        size: BodySize,
-        now: Instant,
-        deadline: Option<Instant>,
-    ) -> Option<Instant> {
-        let another = repeatable && failed < self.attempts - 1;
-        let timeout = self.attempt_timeout.filter(|_| another).map(|timeout| timeout.saturating_add(extra_time(size)));
-        let attempt = timeout.and_then(|timeout| now.checked_add(timeout));
-        match (attempt, deadline) {
-            (Some(attempt), Some(deadline)) => Some(attempt.min(deadline)),
-            (attempt, deadline) => attempt.or(deadline),
-        }
+    /// How long an attempt waits for its response before another may take its place, after `failed` others and with a body of this
+    /// size. `None` for the last attempt, and where attempts have no limit.
+    pub(crate) fn patience(&self, failed: u32, size: BodySize) -> Option<Duration> {
+        let timeout = self.attempt_timeout.filter(|_| failed < self.attempts - 1);
+        timeout.map(|timeout| timeout.saturating_add(extra_time(size)))
     }
 
-    /// Whether an attempt with this error is not counted, because `wait_for_ready` is set and the server was unreachable.
+    /// Whether an attempt with this patience takes no longer than most.
+    pub(crate) fn is_usual(&self, patience: Duration) -> bool {
+        self.attempt_timeout.is_some_and(|timeout| patience < timeout.saturating_add(Duration::from_secs(1)))
+    }
+
+    /// Whether an attempt with this error is not counted: it was only a wait for an endpoint's backoff, or `wait_for_ready` is set and
+    /// the server was unreachable.
     pub(crate) fn is_uncounted(&self, error: &Error) -> bool {
-        self.wait_for_ready && error.kind() == ErrorKind::Connect && error.outcome() == Outcome::NotSent
+        let unreachable = error.kind() == ErrorKind::Connect && error.outcome() == Outcome::NotSent;
+        error.ready_at().is_some() || (self.wait_for_ready && unreachable)
+    }
+
+    pub(crate) fn waits_for_ready(&self) -> bool {
+        self.wait_for_ready
     }
 
     /// Whether another attempt is allowed after `counted` attempts, the last of which failed with `error`.
@@ -55,7 +56,7 @@ impl Retry {
 
     /// Decides whether there is another attempt, and how long to wait before it.
     pub(crate) fn next(&self, failed: &Failed<'_>, budget: &Budget) -> Next {
-        let Failed { error, attempt, counted, repeatable, started, now, deadline, .. } = *failed;
+        let Failed { error, attempt, counted, repeatable, started, now, deadline, paid, .. } = *failed;
         if !error.is_transient() || error.hint() == Some(RetryAfter::Never) {
             return Next::Stop;
         }
@@ -63,10 +64,17 @@ impl Retry {
         if !self.allows(counted, error) || (failed.may_have_run && !repeatable) {
             return Next::Stop;
         }
+        // A call fails at once in an outage that is known, unless it has tried to connect itself.
+        if error.ready_at().is_some() && attempt == 0 && !self.wait_for_ready {
+            return Next::Stop;
+        }
         let backoff = backoff::retry(attempt, self.first, self.longest);
-        let wait = match error.hint() {
-            Some(RetryAfter::Wait(hint)) => hint.clamp(backoff, backoff.saturating_add(LONGEST_HINT)),
-            Some(RetryAfter::Never) | None => backoff,
+        let wait = match (error.hint(), error.ready_at()) {
+            // Its time has passed while it waited.
+            _ if paid => Duration::ZERO,
+            (Some(RetryAfter::Wait(hint)), _) => hint.clamp(backoff, backoff.saturating_add(LONGEST_HINT)),
+            (_, Some(ready)) => backoff::ready(ready.saturating_duration_since(now)),
+            _ => backoff,
         };
         // A wait of years ends the call even without a deadline.
         let Some(next) = now.checked_add(wait).filter(|_| wait < FOREVER) else { return Next::Stop };
@@ -74,7 +82,7 @@ impl Retry {
         if deadline.is_some_and(|deadline| next >= deadline) || keys_end.is_some_and(|end| next >= end) {
             return Next::Stop;
         }
-        if !uncounted && !budget.spend(error) {
+        if !uncounted && !paid && !budget.spend(failed.cause()) {
             return Next::NoBudget;
         }
         if let Some(observer) = &self.observer {
@@ -105,6 +113,25 @@ pub(crate) struct Failed<'a> {
     pub(crate) started: Instant,
     pub(crate) now: Instant,
     pub(crate) deadline: Option<Instant>,
+    /// Whether the next attempt was paid for before this one was given up.
+    pub(crate) paid: bool,
+    /// The endpoint of the attempt, and when it began.
+    pub(crate) endpoint: usize,
+    pub(crate) began: Instant,
+}
+
+impl Failed<'_> {
+    /// What the next attempt is paid for.
+    fn cause(&self) -> Cause {
+        let is_loss = matches!(self.error.kind(), ErrorKind::Connect | ErrorKind::Lost | ErrorKind::Unavailable);
+        if self.error.is_overload() {
+            Cause::Overload
+        } else if is_loss && self.attempt <= 1 {
+            Cause::Loss { endpoint: self.endpoint, began: self.began }
+        } else {
+            Cause::Other
+        }
+    }
 }
 
 /// What comes after a failed attempt.
@@ -118,32 +145,83 @@ pub(crate) enum Next {
 }
 
 /// The retry budget of a client: bounds retries in proportion to successful calls.
+///
+/// It is against storms, and counts causes: the loss of a connection is paid for once, however many calls it had in flight, and each of
+/// them is repeated once for that. So what fails is sent at most twice, and a little more often.
 #[derive(Debug)]
-pub(crate) struct Budget(AtomicU32);
+pub(crate) struct Budget {
+    /// What was spent and not earned again.
+    spent: AtomicU64,
+    /// The last loss of each endpoint that was paid for.
+    losses: Mutex<Vec<(usize, Instant)>>,
+}
+
+/// What a retry is paid for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cause {
+    /// The connection to this endpoint was lost, or could not be made, for an attempt that began then. It was the first of its call.
+    Loss { endpoint: usize, began: Instant },
+    /// There is no response yet, and so many calls are in flight: a pause of the server is one cause for all of them.
+    Pause { in_flight: u64 },
+    /// The server refuses calls, because it is overloaded.
+    Overload,
+    /// Any other.
+    Other,
+}
 
 impl Budget {
-    const FULL: u32 = 500;
+    const FULL: u64 = 500;
     /// The price of a retry, and that of one after a refusal for overload, which is usually short.
-    const REPEAT: u32 = 14;
-    const REPEAT_REFUSED: u32 = 5;
+    const REPEAT: u64 = 14;
+    const REPEAT_REFUSED: u64 = 5;
 
     pub(crate) fn new() -> Self {
-        Self(AtomicU32::new(Self::FULL))
+        Self { spent: AtomicU64::new(0), losses: Mutex::default() }
     }
 
     /// Counts a call that succeeded at its first attempt.
     pub(crate) fn earn(&self) {
-        // Usually it is full, so the common path only reads.
-        if self.0.load(Ordering::Relaxed) < Self::FULL {
-            let _ =
-                self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now < Self::FULL).then(|| now + 1));
+        // Usually nothing is spent, so the common path only reads.
+        if self.spent.load(Ordering::Relaxed) > 0 {
+            let _ = self.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spent| spent.checked_sub(1));
         }
     }
 
     /// Pays for a retry. Whether there was enough.
-    pub(crate) fn spend(&self, error: &Error) -> bool {
-        let price = if error.is_overload() { Self::REPEAT_REFUSED } else { Self::REPEAT };
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(price)).is_ok()
+    pub(crate) fn spend(&self, cause: Cause) -> bool {
+        match cause {
+            Cause::Loss { endpoint, began } => {
+                let mut losses = self.losses.lock();
+                let paid = losses.iter().position(|(of, _)| *of == endpoint);
+                // It was in flight at the last loss.
+                if paid.is_some_and(|paid| began <= losses[paid].1) {
+                    return true;
+                }
+                let pays = self.pay(Self::REPEAT, Self::FULL);
+                match paid {
+                    Some(paid) if pays => losses[paid].1 = Instant::now(),
+                    None if pays => losses.push((endpoint, Instant::now())),
+                    _ => {}
+                }
+                pays
+            }
+            Cause::Pause { in_flight } => {
+                self.pay(Self::REPEAT, Self::FULL + Self::REPEAT * in_flight.saturating_sub(1))
+            }
+            Cause::Overload => self.pay(Self::REPEAT_REFUSED, Self::FULL),
+            Cause::Other => self.pay(Self::REPEAT, Self::FULL),
+        }
+    }
+
+    fn pay(&self, price: u64, limit: u64) -> bool {
+        let pay = |spent: u64| spent.checked_add(price).filter(|spent| *spent <= limit);
+        self.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_ok()
+    }
+
+    /// Gives back the price of a retry that was not made.
+    pub(crate) fn refund(&self) {
+        let back = |spent: u64| Some(spent.saturating_sub(Self::REPEAT));
+        let _ = self.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
     }
 }
 

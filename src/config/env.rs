@@ -21,7 +21,8 @@ impl Config {
     /// | `CENTRIFUGO_API_KEY` | the API key |
     /// | `CENTRIFUGO_API_KEY_FILE` | a file that holds the API key; takes precedence over the variable |
     ///
-    /// Without an address it is that of a server on this machine with the default ports.
+    /// Without an address it is that of a server on this machine with the default ports. An empty variable is refused. Of the file a byte
+    /// order mark and one line end are not part of the key.
     ///
     /// ```
     /// use centrifugo_api::{Client, Config};
@@ -53,7 +54,7 @@ impl Config {
                 let text = fs::read_to_string(&path).map_err(|error| {
                     Error::invalid(format!("the file `{path}` of {API_KEY_FILE} cannot be read")).with_source(error)
                 })?;
-                Some(text.trim_end_matches(['\r', '\n']).to_owned())
+                Some(key_of_file(&text).to_owned())
             }
             (None, key) => key,
         };
@@ -98,6 +99,13 @@ impl Config {
             (None, Some(addresses)) => split(HTTP, &addresses, Config::http).map(Into::into),
         }
     }
+}
+
+/// The key in the text of a file, without what editors add: a byte order mark and one line end.
+fn key_of_file(text: &str) -> &str {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
 }
 
 /// A configuration with the endpoints that a variable lists.
@@ -163,7 +171,16 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_the_file_takes_precedence_and_loses_its_newline() {
+    fn a_key_of_a_file_loses_a_byte_order_mark_and_one_line_end() {
+        for text in ["sesame", "sesame\n", "sesame\r\n", "\u{feff}sesame\n"] {
+            assert_eq!(key_of_file(text), "sesame");
+        }
+        // `Client::new` refuses it.
+        assert_eq!(key_of_file(" sesame \n\n"), " sesame \n");
+    }
+
+    #[test]
+    fn the_key_of_the_file_takes_precedence() {
         let path = std::env::temp_dir().join(format!("centrifugo-api-key-{}", std::process::id()));
         fs::write(&path, "sesame\r\n").unwrap();
         let read = config(&[(API_KEY, "other"), (API_KEY_FILE, path.to_str().unwrap())]);

@@ -11,8 +11,11 @@ use crate::error::Error;
 ///
 /// A call is repeated after a transient failure, and only if it certainly took no effect or
 /// [may take effect twice](crate::message::Request::is_repeatable). All attempts share the call's deadline, and all calls
-/// of a client a budget: about 35 repeats at once, and then one for every 14 calls that succeed at their first attempt. So
-/// repeats cannot overload a server that fails. After a refusal for overload a repeat costs about a third of that.
+/// of a client a budget: about 35 repeats at once, and then one for every 14 calls that succeed at their first attempt. The calls that
+/// are lost with one connection are one repeat in that count. So repeats cannot overload a server that fails. After a refusal for
+/// overload a repeat costs about a third of that.
+///
+/// A call that the server provably did not process is sent again at once, whatever these settings: that is no attempt, and costs nothing.
 ///
 /// A `publish` or `broadcast` without an idempotency key is given one, the same for every attempt, so that it may be repeated
 /// too. The server keeps each key for 5 minutes; [`idempotency_keys`](Self::idempotency_keys) turns them off.
@@ -88,9 +91,9 @@ impl Retry {
         self
     }
 
-    /// Sets how long to wait for the response to one attempt, if another can follow and a repeat is harmless. 3 s unless set; `None`
+    /// Sets how long to wait for the response to one attempt, if a repeat is harmless and the budget pays for it. 3 s unless set; `None`
     /// waits until the call's deadline. The last attempt always does. After an attempt without a response, the next goes to
-    /// another endpoint if there is one.
+    /// another endpoint if there is one; while another endpoint responds and this one is silent, it does so earlier.
     ///
     /// It is the time for a small request: a second more for every 256 KiB, and for every 20,000 channels of a broadcast or
     /// commands of a batch. The server does not stop a call that timed out, so raise it if small calls take longer.

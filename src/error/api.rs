@@ -66,8 +66,10 @@ impl ApiError {
     /// The HTTP statuses with which a server in transport error mode returns this error.
     pub(crate) fn http_status(&self) -> &'static [u16] {
         match self.code {
-            // A gateway's page has its own status as such a code. The server's codes are below, an application's above.
-            0 | 400..=599 => &[],
+            // A gateway's page has its own status as such a code, or a gRPC status, or no message. The server's codes begin at 100 and
+            // end below 400, an application's are above.
+            0..100 | 400..=599 => &[],
+            _ if self.message.is_empty() => &[],
             Self::UNKNOWN_CHANNEL | Self::NOT_FOUND => &[404],
             Self::BAD_REQUEST | Self::NOT_AVAILABLE => &[400],
             Self::UNRECOVERABLE_POSITION => &[416],

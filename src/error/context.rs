@@ -3,11 +3,18 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::error::{ApiError, Error, ErrorKind, Excess, Inner, Outcome, RetryAfter, Verdict, causes};
 
 impl Error {
     pub(crate) fn with_http_status(mut self, status: u16) -> Self {
         self.0.http_status = Some(status);
+        self
+    }
+
+    pub(crate) fn with_page(mut self, page: Option<String>) -> Self {
+        self.0.page = page.map(String::into_boxed_str);
         self
     }
 
@@ -30,8 +37,59 @@ impl Error {
         self
     }
 
+    /// Marks that the endpoint has the scheme of another port.
+    pub(crate) fn wrong_scheme(mut self) -> Self {
+        self.0.verdict = Verdict::WrongScheme;
+        self
+    }
+
+    #[cfg(feature = "grpc")]
+    pub(crate) fn is_wrong_scheme(&self) -> bool {
+        self.0.verdict == Verdict::WrongScheme
+    }
+
+    /// Marks that something in front of the server refused the call.
+    pub(crate) fn intercepted(mut self) -> Self {
+        self.0.verdict = Verdict::Intercepted;
+        self
+    }
+
+    /// Marks that something in front of the server wants a client certificate.
+    pub(crate) fn no_client_certificate(mut self) -> Self {
+        self.0.verdict = Verdict::NoClientCertificate;
+        self
+    }
+
     pub(crate) fn is_no_grpc(&self) -> bool {
         self.0.verdict == Verdict::NoGrpc
+    }
+
+    /// Marks a cause on this side: the process is out of file descriptors or ports, or its runtime has ended.
+    pub(crate) fn local(mut self) -> Self {
+        self.0.verdict = Verdict::Local;
+        self
+    }
+
+    pub(crate) fn is_local(&self) -> bool {
+        self.0.verdict == Verdict::Local
+    }
+
+    /// Marks that the cause is gone.
+    #[cfg(feature = "http")]
+    pub(crate) fn remedied(mut self) -> Self {
+        self.0.verdict = Verdict::Remedied;
+        self
+    }
+
+    /// Marks that nothing was tried, because every endpoint is in backoff until then.
+    pub(crate) fn in_backoff(mut self, ready_at: Instant) -> Self {
+        self.0.ready_at = Some(ready_at);
+        self
+    }
+
+    /// The end of the backoff of the endpoints, if that is why nothing was tried.
+    pub(crate) fn ready_at(&self) -> Option<Instant> {
+        self.0.ready_at
     }
 
     /// Marks an overload.
@@ -81,14 +139,18 @@ impl Error {
 
     /// The same error for another call: what happened and where, with the first cause in words only.
     pub(crate) fn echo(&self) -> Self {
-        let Inner { kind, message, outcome, verdict, transport, endpoint, api, retry_after, attempts, .. } = &*self.0;
+        let Inner { kind, message, outcome, verdict, transport, endpoint, api, page, retry_after, attempts, .. } =
+            &*self.0;
         let message = match causes(self).last() {
+            // The message has the cause, in words without the time.
+            Some(_) if *verdict == Verdict::Untrusted => message.clone(),
             Some(first) if !message.contains(&first.to_string()) => format!("{message}: {first}").into(),
             _ => message.clone(),
         };
         let mut echo = Self::new(*kind, message).with_outcome(*outcome);
         (echo.0.verdict, echo.0.retry_after, echo.0.attempts) = (*verdict, *retry_after, *attempts);
         echo.0.api.clone_from(api);
+        echo.0.page.clone_from(page);
         echo.0.transport = *transport;
         echo.0.endpoint.clone_from(endpoint);
         echo

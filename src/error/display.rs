@@ -10,6 +10,12 @@ impl Error {
     pub fn advice(&self) -> &'static str {
         match self.0.kind {
             ErrorKind::Api => self.api().map_or("see the server's documentation", ApiError::advice),
+            ErrorKind::Unauthenticated if self.0.verdict == Verdict::NoClientCertificate => {
+                "set `Tls::client_certificate` to one that the proxy in front of the server accepts"
+            }
+            ErrorKind::Unauthenticated if self.0.verdict == Verdict::Intercepted => {
+                "check what the proxy or firewall in front of the server lets through; the API key may be right"
+            }
             ErrorKind::Unauthenticated => {
                 "check the API key or token against the one this API of the server is configured with"
             }
@@ -18,6 +24,12 @@ impl Error {
             }
             ErrorKind::Connect if self.0.verdict == Verdict::Untrusted => {
                 "check the server's certificate, the authorities that `tls` trusts, and this side's certificate"
+            }
+            ErrorKind::Connect if self.0.verdict == Verdict::Local => {
+                "close connections or raise the limits of this process, as of open files with `ulimit -n`"
+            }
+            ErrorKind::Connect if self.0.verdict == Verdict::WrongScheme => {
+                "give the endpoint with the scheme of the port, or the other port"
             }
             ErrorKind::Connect => "check the address, that the server's API is enabled there, and TLS",
             ErrorKind::Lost | ErrorKind::Timeout if !self.may_have_run() => "it is safe to repeat",
@@ -77,7 +89,7 @@ impl fmt::Display for Error {
 /// The line of `Display`, and below it the details and the causes: what `main` prints of an error that it returns.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, outcome, attempts, api, http_status, idempotency_key, failures, .. } = &*self.0;
+        let Inner { kind, outcome, attempts, api, http_status, page, idempotency_key, failures, .. } = &*self.0;
         write!(f, "{self}\n\nkind: {kind:?}, outcome: {outcome:?}, attempts: {attempts}")?;
         if let Some(api) = api {
             write!(f, ", code: {}", api.code)?;
@@ -87,6 +99,9 @@ impl fmt::Debug for Error {
         }
         if let Some(key) = idempotency_key {
             write!(f, ", idempotency key: {key}")?;
+        }
+        if let Some(page) = page {
+            write!(f, "\npage: {page}")?;
         }
         for failure in failures {
             write!(f, "\n  {} {}: {}", failure.index(), failure.name(), failure.error())?;

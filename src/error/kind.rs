@@ -13,11 +13,12 @@ use crate::error::outcome::Outcome;
 pub enum ErrorKind {
     /// The server understood the request and refused it. Match [`Error::code`](crate::Error::code), never the text.
     Api,
-    /// The server did not accept the API key or the token.
+    /// The server did not accept the API key or the token, or something in front of it refused the call.
     Unauthenticated,
     /// This server has no such method: usually one of Centrifugo PRO, asked of an open-source server.
     Unsupported,
-    /// No connection could be made, so nothing was sent, unless by an earlier attempt: see the outcome.
+    /// No connection could be made, so nothing was sent, unless by an earlier attempt: see the outcome. Or the port speaks TLS and
+    /// the endpoint is `http://`.
     Connect,
     /// The request was sent and the connection ended without a response.
     Lost,

@@ -45,6 +45,12 @@ impl<T: Clone> PerRuntime<T> {
         Ok(value)
     }
 
+    /// The values of all runtimes.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn all(&self) -> Vec<T> {
+        unpoisoned(self.0.read()).iter().map(|(_, value)| value.clone()).collect()
+    }
+
     /// Drops all values.
     pub(crate) fn clear(&self) {
         unpoisoned(self.0.write()).clear();

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -57,7 +58,7 @@ pub(super) async fn serve(node: Arc<Node>, io: Io, connection: Connection) {
             Ok::<_, Infallible>(response)
         }
     });
-    let connection = hyper::server::conn::http2::Builder::new(connection.clone())
+    let served = hyper::server::conn::http2::Builder::new(connection.clone())
         // No limit on streams, headers or resets that a client would reach.
         .max_concurrent_streams(None)
         .max_header_list_size(16 << 20)
@@ -66,8 +67,13 @@ pub(super) async fn serve(node: Arc<Node>, io: Io, connection: Connection) {
         .max_pending_accept_reset_streams(1 << 20)
         .max_local_error_reset_streams(None)
         .serve_connection(TokioIo::new(io), service);
-    // The client sees a broken connection by itself.
-    let _ = connection.await;
+    let mut served = pin!(served);
+    tokio::select! {
+        // The client sees a broken connection by itself.
+        _ = served.as_mut() => return,
+        () = connection.drained() => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
 }
 
 /// Returns the message of the response, and whether to compress it.

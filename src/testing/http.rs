@@ -1,6 +1,7 @@
 //! The API over HTTP: paths, keys, pages.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,13 +31,18 @@ pub(super) async fn serve(node: Arc<Node>, io: Io, connection: Connection) {
         let (node, connection) = (Arc::clone(&node), connection.clone());
         async move { Ok::<_, Infallible>(respond(&node, request, &connection).await) }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
+    let served = hyper::server::conn::http1::Builder::new()
         // A client may close its side after the request.
         .half_close(true)
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(io), service);
-    // The client sees a broken connection by itself.
-    let _ = connection.await;
+    let mut served = pin!(served);
+    tokio::select! {
+        // The client sees a broken connection by itself.
+        _ = served.as_mut() => return,
+        () = connection.drained() => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
 }
 
 async fn respond(node: &Node, request: Request<Incoming>, connection: &Connection) -> Page {

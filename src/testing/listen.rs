@@ -38,6 +38,8 @@ impl Handshake for Plain {
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     state: Arc<watch::Sender<ConnectionState>>,
+    /// Changes when the connections of its time are drained.
+    draining: watch::Receiver<()>,
     /// Dropped when the connection has ended.
     _alive: mpsc::Sender<()>,
 }
@@ -54,6 +56,14 @@ impl Connection {
     /// Closes the connection, then drops its streams.
     pub(super) fn close(&self) {
         self.state.send_replace(ConnectionState::Cancelled);
+    }
+
+    /// Waits until the connection is to end after what is in flight.
+    pub(super) async fn drained(&self) {
+        if self.draining.clone().changed().await.is_err() {
+            // The server was dropped, and `Stop` ends the connection.
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn is(&self, state: ConnectionState) {
@@ -82,6 +92,7 @@ where
 #[derive(Debug)]
 pub(super) struct Stop {
     stopping: watch::Sender<bool>,
+    draining: watch::Sender<()>,
     alive: mpsc::Receiver<()>,
     /// Cloned for each listener and connection.
     guard: Option<mpsc::Sender<()>>,
@@ -90,7 +101,12 @@ pub(super) struct Stop {
 impl Stop {
     pub(super) fn new() -> Self {
         let (guard, alive) = mpsc::channel(1);
-        Self { stopping: watch::Sender::new(false), alive, guard: Some(guard) }
+        Self { stopping: watch::Sender::new(false), draining: watch::Sender::new(()), alive, guard: Some(guard) }
+    }
+
+    /// Ends the present connections, each after what is in flight on it.
+    pub(super) fn drain(&self) {
+        self.draining.send_replace(());
     }
 
     /// Stops everything, and waits until it has ended.
@@ -117,6 +133,7 @@ impl Stop {
         let address = listener.local_addr()?;
         let mut stop = self.stopping.subscribe();
         let Some(alive) = self.guard.clone() else { return Ok(address) };
+        let draining = self.draining.clone();
         tokio::spawn(async move {
             loop {
                 let accepted = tokio::select! {
@@ -128,8 +145,11 @@ impl Stop {
                     tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                     continue;
                 };
-                let connection =
-                    Connection { state: Arc::new(watch::Sender::new(ConnectionState::Open)), _alive: alive.clone() };
+                let connection = Connection {
+                    state: Arc::new(watch::Sender::new(ConnectionState::Open)),
+                    draining: draining.subscribe(),
+                    _alive: alive.clone(),
+                };
                 let (handshake, serve, mut stop) = (Arc::clone(&handshake), serve.clone(), stop.clone());
                 tokio::spawn(async move {
                     let served = async {

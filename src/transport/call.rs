@@ -1,7 +1,7 @@
 //! One attempt of a call, as a transport gets it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,10 +24,25 @@ pub struct Call<'a> {
     began: Instant,
     /// When a transport's own limit for a response ends, in nanoseconds since it began; 0 for none.
     response_limit: AtomicU64,
-    /// Whether its deadline is the attempt's own, and not the caller's.
-    ends_attempt: bool,
+    /// After how many nanoseconds without a response its endpoint is unusually slow, if there are others; 0 for none.
+    usual_limit: AtomicU64,
+    /// Whether the attempt was given up, for another or at its deadline.
+    given_up: AtomicBool,
+    /// Whether its endpoint was found silent or lost.
+    failed: AtomicBool,
+    /// Whether its response has begun.
+    responding: AtomicBool,
     endpoint: AtomicUsize,
-    avoided: usize,
+    avoided: Avoided,
+}
+
+/// The endpoint that an attempt avoids, if there is another.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Avoided {
+    /// Its index.
+    pub(crate) endpoint: usize,
+    /// Whether it did not respond to the attempt before.
+    pub(crate) silent: bool,
 }
 
 /// The endpoint index of a call that was given to no endpoint. Those of a client are counted from 1.
@@ -62,35 +77,58 @@ impl<'a> Call<'a> {
         began: Instant,
         deadline: Option<Instant>,
     ) -> Self {
-        let (handover, endpoint, avoided) = (Handover::default(), AtomicUsize::new(NO_ENDPOINT), NO_ENDPOINT);
-        let response_limit = AtomicU64::new(0);
-        Self { method, known, body, deadline, handover, began, response_limit, ends_attempt: false, endpoint, avoided }
+        Self {
+            method,
+            known,
+            body,
+            deadline,
+            handover: Handover::default(),
+            began,
+            response_limit: AtomicU64::new(0),
+            usual_limit: AtomicU64::new(0),
+            given_up: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            responding: AtomicBool::new(false),
+            endpoint: AtomicUsize::new(NO_ENDPOINT),
+            avoided: Avoided::default(),
+        }
     }
 
-    /// The same call; `ends_attempt` says that its deadline ends the attempt and not the call.
-    pub(crate) fn that_ends_attempt(self, ends_attempt: bool) -> Self {
-        Self { ends_attempt, ..self }
-    }
-
-    /// The same call, to an endpoint other than this one if there is one.
-    pub(crate) fn avoiding(self, endpoint: usize) -> Self {
-        Self { avoided: endpoint, ..self }
+    /// The same call, to another endpoint than this one if there is one.
+    pub(crate) fn avoiding(self, avoided: Avoided) -> Self {
+        Self { avoided, ..self }
     }
 
     /// Sets how long the transport waits for a response, from when the attempt began. The client ends the attempt then: one
     /// timer for that and for the deadline.
     #[cfg(feature = "http")]
     pub(crate) fn limit_response(&self, limit: Duration) {
-        self.response_limit.store(limit.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.response_limit.store(nanos(limit), Ordering::Relaxed);
+    }
+
+    /// Sets after what time without a response its endpoint is unusually slow, from when the attempt began.
+    pub(crate) fn limit_usual(&self, limit: Duration) {
+        self.usual_limit.store(nanos(limit), Ordering::Relaxed);
     }
 
     /// When the attempt ends: at its deadline, or at the transport's limit for a response.
     pub(crate) fn end(&self) -> Option<Instant> {
-        let limit = match self.response_limit.load(Ordering::Relaxed) {
+        match (self.deadline, self.at(&self.response_limit)) {
+            (Some(deadline), Some(limit)) => Some(deadline.min(limit)),
+            (deadline, limit) => deadline.or(limit),
+        }
+    }
+
+    /// When its endpoint is unusually slow.
+    pub(crate) fn unusual(&self) -> Option<Instant> {
+        self.at(&self.usual_limit)
+    }
+
+    fn at(&self, limit: &AtomicU64) -> Option<Instant> {
+        match limit.load(Ordering::Relaxed) {
             0 => None,
             nanos => self.began.checked_add(Duration::from_nanos(nanos)),
-        };
-        self.deadline.into_iter().chain(limit).min()
+        }
     }
 
     /// The index of the endpoint that it was last sent to.
@@ -110,7 +148,7 @@ impl<'a> Call<'a> {
         self.known
     }
 
-    /// When this attempt ends: when the caller stops waiting, or before that, if there is to be another attempt.
+    /// When the caller stops waiting. The client may give up an attempt before that, for another.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
@@ -143,22 +181,49 @@ impl<'a> Call<'a> {
         self.endpoint.store(endpoint, Ordering::Relaxed);
     }
 
-    pub(crate) fn avoided(&self) -> usize {
+    pub(crate) fn avoided(&self) -> Avoided {
         self.avoided
     }
 
-    /// Whether its deadline has passed and counts against the endpoint: it was the attempt's, or at least a second. A shorter one of
-    /// the caller says nothing about the server.
-    pub(crate) fn has_timed_out(&self) -> bool {
-        const LONG: Duration = Duration::from_secs(1);
-        let counts = |end| self.ends_attempt || end - self.began >= LONG;
-        self.end().is_some_and(|end| counts(end) && end <= Instant::now())
+    /// Records that the attempt is given up.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the attempt was given up, and not dropped by its caller.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Records that its response has begun: it is read to its end, however long that takes.
+    #[cfg(feature = "http")]
+    pub(crate) fn set_responding(&self) {
+        self.responding.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_responding(&self) -> bool {
+        self.responding.load(Ordering::Relaxed)
+    }
+
+    /// Records that its endpoint did not respond.
+    pub(crate) fn set_failed(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its endpoint did not respond.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// The record that proves whether the request was sent, as the crate's own transports keep it.
     pub(crate) fn handover(&self) -> &Handover {
         &self.handover
     }
+}
+
+/// Nanoseconds, at least 1, as 0 is none.
+fn nanos(limit: Duration) -> u64 {
+    limit.as_nanos().try_into().unwrap_or(u64::MAX).max(1)
 }
 
 impl fmt::Debug for Call<'_> {

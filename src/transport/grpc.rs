@@ -7,6 +7,7 @@ mod call;
 mod connection;
 mod driver;
 mod greeting;
+mod not_grpc;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, header};
 use prost::Message as _;
 use tonic::client::Grpc as GrpcClient;
 use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -27,11 +28,15 @@ use crate::config::{self, Common, TokenSource};
 use crate::error::{ApiError, Error, ErrorKind, Form, Outcome, RetryAfter, causes};
 use crate::sync::BoxFuture;
 use crate::transport::call::Call;
-use crate::transport::grpc::call::{NotGrpc, OpenCall, Truncated, is_from_server};
+use crate::transport::grpc::call::{OpenCall, Truncated, is_from_server};
 use crate::transport::grpc::connection::{Connection, Connections};
+use crate::transport::grpc::driver::MAX_HEADERS;
+use crate::transport::grpc::not_grpc::NotGrpc;
 use crate::transport::handover::Handover;
 use crate::transport::net::headers;
+use crate::transport::net::memory::{OutOfMemory, ReplyMemory};
 use crate::transport::net::names::Names;
+use crate::transport::page::{self, Secrets};
 use crate::transport::{Transport, check_len, hint, http_status};
 use crate::wire::reply::Reply;
 
@@ -46,6 +51,7 @@ pub(crate) struct Grpc {
     gzip: bool,
     max_request_size: usize,
     max_reply_size: usize,
+    memory: ReplyMemory,
 }
 
 /// A source of tokens, redacted in `Debug`.
@@ -58,7 +64,7 @@ impl std::fmt::Debug for Token {
 }
 
 impl Grpc {
-    pub(crate) fn new(config: &Common, settings: &config::Grpc, url: &Url) -> Result<Self, Error> {
+    pub(crate) fn new(config: &Common, settings: &config::Grpc, url: &Url, memory: ReplyMemory) -> Result<Self, Error> {
         if url.path() != "/" {
             return Err(Error::invalid(format!(
                 "the endpoint `{url}` of gRPC has a path; give the host and the port only, like `http://localhost:10000`",
@@ -85,6 +91,7 @@ impl Grpc {
             gzip: settings.gzip,
             max_request_size: config.max_request_size.unwrap_or(usize::MAX),
             max_reply_size: config.max_reply_size,
+            memory,
         })
     }
 
@@ -106,7 +113,7 @@ impl Grpc {
         }
         let metadata = MetadataMap::from_headers(headers);
         let request = tonic::Request::from_parts(metadata, http::Extensions::new(), body.clone());
-        let call = OpenCall::new(connection, body.len());
+        let call = OpenCall::new(connection, body.len(), &self.memory);
         let mut client =
             GrpcClient::with_origin(&call, self.origin.clone()).max_decoding_message_size(self.max_reply_size);
         if self.gzip {
@@ -129,7 +136,7 @@ impl Transport for Grpc {
 
     fn send<'a>(&'a self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
         Box::pin(async move {
-            let mut handover = call.handover().track();
+            let handover = call.handover().track();
             let Some(method) = call.known_method() else {
                 return Err(Error::invalid(format!(
                     "the schema of this version has no method `{}`, and over gRPC no other can be called; over HTTP it can",
@@ -142,30 +149,24 @@ impl Transport for Grpc {
                 Some(Token(source)) => Some(headers::bearer(source).await?),
                 None => None,
             };
-            // All connections may have ended together; then one more is dialled.
-            let mut connections = self.connections.number() + 1;
-            loop {
-                let connection = self.connections.get().await?;
-                let sent = self.send_on(&connection, handover.clone(), method, token.as_ref(), &body).await;
-                let status = match sent {
-                    Ok(reply) => return Ok(reply),
-                    Err(status) => status,
-                };
+            let connection = self.connections.get().await?;
+            let sent = self.send_on(&connection, handover.clone(), method, token.as_ref(), &body).await;
+            sent.map_err(|status| {
                 if is_unprocessed(&status) {
                     handover.undo();
                 }
                 if connection_ended(&status) {
                     connection.retire();
-                    connections -= 1;
-                    // The body was not taken or not processed, so the call can be sent on another connection.
-                    if let (Some(next), true) = (handover.replace(), connections > 0) {
-                        handover = next;
-                        continue;
-                    }
                 }
-                return Err(handover.judge(error_of(status, body.len())));
-            }
+                let secrets = || Secrets::of(&self.headers, token.as_ref());
+                let error = handover.judge(error_of(status, body.len(), secrets));
+                if connection.record().has_lost_runtime() { error.local() } else { error }
+            })
         })
+    }
+
+    fn fail_over(&self) -> bool {
+        self.connections.fail_over()
     }
 
     fn disconnect(&self) {
@@ -240,22 +241,28 @@ impl Decoder for BytesDecoder {
 }
 
 /// The error of a failed call with a request of length `sent`. The rules are the table in `docs/errors.md`.
-fn error_of(status: Status, sent: usize) -> Error {
+fn error_of(status: Status, sent: usize, secrets: impl Fn() -> Secrets) -> Error {
     // The response is plain HTTP.
-    let not_grpc = causes(&status).find_map(|cause| cause.downcast_ref::<NotGrpc>()).map(|response| {
-        let error = match response.status {
-            StatusCode::OK => Error::protocol("the response is HTTP and not gRPC"),
-            http => http_status::of_http_status(http, &response.headers, b""),
-        };
-        // How HTTP servers respond where there is no such path, method or content type.
-        if matches!(response.status.as_u16(), 404 | 405 | 415) { error.no_grpc() } else { error }
-    });
-    if let Some(error) = not_grpc {
+    let not_grpc = causes(&status).find_map(|cause| cause.downcast_ref::<NotGrpc>());
+    if let Some(error) = not_grpc.map(|response| response.error(&secrets())) {
         return error.with_source(status);
+    }
+    let of_h2 = || causes(&status).filter_map(|cause| cause.downcast_ref());
+    if of_h2().any(is_malformed) {
+        let what = format!("the headers of the response are over the limit of {MAX_HEADERS} bytes, or malformed");
+        return Error::protocol(what).with_source(status);
+    }
+    if let Some(error) = causes(&status).find_map(|cause| cause.downcast_ref::<OutOfMemory>()) {
+        return (*error).into();
     }
     // Made by this side: the connection failed. (The client handles timeouts itself.)
     if StdError::source(&status).is_some() {
-        let error = Error::new(ErrorKind::Lost, "the connection ended without a response");
+        let mut error = Error::new(ErrorKind::Lost, "the connection ended without a response");
+        if of_h2().any(is_flooded) {
+            error = error.and(&format!(
+                ": it was closed for too much data, as headers far over the limit of {MAX_HEADERS} bytes"
+            ));
+        }
         return if is_unprocessed(&status) { error.with_outcome(Outcome::NotSent) } else { error }.with_source(status);
     }
     // Made by tonic, for a response that it cannot decode: the server has processed the call.
@@ -271,8 +278,19 @@ fn error_of(status: Status, sent: usize) -> Error {
     let details = Details::read(status.details());
     let pushback = status.metadata().get("grpc-retry-pushback-ms");
     let hint = pushback.map(|pushback| hint::of_pushback(pushback.as_bytes())).or(details.retry_after);
-    let error = details.api.map_or_else(|| of_status(&status, sent), Error::from);
+    let error = details.api.map_or_else(|| of_status(&status, sent, &secrets()), Error::from);
     error.with_hint(hint)
+}
+
+/// Whether h2 rejected the headers of a response. It has one reason for all that may be wrong with them.
+fn is_malformed(error: &h2::Error) -> bool {
+    error.is_library() && error.is_reset() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR)
+}
+
+/// Whether h2 closed the connection because it was sent too much, as headers several times the limit.
+fn is_flooded(error: &h2::Error) -> bool {
+    let is_too_much = matches!(error.reason(), Some(h2::Reason::COMPRESSION_ERROR | h2::Reason::ENHANCE_YOUR_CALM));
+    error.is_library() && error.is_go_away() && is_too_much
 }
 
 /// Whether tonic rejected a response for its size. There is no separate code for that.
@@ -290,8 +308,8 @@ fn refuses_length(message: &str, sent: usize) -> bool {
 }
 
 /// The error of a server's status without an API error.
-fn of_status(status: &Status, sent: usize) -> Error {
-    let said = format!("the server returned {:?} ({})", status.code(), status.message());
+fn of_status(status: &Status, sent: usize, secrets: &Secrets) -> Error {
+    let said = format!("the server returned {:?} ({})", status.code(), page::line_of(status.message(), secrets));
     match status.code() {
         Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, said),
         Code::Unimplemented => {
@@ -381,6 +399,7 @@ fn is_unprocessed(status: &Status) -> bool {
 fn connection_ended(status: &Status) -> bool {
     let of_call = |cause: &(dyn StdError + 'static)| {
         cause.is::<NotGrpc>()
+            || cause.is::<OutOfMemory>()
             || cause.downcast_ref::<Truncated>().is_some_and(|truncated| truncated.0.is_none())
             || cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset)
     };

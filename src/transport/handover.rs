@@ -9,7 +9,7 @@ use crate::error::{Error, Outcome};
 ///
 /// A transport calls [`track`](Self::track) and gives the clone to the body, which calls [`take`](Self::take) before it yields
 /// its first byte. When the deadline passes, [`revoke`](Self::revoke) either finds the body taken, or prevents that it is.
-/// Before a transport sends a call on another connection, [`replace`](Self::replace) does the same for the first body.
+/// A call that is sent again has another body, and no earlier one can be handed over then.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Handover {
     record: Arc<AtomicU32>,
@@ -29,20 +29,12 @@ const NUMBER: u32 = 3;
 impl Handover {
     /// Starts another body of the call; no earlier one can be handed over after that.
     pub(crate) fn track(&self) -> Self {
-        let before = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(Self::next(now)));
+        let next = |now: u32| {
+            let earlier = if now & STATE == TAKEN { EARLIER_TAKEN } else { now & EARLIER_TAKEN };
+            Some(((now >> NUMBER) + 1) << NUMBER | earlier | PENDING)
+        };
         // The update is never refused, so both hold the value before it.
-        let (Ok(before) | Err(before)) = before;
-        self.of_next(before)
-    }
-
-    /// The record with another body as the current one.
-    fn next(now: u32) -> u32 {
-        let earlier = if now & STATE == TAKEN { EARLIER_TAKEN } else { now & EARLIER_TAKEN };
-        ((now >> NUMBER) + 1) << NUMBER | earlier | PENDING
-    }
-
-    /// The handover of the body that followed this record.
-    fn of_next(&self, before: u32) -> Self {
+        let (Ok(before) | Err(before)) = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
         Self { record: Arc::clone(&self.record), body: (before >> NUMBER) + 1 }
     }
 
@@ -60,16 +52,6 @@ impl Handover {
         let back = |now: u32| given(now).then_some(now & !STATE | PENDING);
         // Nothing to record if it was not handed over, or is not the current one.
         let _ = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, back);
-    }
-
-    /// Starts another body in place of this one, unless this one was handed over.
-    #[cfg(any(test, feature = "grpc"))]
-    pub(crate) fn replace(&self) -> Option<Self> {
-        let mine = |now: u32| now >> NUMBER == self.body && now & STATE == PENDING;
-        // In one step, so that a concurrent `revoke` finds either this body or the next.
-        let replace = |now: u32| mine(now).then(|| Self::next(now));
-        let before = self.record.fetch_update(Ordering::AcqRel, Ordering::Acquire, replace);
-        before.ok().map(|before| self.of_next(before))
     }
 }
 
@@ -112,13 +94,10 @@ mod tests {
     #[test]
     fn only_the_last_body_of_a_call_is_handed_over() {
         let call = Handover::default();
-        let first = call.track();
-        let second = first.replace().unwrap();
+        let (first, second) = (call.track(), call.track());
         assert!(!first.take());
-        assert!(first.replace().is_none());
         assert!(second.take());
         assert!(!call.revoke(), "the call's record is that of the current body");
-        assert!(second.replace().is_none(), "it was handed over");
     }
 
     #[test]
@@ -127,7 +106,7 @@ mod tests {
         let first = call.track();
         assert!(first.take());
         first.undo();
-        let second = first.replace().unwrap();
+        let second = call.track();
         assert!(!first.take());
         assert!(second.take());
         first.undo();

@@ -1,39 +1,40 @@
-//! Calls over HTTP, with reqwest.
+//! Calls over HTTP.
 
+#[cfg(feature = "tls")]
+mod https;
+mod pool;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
 use url::Url;
 
 use crate::api::method::Method;
-use crate::config::{self, Common, TokenSource};
+use crate::config::{self, Common, Protocol, TokenSource};
 use crate::error::{Error, ErrorKind, Form, Outcome, causes};
 use crate::sync::BoxFuture;
 use crate::sync::per_runtime::PerRuntime;
 use crate::transport::call::Call;
 use crate::transport::handover::Handover;
+use crate::transport::http::pool::{FEW_HEADERS, Failure, MANY_HEADERS, Pool, Response, Source, Target};
+use crate::transport::http_status::Refusal;
 use crate::transport::net::headers;
+use crate::transport::net::limit::Limit;
+use crate::transport::net::memory::{Held, OutOfMemory, ReplyMemory};
 use crate::transport::net::names::Names;
+use crate::transport::page::Secrets;
 use crate::transport::{Transport, check_len, http_status};
 use crate::wire::reply::Reply;
 
-/// The most idle connections kept. With fewer than there are concurrent callers, connections are closed and reopened constantly.
-const MAX_IDLE: usize = 1024;
-/// TCP keepalive.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
-/// The keepalive interval and timeout of HTTP/2, used over TLS. There all calls share one connection, and a dead one would fail them
-/// until the kernel's timeout. Centrifugo does not limit pings over HTTP.
-const HTTP2_KEEPALIVE: Duration = Duration::from_secs(5);
-/// How long the kernel waits for sent data to be acknowledged.
-#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The server closes a connection 10 s after it has read a request's head, whatever the caller's deadline.
 const RESPONSE_LIMIT: Duration = Duration::from_secs(9);
 /// The timeout for reading an error page.
@@ -46,10 +47,15 @@ pub(crate) struct Http {
     endpoint: Arc<str>,
     names: Names,
     /// Each with the generation of the names that it was made with.
-    clients: PerRuntime<(u64, reqwest::Client)>,
-    client: ClientSource,
+    pools: PerRuntime<(u64, Pool)>,
+    source: Source,
+    /// How many headers a response may have.
+    max_headers: AtomicUsize,
+    /// The requests in flight, each of which uses a connection.
+    in_flight: Limit,
+    memory: ReplyMemory,
     /// The URL of every method of the schema, parsed once.
-    urls: Vec<Url>,
+    targets: Vec<Target>,
     base: Url,
     headers: HeaderMap,
     token: Option<TokenSource>,
@@ -64,7 +70,10 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    pub(crate) fn new(config: &Common, settings: &config::Http, url: &Url) -> Result<Self, Error> {
+    pub(crate) fn new(config: &Common, settings: &config::Http, url: &Url, memory: ReplyMemory) -> Result<Self, Error> {
+        if settings.max_connections == 0 {
+            return Err(Error::invalid("`max_connections` is 0, so that no call could be sent"));
+        }
         let mut base = url.clone();
         // Without a slash at the end, `Url::join` would replace the last part of the path.
         if !base.path().ends_with('/') {
@@ -72,18 +81,25 @@ impl Http {
         }
         let mut headers = headers::headers(config)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // Some proxies compress for whoever does not say this.
+        headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
+        // A clone then need not grow for those that are added to each request.
+        headers.reserve(8);
         // A given client has its own resolver.
         let ours = settings.client.is_none();
         let names = if ours { Names::new(url, config.resolver.clone()) } else { Names::unknown() };
-        let client = ClientSource::new(config, settings, &names, base.scheme() == "https")?;
-        // Built once here, so that errors are returned here.
-        client.get()?;
+        let source = Source::new(config, settings, &names, &base)?;
+        // Made once here, so that errors are returned here.
+        source.get(FEW_HEADERS)?;
         Ok(Self {
             endpoint: base.as_str().trim_end_matches('/').into(),
             names,
-            clients: PerRuntime::new(),
-            client,
-            urls: Method::ALL.iter().map(|method| join(&base, method.name())).collect::<Result<_, _>>()?,
+            pools: PerRuntime::new(),
+            source,
+            max_headers: FEW_HEADERS.into(),
+            in_flight: Limit::new(settings.max_connections),
+            memory,
+            targets: Method::ALL.iter().map(|method| Target::new(&base, method.name())).collect::<Result<_, _>>()?,
             base,
             headers,
             token: config.bearer_token.clone(),
@@ -92,44 +108,93 @@ impl Http {
         })
     }
 
-    fn url(&self, call: &Call<'_>) -> Result<Url, Error> {
+    /// The error of a response with too many headers. The next may have more.
+    fn over_headers(&self, failure: Failure, limit: usize) -> Error {
+        if !self.source.is_ours() {
+            let what = "the headers of the response are over the limit of the `reqwest_client`";
+            return Error::protocol(what).with_source(failure.source);
+        }
+        let what = format!("the headers of the response are over the limit: {limit} of them, or 400 KiB");
+        let error = Error::protocol(what).with_source(failure.source);
+        if limit == MANY_HEADERS {
+            return error;
+        }
+        self.max_headers.store(MANY_HEADERS, Ordering::Relaxed);
+        self.pools.clear();
+        error.remedied()
+    }
+
+    fn target(&self, call: &Call<'_>) -> Result<Cow<'_, Target>, Error> {
         match call.known_method() {
-            // `urls` has one for each method, in the order of the enum.
-            Some(method) => Ok(self.urls[method as usize].clone()),
-            None => join(&self.base, call.method()),
+            // There is one for each method, in the order of the enum.
+            Some(method) => Ok(Cow::Borrowed(&self.targets[method as usize])),
+            None => Target::new(&self.base, call.method()).map(Cow::Owned),
         }
     }
 
+    /// Sends a call as soon as a connection may be used for it.
     async fn call(&self, call: &Call<'_>) -> Result<Reply, Error> {
-        let handover = call.handover().track();
+        let mut handover = call.handover().track();
         let body = call.to_json()?;
         check_len(Form::Json, body.len(), self.max_request_size)?;
-        let mut request = reqwest::Request::new(http::Method::POST, self.url(call)?);
-        *request.headers_mut() = self.headers.clone();
-        if let Some(source) = &self.token {
-            request.headers_mut().insert(AUTHORIZATION, headers::bearer(source).await?);
+        loop {
+            let permit = if let Some(permit) = self.in_flight.try_acquire() {
+                permit
+            } else {
+                let permit = self.in_flight.acquire().await;
+                call.limit_response(call.began().elapsed() + RESPONSE_LIMIT);
+                permit
+            };
+            match self.exchange(call, body.clone(), &handover).await {
+                // Others may get on with the connections that there are; so may this call, once one is free.
+                Err(error) if error.is_local() && permit.lower() => handover = call.handover().track(),
+                sent => return sent,
+            }
         }
-        let body = TrackedBody { body: Some(body), handover: handover.clone() };
-        *request.body_mut() = Some(reqwest::Body::wrap(body));
+    }
 
-        let failed = |error: reqwest::Error| error_of(error, &handover);
+    async fn exchange(&self, call: &Call<'_>, body: Bytes, handover: &Handover) -> Result<Reply, Error> {
+        let mut headers = self.headers.clone();
+        let token = match &self.token {
+            Some(source) => Some(headers::bearer(source).await?),
+            None => None,
+        };
+        headers.extend(token.clone().map(|token| (AUTHORIZATION, token)));
+        let body = TrackedBody { body: Some(body), handover: handover.clone() };
         let generation = self.names.generation();
-        let make = || self.client.get().map(|client| (generation, client));
-        let (_, client) = self.clients.get(|(of, _)| *of >= generation, make)?;
-        let mut response = client.execute(request).await.map_err(failed)?;
+        let max_headers = self.max_headers.load(Ordering::Relaxed);
+        let make = || self.source.get(max_headers).map(|pool| (generation, pool));
+        let (_, pool) = self.pools.get(|(of, _)| *of >= generation, make)?;
+        let target = self.target(call)?;
+        let sent = pool.post(&target, headers, body).await;
+        let mut response = sent.map_err(|failure| {
+            if failure.is_of_headers() { self.over_headers(failure, max_headers) } else { error_of(failure, handover) }
+        })?;
+        call.set_responding();
         let status = response.status();
         if status != StatusCode::OK {
             let headers = response.headers().clone();
             // The status alone is enough if the page cannot be read. Boxed to keep the futures of other calls small.
-            let page = Box::pin(tokio::time::timeout(ERROR_PAGE, read(&mut response, MAX_ERROR_PAGE))).await;
+            let mut held = self.memory.hold();
+            let read = read(&mut response, MAX_ERROR_PAGE, &mut held);
+            let page = Box::pin(tokio::time::timeout(ERROR_PAGE, read)).await;
             let page = page.ok().and_then(Result::ok).flatten().unwrap_or_default();
-            return Err(call.handover().judge(http_status::of_http_status(status, &headers, &page)));
+            let refusal = Refusal { protocol: Protocol::Http, status, headers: &headers, page: &page };
+            return Err(call.handover().judge(refusal.error(&Secrets::of(&self.headers, token.as_ref()))));
+        }
+        if let Some(encoding) = http_status::content_encoding(response.headers()) {
+            let what = format!("the response has the `content-encoding` {encoding}, which was not asked for");
+            return Err(Error::protocol(what));
         }
         let limit = self.max_reply_size;
         let announced = response.content_length().is_some_and(|length| length > limit as u64);
         // The server has received the call, however the response ends.
-        let truncated = |error| truncated(error, call.handover());
-        let body = if announced { None } else { read(&mut response, limit).await.map_err(truncated)? };
+        let truncated = |error| match error {
+            Unread::Lost(error) => truncated(error, call.handover()),
+            Unread::OutOfMemory(error) => error.into(),
+        };
+        let mut held = self.memory.hold();
+        let body = if announced { None } else { read(&mut response, limit, &mut held).await.map_err(truncated)? };
         body.map(Reply::json).ok_or_else(|| {
             let what = format!("the reply is over `max_reply_size`, {limit} bytes");
             Error::new(ErrorKind::TooLarge, what).with_outcome(Outcome::Unknown)
@@ -153,88 +218,31 @@ impl Transport for Http {
 
     fn disconnect(&self) {
         self.names.next_generation();
-        self.clients.clear();
+        self.pools.clear();
     }
 }
 
-fn join(base: &Url, method: &str) -> Result<Url, Error> {
-    base.join(method).map_err(|_| Error::invalid("the endpoint and the method do not form a URL"))
-}
-
-/// The source of clients: one made for each runtime, or the one that the application gave.
-enum ClientSource {
-    Given(reqwest::Client),
-    Made {
-        names: Names,
-        connect_timeout: Duration,
-        idle_timeout: Duration,
-        #[cfg(feature = "tls")]
-        tls: Box<rustls::ClientConfig>,
-    },
-}
-
-impl ClientSource {
-    #[cfg_attr(not(feature = "tls"), allow(clippy::unnecessary_wraps, reason = "only TLS can be set up wrongly"))]
-    fn new(config: &Common, settings: &config::Http, names: &Names, https: bool) -> Result<Self, Error> {
-        if let Some(client) = &settings.client {
-            return Ok(Self::Given(client.clone()));
-        }
-        #[cfg(feature = "tls")]
-        let tls = if https {
-            config.tls.build(&[b"h2", b"http/1.1"])?
-        } else if config.tls.is_default() {
-            // Unused for http://, but without it reqwest reads the system's roots.
-            config::tls::Tls::unused()?
-        } else {
-            return Err(Error::invalid("`tls` is set and the endpoint is http://, so that nothing would be encrypted"));
-        };
-        let _ = https;
-        Ok(Self::Made {
-            names: names.clone(),
-            connect_timeout: config.connect_timeout,
-            idle_timeout: settings.idle_timeout,
-            #[cfg(feature = "tls")]
-            tls: Box::new(tls),
-        })
-    }
-
-    fn get(&self) -> Result<reqwest::Client, Error> {
-        let made = match self {
-            Self::Given(client) => return Ok(client.clone()),
-            Self::Made { names, connect_timeout, idle_timeout, .. } => reqwest::Client::builder()
-                .dns_resolver(names.clone())
-                .redirect(reqwest::redirect::Policy::none())
-                .retry(reqwest::retry::never())
-                .referer(false)
-                .no_proxy()
-                .tcp_nodelay(true)
-                .tcp_keepalive(TCP_KEEPALIVE)
-                .http2_keep_alive_interval(HTTP2_KEEPALIVE)
-                .http2_keep_alive_timeout(HTTP2_KEEPALIVE)
-                .connect_timeout(*connect_timeout)
-                .pool_idle_timeout(*idle_timeout)
-                .pool_max_idle_per_host(MAX_IDLE),
-        };
-        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        let made = made.tcp_user_timeout(TCP_USER_TIMEOUT);
-        #[cfg(feature = "tls")]
-        let made = match self {
-            Self::Made { tls, .. } => made.tls_backend_preconfigured(rustls::ClientConfig::clone(tls)),
-            Self::Given(_) => made,
-        };
-        made.build().map_err(|error| Error::invalid("no HTTP client could be made").with_source(error))
-    }
+/// Why a body is not read to its end.
+enum Unread {
+    Lost(Failure),
+    OutOfMemory(OutOfMemory),
 }
 
 /// Reads the whole body, or returns `None` if it is longer than `limit`.
-async fn read(response: &mut reqwest::Response, limit: usize) -> Result<Option<Bytes>, reqwest::Error> {
-    let Some(first) = response.chunk().await? else { return Ok(Some(Bytes::new())) };
-    let Some(second) = response.chunk().await? else { return Ok((first.len() <= limit).then_some(first)) };
+async fn read(response: &mut Response, limit: usize, held: &mut Held) -> Result<Option<Bytes>, Unread> {
+    let Some(first) = response.chunk().await.map_err(Unread::Lost)? else { return Ok(Some(Bytes::new())) };
+    let Some(second) = response.chunk().await.map_err(Unread::Lost)? else {
+        return Ok((first.len() <= limit).then_some(first));
+    };
     let mut body = BytesMut::from(first);
     body.extend_from_slice(&second);
+    held.grow(body.len()).map_err(Unread::OutOfMemory)?;
     while body.len() <= limit {
-        match response.chunk().await? {
-            Some(chunk) => body.extend_from_slice(&chunk),
+        match response.chunk().await.map_err(Unread::Lost)? {
+            Some(chunk) => {
+                held.grow(chunk.len()).map_err(Unread::OutOfMemory)?;
+                body.extend_from_slice(&chunk);
+            }
             None => return Ok(Some(body.freeze())),
         }
     }
@@ -273,39 +281,50 @@ impl http_body::Body for TrackedBody {
 struct Revoked;
 
 /// The error of a response that ends early.
-fn truncated(error: reqwest::Error, handover: &Handover) -> Error {
+fn truncated(failure: Failure, handover: &Handover) -> Error {
     let lost = Error::new(ErrorKind::Lost, "the connection ended before the end of the response");
-    handover.judge(if error.is_timeout() { error_of(error, handover) } else { lost.with_source(error.without_url()) })
+    handover.judge(if failure.is_timeout { error_of(failure, handover) } else { lost.with_source(failure.source) })
 }
 
 /// The error of a failed exchange. The rules are the table in `docs/errors.md`.
-fn error_of(error: reqwest::Error, handover: &Handover) -> Error {
-    // Our own error has the endpoint already.
-    let error = error.without_url();
-    if error.is_connect() {
+fn error_of(failure: Failure, handover: &Handover) -> Error {
+    let Failure { is_connect, is_timeout, source: error } = failure;
+    if is_connect {
         let connect = Error::new(ErrorKind::Connect, "no connection could be made");
-        return http_status::judge_trust(connect, &error).with_source(error);
+        return http_status::judge_connect(connect, &*error).with_source(error);
     }
-    if error.is_timeout() {
+    if is_timeout {
         // From a given client; the crate's own sets only a connect timeout.
         let timeout = Error::new(ErrorKind::Timeout, "the timeout of the `reqwest_client` passed");
         return handover.judge(timeout.with_source(error));
     }
-    let parse = causes(&error).filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse);
+    let of_hyper = || chain(&*error).filter_map(|cause| cause.downcast_ref::<hyper::Error>());
+    let parse = of_hyper().any(hyper::Error::is_parse);
+    // The task of the connection was dropped with its runtime.
+    let is_local = of_hyper().any(hyper::Error::is_user);
     let failed = if handover.revoke() {
         let what = "the connection ended before the request was sent; is this the port of the server's HTTP API?";
         Error::new(ErrorKind::Lost, what).with_outcome(Outcome::NotSent)
-    } else if causes(&error).any(http_status::never_processed) {
+    } else if chain(&*error).any(http_status::never_processed) {
         handover.undo();
         Error::new(ErrorKind::Lost, "the connection ended without a response").with_outcome(Outcome::NotSent)
     } else if parse {
-        Error::protocol("the response is not HTTP; is this the port of the server's HTTP API?")
+        Error::protocol(
+            "the response is not HTTP; is this the port of the server's HTTP API, and does it not speak TLS?",
+        )
     } else {
         Error::new(ErrorKind::Lost, "the connection ended without a response")
     };
+    let failed = if is_local { failed.local() } else { failed };
     failed.with_source(error)
 }
 
+/// The error and its causes.
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::once(error).chain(causes(error))
+}
+
 #[cfg(test)]
-#[cfg(feature = "tls")]
 mod tests;

@@ -39,11 +39,13 @@ mod lifecycle {
 }
 /// The stand-in server.
 mod standin {
+    mod paused_clock;
     mod replay;
     mod server;
 }
 /// Connections, endpoints, and what goes wrong with them.
 mod transport {
+    mod availability;
     mod connections;
     mod errors;
     mod grpc {
@@ -57,6 +59,8 @@ mod transport {
         mod endpoints;
         mod fallback;
     }
+    mod pages;
+    mod texts;
     mod tls;
 }
 /// The forms on the wire, protobuf and JSON.
@@ -69,6 +73,7 @@ mod wire {
 mod cli;
 mod corpus;
 mod real_process;
+mod real_proxies;
 mod rooms;
 mod soak;
 mod support;

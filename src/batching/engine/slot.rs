@@ -22,6 +22,7 @@ impl Slot {
 
     /// Takes the next batch, or frees the slot if there is none.
     pub(super) fn next(&mut self) -> Option<OutgoingBatch> {
+        self.engine.end_too_late();
         let mut state = self.engine.state();
         let batch = state.queue.take();
         if batch.is_none() {

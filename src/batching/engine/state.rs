@@ -9,6 +9,7 @@ use crate::batching::command::CommandId;
 use crate::batching::deadlines::Deadlines;
 use crate::batching::inline::InlineSend;
 use crate::batching::queue::Queue;
+use crate::batching::response_times::ResponseTimes;
 use crate::call::close::CloseSummary;
 use crate::error::Outcome;
 
@@ -21,6 +22,7 @@ pub(super) struct State {
     pub(super) inline: Vec<Arc<InlineSend>>,
     /// The deadlines of commands that are not sent inline.
     pub(super) deadlines: Deadlines,
+    pub(super) response_times: ResponseTimes,
     /// How many callers wait for capacity.
     pub(super) capacity_demands: usize,
     /// The ended commands by outcome.
@@ -52,6 +54,7 @@ impl State {
             closed: false,
             inline: Vec::new(),
             deadlines: Deadlines::default(),
+            response_times: ResponseTimes::default(),
             capacity_demands: 0,
             totals: CloseSummary::default(),
             watchers: Vec::new(),

@@ -93,10 +93,9 @@ struct Environment {
 }
 
 impl Environment {
-    /// An empty variable is the same as none.
+    /// Empty variables are refused where they are used, so that `--help` does without them.
     fn read() -> Self {
         let read = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        let read = |name| read(name).filter(|value| !value.is_empty());
         Self {
             grpc: read("CENTRIFUGO_GRPC"),
             http: read("CENTRIFUGO_HTTP"),
@@ -216,6 +215,7 @@ impl Connection {
         transport: Transport,
         begin: impl FnOnce(String) -> Config<T>,
     ) -> Result<Config<T>, Failure> {
+        [Transport::Grpc, Transport::Http].into_iter().try_for_each(|transport| self.check_addresses(transport))?;
         let mut addresses = self.address(transport).split(',').map(str::trim);
         let config = begin(addresses.next().unwrap_or_default().to_owned());
         let config = addresses.fold(config, Config::endpoint);
@@ -229,6 +229,17 @@ impl Connection {
         })
     }
 
+    fn check_addresses(&self, transport: Transport) -> Result<(), Failure> {
+        let Some((addresses, source)) = self.url(transport) else { return Ok(()) };
+        if addresses.trim().is_empty() {
+            return Err(Failure::invalid(format!("{source} is empty; give an address, or leave it out")));
+        }
+        if addresses.split(',').any(|address| address.trim().is_empty()) {
+            return Err(Failure::invalid(format!("{source} has an empty address between its commas")));
+        }
+        Ok(())
+    }
+
     /// Where the API key comes from, if one is given: options before variables, files before texts.
     fn key_source(&self) -> Option<KeySource<'_>> {
         let Environment { api_key, api_key_file, .. } = &self.environment;
@@ -237,8 +248,7 @@ impl Connection {
         let variable_file =
             || api_key_file.as_deref().map(|file| KeySource::File("CENTRIFUGO_API_KEY_FILE", Path::new(file)));
         let variable = || api_key.as_deref().map(|key| KeySource::Text("CENTRIFUGO_API_KEY", key));
-        let source = file.or_else(option).or_else(variable_file).or_else(variable);
-        source.filter(|source| !matches!(source, KeySource::Text(_, "")))
+        file.or_else(option).or_else(variable_file).or_else(variable)
     }
 
     pub(crate) fn has_key(&self) -> bool {
@@ -249,15 +259,22 @@ impl Connection {
     pub(crate) fn key(&self) -> Result<Option<String>, Failure> {
         let (source, file) = match self.key_source() {
             None => return Ok(None),
+            Some(KeySource::Text(source, key)) if key.trim().is_empty() => {
+                return Err(Failure::invalid(format!("{source} is empty; give a key, or leave it out")));
+            }
             Some(KeySource::Text(_, key)) => return Ok(Some(key.to_owned())),
+            Some(KeySource::File(source, file)) if file.to_string_lossy().trim().is_empty() => {
+                return Err(Failure::invalid(format!("{source} is empty; give a file, or leave it out")));
+            }
             Some(KeySource::File(source, file)) => (source, file),
         };
         let wrong = |what: &str| Failure::invalid(format!("{source} {}: the file {what}", file.display()));
         let key = String::from_utf8(read(source, file)?).map_err(|_| wrong("is not text"))?;
-        match key.trim() {
-            "" => Err(wrong("is empty")),
-            key => Ok(Some(key.to_owned())),
-        }
+        // One line end is not part of the key. Other spaces are refused by name.
+        let key = without_mark(&key);
+        let key = key.strip_suffix('\n').unwrap_or(key);
+        let key = key.strip_suffix('\r').unwrap_or(key);
+        if key.trim().is_empty() { Err(wrong("is empty")) } else { Ok(Some(key.to_owned())) }
     }
 
     fn tls(&self) -> Result<Option<Tls>, Failure> {
@@ -322,6 +339,11 @@ enum KeySource<'a> {
 /// Reads a file that an option names.
 pub(crate) fn read(option: &str, file: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(file).map_err(|error| Failure::io(format!("{option} {}: the file cannot be read", file.display()), error))
+}
+
+/// Text without the byte order mark that some programs put at the beginning of a file.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// A number with a unit; without one it is seconds.

@@ -81,7 +81,8 @@ pub(crate) fn finish(outcome: &Result<(), Failure>, shown: Shown) -> ExitCode {
         Err(Failure::Call(error)) => (exit_code(error.kind()), Report::of_call(error)),
         Err(Failure::Io { what, error, outcome }) => (IO, Report::of_io(what, error, *outcome)),
     };
-    if shown.without_key && report.kind == ErrorKind::Unauthenticated.name() {
+    // The page is of something in front of the server, which does not ask for the key.
+    if shown.without_key && report.kind == ErrorKind::Unauthenticated.name() && report.page.is_none() {
         report.advice = "no API key was given: set CENTRIFUGO_API_KEY, or use --api-key-file".into();
     }
     let mut stderr = io::stderr();
@@ -112,7 +113,7 @@ pub(crate) fn exit_codes() -> String {
         "\nOn a terminal an error is two lines of text: what happened, and what to do. Elsewhere, or\n\
          with --json, it is one line of JSON on standard error: {\"error\":{\"kind\":…,\"message\":…,\n\
          \"outcome\":…,\"may_have_run\":…,\"attempts\":…,\"advice\":…}}, with the server's `code`, and with\n\
-         `method`, `transport`, `endpoint`, `failures` and `caused_by` where there are such.",
+         `method`, `transport`, `endpoint`, `page`, `failures` and `caused_by` where there are such.",
     );
     text
 }
@@ -138,6 +139,9 @@ struct Report<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<&'a str>,
     advice: Cow<'static, str>,
+    /// Of whoever responded with an HTTP status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page: Option<&'a str>,
     /// The channels of a broadcast that failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failures: Vec<FailedChannel<'a>>,
@@ -186,6 +190,7 @@ impl<'a> Report<'a> {
                 ErrorKind::Invalid if error.method().is_none() => "correct the command line".into(),
                 _ => in_options(error.advice()),
             },
+            page: error.page(),
             failures: error.failures().iter().map(FailedChannel::of).collect(),
             caused_by: causes.map(ToString::to_string).collect(),
         }
@@ -211,6 +216,7 @@ impl<'a> Report<'a> {
             attempts: u32::from(outcome == Outcome::Done),
             idempotency_key: None,
             advice: advice.into(),
+            page: None,
             failures: Vec::new(),
             caused_by: vec![error.to_string()],
         }
@@ -267,7 +273,8 @@ impl<'a> Report<'a> {
 
 /// A text of the library in the words of the command line: options in place of setters.
 fn in_options(text: &str) -> Cow<'static, str> {
-    const OPTIONS: [(&str, &str); 6] = [
+    const OPTIONS: [(&str, &str); 7] = [
+        ("set `Tls::client_certificate` to one that", "give --client-cert and --client-key a certificate that"),
         ("`Config::pro`", "--pro"),
         ("`tls` trusts", "--ca names"),
         ("`ca_certificates`", "--ca"),

@@ -58,7 +58,7 @@ fn addressees(broadcast: &Broadcast) -> Result<(Vec<String>, Option<String>), Fa
         };
         let text = String::from_utf8(text)
             .map_err(|_| Failure::invalid(format!("--channels-from {}: it is not UTF-8", file.display())))?;
-        channels.extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
+        channels.extend(connection::without_mark(&text).lines().filter(|line| !line.is_empty()).map(str::to_owned));
     }
     if channels.is_empty() {
         return Err(Failure::invalid(
@@ -94,9 +94,11 @@ fn payload(given: Option<&str>, Source { file, text, binary }: &Source) -> Resul
         // The line break at the end of a file, or of what `echo` prints, is not part of the text.
         let text =
             if typed { &text } else { text.strip_suffix('\n').map_or(&*text, |text| text.trim_end_matches('\r')) };
+        let text = connection::without_mark(text);
         return Ok(Payload::json(text)?);
     }
-    Payload::raw_json(bytes.trim_ascii().to_vec()).map_err(|_| {
+    let json = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+    Payload::raw_json(json.trim_ascii().to_vec()).map_err(|_| {
         Failure::invalid(
             "the data is not JSON: quote it for the shell ('{\"text\":\"hello\"}'), or take it as text with --text, \
              from a file with --file, from standard input with `-`, or as any bytes with --binary",
@@ -137,5 +139,11 @@ mod tests {
         let binary = payload(Some("{"), &Source { binary: true, ..JSON }).ok();
         assert_eq!(binary.as_ref().map(Payload::as_bytes), Some(&b"{"[..]));
         assert!(payload(Some("hello"), &JSON).is_err());
+        let marked = payload(Some("\u{feff}{}"), &JSON).ok();
+        assert_eq!(marked.as_ref().map(Payload::as_bytes), Some(&b"{}"[..]));
+        let marked = payload(Some("\u{feff}hi"), &Source { text: true, ..JSON }).ok();
+        assert_eq!(marked.as_ref().map(Payload::as_bytes), Some(&b"\"hi\""[..]));
+        let bytes = payload(Some("\u{feff}hi"), &Source { binary: true, ..JSON }).ok();
+        assert_eq!(bytes.as_ref().map(Payload::as_bytes), Some("\u{feff}hi".as_bytes()));
     }
 }

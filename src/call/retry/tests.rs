@@ -132,18 +132,20 @@ proptest! {
         let may_have_run = earlier_may_have_run || error.may_have_run();
         let budget = Budget::new();
         if poor {
-            while budget.spend(&Error::new(ErrorKind::Lost, "")) {}
-            while budget.spend(&ApiError::new(ApiError::TOO_MANY_REQUESTS, "").into()) {}
+            while budget.spend(Cause::Other) {}
+            while budget.spend(Cause::Overload) {}
         }
-        let before = budget.0.load(Ordering::Relaxed);
+        let before = budget.spent.load(Ordering::Relaxed);
         let told = Arc::new(Mutex::new(None));
         let tell = Arc::clone(&told);
         let retry = retry.observe(move |retrying| *tell.lock().unwrap() = Some(retrying.wait));
-        let failed =
-            Failed { method: "publish", error: &error, may_have_run, attempt: attempts, counted: attempts, repeatable, started, now, deadline };
+        let failed = Failed {
+            method: "publish", error: &error, may_have_run, attempt: attempts, counted: attempts, repeatable, started, now, deadline,
+            paid: false, endpoint: 1, began: now,
+        };
         let next = retry.next(&failed, &budget);
         let waits = retry.wait_for_ready && error.kind() == ErrorKind::Connect && error.outcome() == Outcome::NotSent;
-        let paid = before - budget.0.load(Ordering::Relaxed);
+        let paid = budget.spent.load(Ordering::Relaxed) - before;
         let wait = match next {
             Next::After(wait) => wait,
             Next::Stop | Next::NoBudget => {
@@ -200,6 +202,9 @@ proptest! {
                 started: now,
                 now,
                 deadline,
+                paid: false,
+                endpoint: 1,
+                began: now,
             };
             let next = Retry::new().next(&failed, &Budget::new());
             prop_assert_eq!(matches!(next, Next::After(_)), repeatable || !may_have_run, "{:?}", error);
@@ -207,45 +212,32 @@ proptest! {
     }
 
     #[test]
-    fn an_attempt_ends_no_later_than_the_call(
-        retry in retries(),
-        failed in prop_oneof![0..6_u32, Just(u32::MAX)],
-        repeatable: bool,
-        left in prop::option::of(0..100_000_u64),
-    ) {
-        let now = Instant::now();
-        let deadline = left.map(|left| now + Duration::from_millis(left));
-        let attempt = retry.attempt_deadline(failed, repeatable, BodySize::default(), now, deadline);
-        prop_assert!(deadline.is_none_or(|deadline| attempt.is_some_and(|attempt| attempt <= deadline)));
-        if !repeatable || failed >= retry.attempts - 1 {
-            prop_assert_eq!(attempt, deadline, "the last attempt ends with the call");
-        } else if let Some(end) = retry.attempt_timeout.and_then(|timeout| now.checked_add(timeout)) {
-            prop_assert_eq!(attempt, Some(deadline.map_or(end, |deadline| deadline.min(end))));
-        }
+    fn the_last_attempt_has_no_limit(retry in retries(), failed in prop_oneof![0..6_u32, Just(u32::MAX)]) {
+        let patience = retry.patience(failed, BodySize::default());
+        let limit = retry.attempt_timeout.filter(|_| failed < retry.attempts - 1);
+        prop_assert_eq!(patience, limit);
     }
 
     #[test]
     fn a_budget_is_never_overdrawn(steps in prop::collection::vec(0..3_u8, 1..2_000)) {
-        let lost = Error::new(ErrorKind::Lost, "");
-        let refused = Error::from(ApiError::new(ApiError::TOO_MANY_REQUESTS, ""));
         let budget = Budget::new();
-        let mut tokens = 500_u32;
+        let mut tokens = 500_u64;
         let (mut repeats, mut successes) = (0, 0);
         for step in steps {
-            let (error, price) = if step == 0 { (&lost, 14) } else { (&refused, 5) };
+            let (cause, price) = if step == 0 { (Cause::Other, 14) } else { (Cause::Overload, 5) };
             if step == 2 {
                 budget.earn();
                 tokens = (tokens + 1).min(500);
                 successes += 1;
             } else {
-                let spent = budget.spend(error);
+                let spent = budget.spend(cause);
                 prop_assert_eq!(spent, tokens >= price);
                 if spent {
                     tokens -= price;
-                    repeats += u32::from(step == 0);
+                    repeats += u64::from(step == 0);
                 }
             }
-            prop_assert_eq!(budget.0.load(Ordering::Relaxed), tokens);
+            prop_assert_eq!(budget.spent.load(Ordering::Relaxed), 500 - tokens);
             prop_assert!(repeats <= (500 + successes) / 14);
         }
     }
@@ -253,21 +245,20 @@ proptest! {
 
 #[test]
 fn a_budget_shared_by_threads_is_never_overdrawn() {
-    const THREADS: u32 = 4;
-    const TURNS: u32 = 20_000;
+    const THREADS: u64 = 4;
+    const TURNS: u64 = 20_000;
     let budget = Budget::new();
-    let run = |number: u32| {
-        let lost = Error::new(ErrorKind::Lost, "");
-        fastrand::seed(number.into());
+    let run = |number: u64| {
+        fastrand::seed(number);
         let (mut repeats, mut successes) = (0, 0);
         for _ in 0..TURNS {
             if fastrand::u32(..10) == 0 {
-                repeats += u32::from(budget.spend(&lost));
+                repeats += u64::from(budget.spend(Cause::Other));
             } else {
                 budget.earn();
                 successes += 1;
             }
-            assert!(budget.0.load(Ordering::Relaxed) <= 500);
+            assert!(budget.spent.load(Ordering::Relaxed) <= 500);
         }
         (repeats, successes)
     };
@@ -277,18 +268,48 @@ fn a_budget_shared_by_threads_is_never_overdrawn() {
         ends.fold((0, 0), |(repeats, successes), (more, others)| (repeats + more, successes + others))
     });
     assert!(repeats <= (500 + successes) / 14, "{repeats} repeats for {successes} successes");
-    let left = budget.0.load(Ordering::Relaxed);
-    assert!(left + 14 * repeats <= 500 + successes);
+    let spent = budget.spent.load(Ordering::Relaxed);
+    assert!(14 * repeats <= spent + successes);
     // One call in ten asks for a retry, so nearly the whole budget is spent.
     assert!(repeats >= successes / 14 - 35, "{repeats} repeats for {successes} successes");
 }
 
 #[test]
 fn a_full_budget_pays_for_35_retries() {
-    let (budget, lost) = (Budget::new(), Error::new(ErrorKind::Lost, ""));
-    assert_eq!((0..100).filter(|_| budget.spend(&lost)).count(), 35);
-    let refused = Error::from(ApiError::new(ApiError::TOO_MANY_REQUESTS, ""));
-    assert_eq!((0..100).filter(|_| budget.spend(&refused)).count(), 2, "10 tokens are left, at 5 each");
+    let budget = Budget::new();
+    assert_eq!((0..100).filter(|_| budget.spend(Cause::Other)).count(), 35);
+    assert_eq!((0..100).filter(|_| budget.spend(Cause::Overload)).count(), 2, "10 tokens are left, at 5 each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_is_paid_for_once() {
+    let budget = Budget::new();
+    let mut losses = 0;
+    for _ in 0..100 {
+        let lost = Cause::Loss { endpoint: 1, began: Instant::now() };
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let paid = (0..256).filter(|_| budget.spend(lost)).count();
+        assert!(paid == 0 || paid == 256, "{paid}");
+        losses += u32::from(paid > 0);
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    assert_eq!(losses, 35);
+    budget.refund();
+    assert!(
+        budget.spend(Cause::Loss { endpoint: 2, began: Instant::now() }),
+        "that of another endpoint is another one"
+    );
+    assert!(!budget.spend(Cause::Loss { endpoint: 1, began: Instant::now() }));
+}
+
+#[test]
+fn all_calls_in_flight_may_be_repeated_after_a_pause() {
+    let (budget, pause) = (Budget::new(), Cause::Pause { in_flight: 256 });
+    assert_eq!((0..1000).filter(|_| budget.spend(pause)).count(), 35 + 255);
+    assert!(!budget.spend(Cause::Pause { in_flight: 1 }), "and nothing is left when they have ended");
+    budget.refund();
+    assert!(budget.spend(pause));
+    assert!(!budget.spend(Cause::Overload), "it does not grow for a server that is overloaded");
 }
 
 /// With `wait_for_ready` attempts do not count against the limit, but an observer sees their real number.
@@ -311,11 +332,8 @@ async fn an_observer_sees_attempts_numbered_from_1() {
 
 #[test]
 fn an_attempt_has_more_time_for_more_bytes_and_channels() {
-    let (now, retry) = (Instant::now(), Retry::new());
-    let after = |bytes, channels| {
-        let size = BodySize { bytes, channels };
-        retry.attempt_deadline(0, true, size, now, None).unwrap() - now
-    };
+    let retry = Retry::new();
+    let after = |bytes, channels| retry.patience(0, BodySize { bytes, channels }).unwrap();
     let seconds = Duration::from_secs;
     assert_eq!(after(1_000, 1), seconds(3) + Duration::from_micros(50));
     // 5.6 s at 600 kB/s, and 4.1 s on two cores.
@@ -323,7 +341,7 @@ fn an_attempt_has_more_time_for_more_bytes_and_channels() {
     assert_eq!(after(5_000_000, 300_000), seconds(3 + 19 + 15));
     assert!(after(usize::MAX, usize::MAX) > seconds(1 << 20));
     let off = Retry::new().attempt_timeout(None);
-    assert_eq!(off.attempt_deadline(0, true, BodySize { bytes: 1 << 30, channels: 1 }, now, None), None);
+    assert_eq!(off.patience(0, BodySize { bytes: 1 << 30, channels: 1 }), None);
 }
 
 #[test]
@@ -341,6 +359,9 @@ fn a_backoff_of_years_ends_the_call() {
             started: now,
             now,
             deadline: None,
+            paid: false,
+            endpoint: 1,
+            began: now,
         };
         assert_eq!(retry.next(&failed, &budget), Next::Stop);
     }

@@ -1,10 +1,10 @@
 //! One call on a connection, sent and read by the caller's own task.
 
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::{fmt, mem};
 
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
@@ -12,13 +12,16 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Request, Response, header};
 use http_body::{Body as _, Frame};
 use tonic::body::Body;
 use tower_service::Service;
 
 use crate::error::BoxError;
+use crate::sync::BoxFuture;
 use crate::transport::grpc::connection::Connection;
+use crate::transport::grpc::not_grpc::{NotGrpc, is_not_grpc};
+use crate::transport::net::memory::{Held, ReplyMemory};
 
 /// Longer bodies always wait for stream capacity, which costs little compared with sending them.
 const LONG: usize = 16 << 10;
@@ -27,6 +30,7 @@ const LONG: usize = 16 << 10;
 #[derive(Debug)]
 pub(super) struct OpenCall<'a> {
     connection: &'a Connection,
+    memory: &'a ReplyMemory,
     /// Whether its body is handed over only when the stream has capacity.
     ///
     /// A new stream has none until the connection's task has polled it. Waiting for that costs two wake-ups and a write, so a
@@ -37,9 +41,9 @@ pub(super) struct OpenCall<'a> {
 
 impl<'a> OpenCall<'a> {
     /// Opens a call with a body of this length.
-    pub(super) fn new(connection: &'a Connection, len: usize) -> Self {
+    pub(super) fn new(connection: &'a Connection, len: usize, memory: &'a ReplyMemory) -> Self {
         let waits = connection.record().begin() > connection.sender().current_max_send_streams() || len > LONG;
-        Self { connection, waits, ended: AtomicBool::new(false) }
+        Self { connection, memory, waits, ended: AtomicBool::new(false) }
     }
 
     /// Records that the call was not dropped.
@@ -70,22 +74,30 @@ impl Service<Request<Body>> for &OpenCall<'_> {
         let (head, body) = request.into_parts();
         // A clone, because each sender has at most one pending stream.
         let sent = self.connection.sender().clone().send_request(Request::from_parts(head, ()), false);
-        Calling(sent.map(|(response, mut stream)| {
+        let calling = sent.map(|(response, mut stream)| {
             if self.waits {
                 stream.reserve_capacity(1);
             }
             (response, Some(Sending { stream, body, waits: self.waits, part: None }))
-        }))
+        });
+        Calling(calling, Some(self.memory.hold()), None)
     }
 }
 
-/// A call that waits for the headers of its response.
-pub(super) struct Calling(Result<(ResponseFuture, Option<Sending>), h2::Error>);
+/// A call that waits for the headers of its response, and for the page if that is not gRPC.
+pub(super) struct Calling(
+    Result<(ResponseFuture, Option<Sending>), h2::Error>,
+    Option<Held>,
+    Option<BoxFuture<'static, NotGrpc>>,
+);
 
 impl Future for Calling {
     type Output = Result<Response<Checked>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(reading) = &mut self.2 {
+            return reading.as_mut().poll(cx).map(|not_grpc| Err(not_grpc.into()));
+        }
         let (response, sending) = match &mut self.0 {
             Ok(calling) => calling,
             // Returned once; the placeholder is never read.
@@ -94,12 +106,14 @@ impl Future for Calling {
         poll_sending(sending, cx);
         let mut response = ready!(Pin::new(response).poll(cx))?;
         if is_not_grpc(&response) {
-            let (head, _) = response.into_parts();
-            return Poll::Ready(Err(NotGrpc { status: head.status, headers: head.headers }.into()));
+            let mut reading: BoxFuture<'static, NotGrpc> = Box::pin(NotGrpc::read(response));
+            let polled = reading.as_mut().poll(cx);
+            self.2 = Some(reading);
+            return polled.map(|not_grpc| Err(not_grpc.into()));
         }
         let has_status = sanitize(response.headers_mut());
-        let sending = sending.take();
-        Poll::Ready(Ok(response.map(|body| Checked { sending, body, has_status })))
+        let (sending, held) = (sending.take(), self.1.take());
+        Poll::Ready(Ok(response.map(|body| Checked { sending, body, has_status, held })))
     }
 }
 
@@ -149,36 +163,13 @@ impl Sending {
     }
 }
 
-/// Whether the response has neither the status nor the content type of gRPC.
-fn is_not_grpc<T>(response: &Response<T>) -> bool {
-    let headers = response.headers();
-    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], header::HeaderValue::as_bytes);
-    let is_grpc = response.status() == StatusCode::OK && content_type.starts_with(b"application/grpc");
-    !is_grpc && !headers.contains_key(&STATUS)
-}
-
-/// A plain HTTP response where gRPC was expected.
-#[derive(thiserror::Error)]
-#[error("the response is not gRPC: HTTP status {status}")]
-pub(crate) struct NotGrpc {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-}
-
-/// Omits the headers: a proxy may set a cookie.
-impl fmt::Debug for NotGrpc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NotGrpc").field(&self.status).finish()
-    }
-}
-
 /// The response ended after its headers and before its status, so the server has received the call.
 #[derive(Debug, thiserror::Error)]
 #[error("the response ended early")]
 pub(crate) struct Truncated(#[source] pub(super) Option<h2::Error>);
 
 /// The names of gRPC's headers and trailers.
-static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(super) static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
 /// Marks statuses from the server, as opposed to those that tonic makes for a response that it cannot decode.
@@ -216,33 +207,36 @@ pub(super) struct Checked {
     sending: Option<Sending>,
     body: RecvStream,
     has_status: bool,
+    held: Option<Held>,
 }
 
 impl http_body::Body for Checked {
     type Data = Bytes;
-    type Error = Truncated;
+    type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         poll_sending(&mut this.sending, cx);
         if let Some(data) = ready!(this.body.poll_data(cx)) {
-            return Poll::Ready(Some(data.map_err(Some).map_err(Truncated).map(|data| {
+            let data = data.map_err(|error| BoxError::from(Truncated(Some(error)))).and_then(|data| {
                 // Opens the window again. Fails if the stream has ended, which needs none.
                 let _ = this.body.flow_control().release_capacity(data.len());
-                Frame::data(data)
-            })));
+                this.held.as_mut().map_or(Ok(()), |held| held.grow(data.len()))?;
+                Ok(Frame::data(data))
+            });
+            return Poll::Ready(Some(data));
         }
         Poll::Ready(match ready!(this.body.poll_trailers(cx)) {
             Ok(Some(mut trailers)) => {
                 this.has_status |= sanitize(&mut trailers);
                 Some(Ok(Frame::trailers(trailers)))
             }
-            Err(error) => Some(Err(Truncated(Some(error)))),
+            Err(error) => Some(Err(Truncated(Some(error)).into())),
             Ok(None) if this.has_status => None,
             Ok(None) => {
                 // Returned once.
                 this.has_status = true;
-                Some(Err(Truncated(None)))
+                Some(Err(Truncated(None).into()))
             }
         })
     }

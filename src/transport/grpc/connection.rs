@@ -5,17 +5,16 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Uri;
-use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tower_service::Service as _;
 
 use crate::config::{self, Common};
 use crate::error::{BoxError, Error, ErrorKind};
@@ -23,14 +22,11 @@ use crate::sync::Mutex;
 use crate::sync::per_runtime::PerRuntime;
 use crate::transport::grpc::driver::{self, Record};
 use crate::transport::grpc::greeting::{self, Greeted, NoGreeting, NoHttp2};
+use crate::transport::net::dial::Dial;
 use crate::transport::net::names::Names;
+use crate::transport::page::Secrets;
 use crate::transport::{backoff, http_status};
 
-/// TCP keepalive, for NAT and load balancers: the first probe after this, then one every third of it.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
-/// How long the kernel waits for sent data to be acknowledged.
-#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The calls in flight from which another connection is used. Fewer are faster on one, as they share wake-ups and writes. Servers
 /// allow more streams than that by default.
 const BUSY: usize = 16;
@@ -83,11 +79,6 @@ impl Connections {
         Ok(Self { dialer, slots: settings.connections, by_runtime: PerRuntime::new() })
     }
 
-    /// The number of slots.
-    pub(crate) fn number(&self) -> usize {
-        self.slots
-    }
-
     /// The first connection that is not busy, or else the least busy one; dials if there is none. The dial goes on if this future is
     /// dropped.
     pub(crate) async fn get(&self) -> Result<Connection, Error> {
@@ -126,8 +117,19 @@ impl Connections {
         match waiting.wait_for(|dialing| dialing.outcome.is_some()).await.map(|dialing| dialing.outcome.clone()) {
             Ok(Some(Ok(connection))) => Ok(connection),
             Ok(Some(Err(error))) => Err(error.into()),
-            Ok(None) | Err(_) => Err(Error::new(ErrorKind::Connect, "the runtime ended before a connection was made")),
+            Ok(None) | Err(_) => {
+                Err(Error::new(ErrorKind::Connect, "the runtime ended before a connection was made").local())
+            }
         }
+    }
+
+    /// Retires all connections, because they do not respond, and dials their addresses last. Whether the name has others.
+    pub(crate) fn fail_over(&self) -> bool {
+        let slots = self.by_runtime.all();
+        let connections = slots.iter().flat_map(|slots| slots.iter()).filter_map(Slot::present);
+        connections.for_each(|connection| self.dialer.names.suspect(connection.0.address));
+        self.disconnect();
+        self.dialer.names.has_unsuspected()
     }
 
     /// Retires all connections: calls in flight go on, later ones use new connections.
@@ -152,13 +154,15 @@ impl Slot {
 
     /// The connection of this slot, if there is one.
     fn ready(&self, generation: u64) -> Option<Connection> {
+        self.present().filter(|connection| connection.is_open(generation))
+    }
+
+    /// The connection of this slot, retired or not.
+    fn present(&self) -> Option<Connection> {
         match &*self.state() {
-            State::Ready(connection) if connection.is_open(generation) => Some(connection.clone()),
-            State::Dialing(dialing) => match &dialing.borrow().outcome {
-                Some(Ok(connection)) if connection.is_open(generation) => Some(connection.clone()),
-                _ => None,
-            },
-            _ => None,
+            State::Ready(connection) => Some(connection.clone()),
+            State::Dialing(dialing) => dialing.borrow().outcome.as_ref()?.as_ref().ok().cloned(),
+            State::Idle | State::Failed { .. } => None,
         }
     }
 
@@ -218,68 +222,54 @@ impl State {
 struct Dialer {
     origin: Uri,
     names: Names,
-    timeout: Duration,
-    tcp: HttpConnector<Names>,
-    #[cfg(feature = "tls")]
-    tls: Option<(tokio_rustls::TlsConnector, rustls::pki_types::ServerName<'static>)>,
+    dial: Dial,
     /// The keepalive interval, doubled when the server sends `ENHANCE_YOUR_CALM`.
     keepalive: Mutex<Option<Duration>>,
 }
 
 impl fmt::Debug for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialer").field("origin", &self.origin).field("timeout", &self.timeout).finish_non_exhaustive()
+        f.debug_struct("Dialer").field("origin", &self.origin).field("dial", &self.dial).finish_non_exhaustive()
     }
 }
 
 impl Dialer {
-    #[cfg_attr(not(feature = "tls"), allow(clippy::unnecessary_wraps, reason = "only TLS can be set up wrongly"))]
     fn new(origin: &Uri, names: Names, config: &Common, settings: &config::Grpc) -> Result<Self, Error> {
-        let mut tcp = HttpConnector::new_with_resolver(names.clone());
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        // Divided among the addresses of a name, so that a silent one leaves time for the next.
-        tcp.set_connect_timeout(Some(config.connect_timeout));
-        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        tcp.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
-        tcp.set_keepalive(Some(TCP_KEEPALIVE));
-        tcp.set_keepalive_interval(Some(TCP_KEEPALIVE / 3));
-        Ok(Self {
-            origin: origin.clone(),
-            names,
-            timeout: config.connect_timeout,
-            tcp,
-            #[cfg(feature = "tls")]
-            tls: tls(origin, config)?,
-            keepalive: Mutex::new(settings.keepalive),
-        })
+        // grpc-go refuses a connection that does not offer `h2`.
+        let dial = Dial::new(origin, names.clone(), config, &[b"h2"])?;
+        Ok(Self { origin: origin.clone(), names, dial, keepalive: Mutex::new(settings.keepalive) })
     }
 
     async fn dial(self: &Arc<Self>, generation: u64) -> Dialed {
-        match tokio::time::timeout(self.timeout, self.connect(generation)).await {
+        let dialer = Arc::clone(self);
+        let connect = move |address| {
+            let dialer = Arc::clone(&dialer);
+            async move { dialer.connect(address, generation).await }
+        };
+        match self.dial.in_time(self.dial.race(connect)).await {
             Ok(Ok(connection)) => {
                 tracing::debug!(endpoint = %self.origin, "connected over gRPC");
                 Ok(connection)
             }
             Ok(Err(error)) => Err(DialError { what: "no connection could be made".into(), source: Some(error.into()) }),
-            Err(_) => Err(DialError { what: format!("no connection within {:?}", self.timeout), source: None }),
+            Err(timeout) => Err(DialError { what: timeout.to_string(), source: None }),
         }
     }
 
-    async fn connect(self: &Arc<Self>, generation: u64) -> Result<Connection, BoxError> {
-        let tcp = self.tcp.clone().call(self.origin.clone()).await?.into_inner();
+    async fn connect(self: &Arc<Self>, address: IpAddr, generation: u64) -> Result<Connection, BoxError> {
+        let tcp = self.dial.tcp(address).await?;
         #[cfg(feature = "tls")]
-        if let Some((tls, name)) = &self.tls {
-            let stream = tls.connect(name.clone(), tcp).await.map_err(handshake_error)?;
+        if let Some(tls) = self.dial.tls() {
+            let stream = tls.connect(tcp).await.map_err(handshake_error)?;
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                 return Err(NoHttp2::NotOffered.into());
             }
-            return self.handshake(stream, generation).await;
+            return self.handshake(stream, address, generation).await;
         }
-        self.handshake(tcp, generation).await
+        self.handshake(tcp, address, generation).await
     }
 
-    async fn handshake<I>(self: &Arc<Self>, io: I, generation: u64) -> Result<Connection, BoxError>
+    async fn handshake<I>(self: &Arc<Self>, io: I, address: IpAddr, generation: u64) -> Result<Connection, BoxError>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -297,7 +287,7 @@ impl Dialer {
             }
         });
         greeting::wait(greeting).await?;
-        Ok(Connection(Arc::new(Shared { generation, sender, record })))
+        Ok(Connection(Arc::new(Shared { generation, address, sender, record })))
     }
 
     fn keepalive(&self) -> MutexGuard<'_, Option<Duration>> {
@@ -320,26 +310,6 @@ fn handshake_error(error: std::io::Error) -> BoxError {
     let no_http2 =
         error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()).is_some_and(|tls| *tls == alert);
     if no_http2 { NoHttp2::NotOffered.into() } else { error.into() }
-}
-
-#[cfg(feature = "tls")]
-fn tls(
-    origin: &Uri,
-    config: &Common,
-) -> Result<Option<(tokio_rustls::TlsConnector, rustls::pki_types::ServerName<'static>)>, Error> {
-    if origin.scheme_str() != Some("https") {
-        return if config.tls.is_default() {
-            Ok(None)
-        } else {
-            Err(Error::invalid("`tls` is set and the endpoint is http://, so that nothing would be encrypted"))
-        };
-    }
-    let host = origin.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let name =
-        host.try_into().map_err(|_| Error::invalid("the endpoint's host is not a name that a certificate can have"))?;
-    // grpc-go refuses a connection that does not offer `h2`.
-    let tls = config.tls.build(&[b"h2"])?;
-    Ok(Some((tokio_rustls::TlsConnector::from(Arc::new(tls)), name)))
 }
 
 /// Why a dial failed, for every call that waited for it.
@@ -369,13 +339,14 @@ impl From<DialError> for Error {
 
         let connect = Error::new(ErrorKind::Connect, error.what);
         let Some(source) = error.source else { return connect };
-        if source.is::<NoHttp2>() {
-            return Error::new(ErrorKind::Connect, source.to_string()).no_grpc();
+        if let Some(no_http2) = source.downcast_ref::<NoHttp2>() {
+            // No call was sent, so what the server sent repeats no secret.
+            return no_http2.error(&Secrets::default());
         }
         if source.is::<NoGreeting>() {
             return Error::new(ErrorKind::Connect, source.to_string());
         }
-        http_status::judge_trust(connect, &*source).with_source(Shared(source))
+        http_status::judge_connect(connect, &*source).with_source(Shared(source))
     }
 }
 
@@ -387,6 +358,7 @@ pub(super) struct Connection(Arc<Shared>);
 struct Shared {
     /// The generation of the [`Names`] when it was dialled.
     generation: u64,
+    address: IpAddr,
     sender: SendRequest<Bytes>,
     record: Arc<Record>,
 }

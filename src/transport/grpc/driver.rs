@@ -25,9 +25,9 @@ const MANY: usize = 8;
 const STREAM_WINDOW: u32 = 2 << 20;
 /// The receive window of a connection, larger so that a few slow readers do not block the others.
 const CONNECTION_WINDOW: u32 = 5 << 20;
-/// The longest headers or trailers of a response: twice what a server sends with an API error. It bounds the memory that a peer
-/// can use; h2's default is 16 MiB.
-const MAX_HEADERS: u32 = 16 << 10;
+/// The longest headers or trailers of a response. A server sends at most 8 KiB with an API error; proxies add cookies and policies. It
+/// bounds the memory that a peer can use; h2's default is 16 MiB.
+pub(super) const MAX_HEADERS: u32 = 64 << 10;
 
 /// The memory for responses that are received and not read yet, as h2 counts it: 256 bytes for each short one. Beyond that h2
 /// closes the connection, with all its calls. Its default, half the window, is reached by 10,000 simultaneous responses.
@@ -61,12 +61,19 @@ pub(super) struct Record {
     /// Calls that their callers dropped.
     dropped: AtomicU32,
     retired: AtomicBool,
+    /// Whether its task was dropped, because its runtime ended.
+    lost_runtime: AtomicBool,
 }
 
 impl Record {
     pub(super) fn new() -> Self {
-        let (heard, open, dropped, retired) = <_>::default();
-        Self { began: Instant::now(), heard, open, dropped, retired }
+        let (heard, open, dropped, retired, lost_runtime) = <_>::default();
+        Self { began: Instant::now(), heard, open, dropped, retired, lost_runtime }
+    }
+
+    /// Whether it ended with its runtime, which says nothing about the server.
+    pub(super) fn has_lost_runtime(&self) -> bool {
+        self.lost_runtime.load(Ordering::Relaxed)
     }
 
     /// Records that bytes were received.
@@ -129,12 +136,16 @@ impl Lost {
     }
 }
 
-/// Retires the connection when its task ends.
-struct Retires(Arc<Record>);
+/// Retires the connection when its task ends, or is dropped before that.
+struct Retires {
+    record: Arc<Record>,
+    ended: bool,
+}
 
 impl Drop for Retires {
     fn drop(&mut self) {
-        self.0.retire();
+        self.record.lost_runtime.store(!self.ended, Ordering::Relaxed);
+        self.record.retire();
     }
 }
 
@@ -149,7 +160,7 @@ pub(super) async fn drive<I>(
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let (_retires, calls) = (Retires(Arc::clone(&record)), Arc::clone(&record));
+    let (mut retires, calls) = (Retires { record: Arc::clone(&record), ended: false }, Arc::clone(&record));
     let pings = connection.ping_pong();
     let mut silence = pin!(async move {
         match (pings, keepalive) {
@@ -159,7 +170,7 @@ where
     });
     let mut connection = pin!(connection);
     let mut has_yielded = false;
-    poll_fn(|cx| {
+    let ended = poll_fn(|cx| {
         // Yields once, so that ready callers add their frames to the same write.
         if !has_yielded && calls.open() >= MANY {
             has_yielded = true;
@@ -172,7 +183,9 @@ where
         }
         silence.as_mut().poll(cx).map(|()| Err(Lost::Silent))
     })
-    .await
+    .await;
+    retires.ended = true;
+    ended
 }
 
 /// Ends when the server has not acknowledged a keepalive ping while calls were in flight. Must be polled with the connection.

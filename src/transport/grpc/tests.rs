@@ -8,7 +8,11 @@ use http::Request;
 use proptest::prelude::*;
 use tokio::io::duplex;
 
+use http::StatusCode;
+
 use super::*;
+use crate::config::Protocol;
+use crate::transport::http_status::Refusal;
 use crate::transport::http_status::tests::{in_words, table};
 
 type Cause = Arc<dyn StdError + Send + Sync>;
@@ -206,7 +210,7 @@ proptest! {
             status
         };
         let ended = connection_ended(&status);
-        let error = error_of(status, sent);
+        let error = error_of(status, sent, Secrets::default);
         prop_assert_eq!(error.kind(), ErrorKind::Lost);
         prop_assert_eq!(error.outcome(), if root.proof { Outcome::NotSent } else { Outcome::Unknown });
         prop_assert!(error.is_transient() && error.code().is_none());
@@ -223,7 +227,7 @@ proptest! {
         sent: usize,
     ) {
         let status = sent_by_server(code, &message, &details, pushback.as_deref());
-        let error = error_of(status, sent);
+        let error = error_of(status, sent, Secrets::default);
         prop_assert!(matches!(error.outcome(), Outcome::Refused | Outcome::Unknown), "{:?}", error);
         if let Some(api) = error.api() {
             prop_assert_eq!(error.outcome() == Outcome::Refused, api.is_refusal());
@@ -248,7 +252,7 @@ proptest! {
 
     #[test]
     fn a_response_that_cannot_be_decoded_is_a_response(code in codes(), message in messages(), details in details(), sent: usize) {
-        let error = error_of(Status::with_details(code, message, details.into()), sent);
+        let error = error_of(Status::with_details(code, message, details.into()), sent, Secrets::default);
         prop_assert!(matches!(error.kind(), ErrorKind::Protocol | ErrorKind::TooLarge), "{:?}", error);
         prop_assert_eq!(error.outcome(), Outcome::Unknown);
         prop_assert!(!error.is_transient());
@@ -257,15 +261,17 @@ proptest! {
     #[test]
     fn a_response_that_is_not_grpc_is_a_response(status in 100..1_000_u16, layers in prop::collection::vec(0..3_u8, 0..4)) {
         let http = StatusCode::from_u16(status).unwrap();
-        let cause: Cause = Arc::new(NotGrpc { status: http, headers: HeaderMap::new() });
+        let cause: Cause = Arc::new(NotGrpc { status: http, headers: HeaderMap::new(), page: Vec::new() });
         let root = Root { what: "not gRPC".into(), cause, proof: false };
         let status = Status::from_error(Box::new(Wrapped(below(&root, &layers))));
         prop_assert!(!connection_ended(&status));
-        let error = error_of(status, 1);
+        let error = error_of(status, 1, Secrets::default);
         prop_assert!(matches!(error.outcome(), Outcome::Refused | Outcome::Unknown), "{:?}", error);
         prop_assert_eq!(error.is_no_grpc(), matches!(http.as_u16(), 404 | 405 | 415));
         if http != StatusCode::OK {
-            let over_http = http_status::of_http_status(http, &HeaderMap::new(), b"");
+            let headers = &HeaderMap::new();
+            let over_http = Refusal { protocol: Protocol::Http, status: http, headers, page: b"" };
+            let over_http = over_http.error(&Secrets::default());
             prop_assert_eq!((error.kind(), error.outcome()), (over_http.kind(), over_http.outcome()));
         }
     }
@@ -286,7 +292,7 @@ fn codes_mean_what_the_table_says() {
             continue;
         };
         rows += 1;
-        let error = error_of(sent_by_server(code, message, b"", None), 1);
+        let error = error_of(sent_by_server(code, message, b"", None), 1, Secrets::default);
         assert_eq!(in_words(&error), [kind, outcome], "{cell}");
     }
     assert_eq!(rows, 13);

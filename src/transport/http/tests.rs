@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use super::*;
 
 /// The error of an exchange with a server that handles its connection so.
-async fn failed(serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> reqwest::Error {
+async fn failed(serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> Failure {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/api/info", listener.local_addr().unwrap());
     std::thread::spawn(move || serve(listener.accept().unwrap().0));
@@ -14,19 +14,17 @@ async fn failed(serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> req
 }
 
 /// The error of an exchange with a silent server.
-async fn unanswered() -> reqwest::Error {
+async fn unanswered() -> Failure {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     exchange(&format!("http://{}/api/info", listener.local_addr().unwrap()), Duration::from_millis(100)).await
 }
 
-async fn exchange(url: &str, timeout: Duration) -> reqwest::Error {
-    // Another test may have installed the provider.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+async fn exchange(url: &str, timeout: Duration) -> Failure {
     let client = reqwest::Client::builder().no_proxy().timeout(timeout).build().unwrap();
-    match client.post(url).body("{}").send().await {
+    Failure::of_reqwest(match client.post(url).body("{}").send().await {
         Ok(response) => response.bytes().await.unwrap_err(),
         Err(error) => error,
-    }
+    })
 }
 
 fn respond(bytes: &'static [u8]) -> impl FnOnce(std::net::TcpStream) + Send {
@@ -65,10 +63,11 @@ async fn a_failed_exchange_means_not_sent_only_with_proof() {
                 6 => failed(respond(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")).await,
                 _ => unanswered().await,
             };
-            let connect = error.is_connect();
+            let connect = error.is_connect;
             assert_eq!(connect, case == 1);
             // hyper may see the end of the connection before it takes the request.
-            let never_sent = causes(&error).filter_map(|cause| cause.downcast_ref()).any(hyper::Error::is_canceled);
+            let never_sent =
+                causes(&*error.source).filter_map(|cause| cause.downcast_ref()).any(hyper::Error::is_canceled);
             assert!(!never_sent || matches!(case, 2 | 3), "{case}: {error:?}");
             let error = error_of(error, &record(state));
             let unsent = matches!(state, 1 | 3);

@@ -19,6 +19,11 @@ pub(crate) fn in_words(error: &Error) -> [String; 2] {
     [format!("{:?}", error.kind()), error.outcome().name().replace('_', " ")]
 }
 
+/// The error over HTTP.
+fn of_http_status(status: StatusCode, headers: &HeaderMap, page: &[u8]) -> Error {
+    Refusal { protocol: Protocol::Http, status, headers, page }.error(&Secrets::default())
+}
+
 #[test]
 fn statuses_mean_what_the_table_says() {
     let rows: Vec<_> =
@@ -37,9 +42,32 @@ fn the_body_of_a_gateway_is_not_taken_for_an_api_error() {
         let error = meant(&format!(r#"{{"code":{code},"message":"Internal Server Error"}}"#));
         assert_eq!((error.kind(), error.http_status()), (ErrorKind::Protocol, Some(500)), "{code}");
     }
+    for page in [
+        r#"{"code":13,"message":"internal","details":[]}"#,
+        r#"{"code":100}"#,
+        r#"{"code":500}"#,
+        r#"{"code":600,"message":""}"#,
+    ] {
+        assert_eq!(meant(page).kind(), ErrorKind::Protocol, "{page}");
+    }
     for code in [100, 399, 600] {
         assert_eq!(meant(&format!(r#"{{"code":{code},"message":"the API's"}}"#)).code(), Some(code));
     }
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_time_is_not_in_the_text_of_a_certificate_that_is_not_valid_now() {
+    use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
+    let at = |seconds| rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+    let told = |certificate| {
+        let cause = io::Error::other(rustls::Error::InvalidCertificate(certificate));
+        judge_connect(Error::new(ErrorKind::Connect, "no connection could be made"), &cause).message().to_owned()
+    };
+    let expired = |now| told(ExpiredContext { time: at(now), not_after: at(5) });
+    let not_yet = |now| told(NotValidYetContext { time: at(now), not_before: at(50) });
+    assert_eq!((expired(10), not_yet(10)), (expired(11), not_yet(11)));
+    assert!(expired(10).ends_with("the certificate has expired"), "{}", expired(10));
 }
 
 fn pages() -> impl Strategy<Value = Vec<u8>> {

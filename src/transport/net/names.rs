@@ -1,9 +1,9 @@
 //! Resolves the name of a host, and detects when its addresses change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -34,7 +34,19 @@ struct Inner {
 struct Known {
     addresses: BTreeSet<IpAddr>,
     checked: Instant,
+    /// Addresses that no connection could be made to, or that did not respond, and until when they are dialled last.
+    suspects: BTreeMap<IpAddr, Instant>,
 }
+
+impl Known {
+    fn is_suspect(&self, address: IpAddr) -> bool {
+        self.suspects.get(&address).is_some_and(|until| Instant::now() < *until)
+    }
+}
+
+/// How long an address that failed is dialled last.
+#[cfg(any(feature = "grpc", feature = "tls"))]
+const SUSPICION: Duration = Duration::from_secs(30);
 
 impl fmt::Debug for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,7 +70,7 @@ impl Names {
         Self(Arc::new(Inner {
             host,
             lookup: lookup.unwrap_or_else(|| Arc::new(|host| Box::pin(system(host)))),
-            known: Mutex::new(Known { addresses: BTreeSet::new(), checked: Instant::now() }),
+            known: Mutex::new(Known { addresses: BTreeSet::new(), checked: Instant::now(), suspects: BTreeMap::new() }),
             checking: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
@@ -123,7 +135,7 @@ impl Names {
     ///
     /// A missing address does not start a new generation here: with a resolver that returns a few addresses at a time, each dial
     /// would retire the connections before it.
-    async fn resolve(&self) -> io::Result<Vec<IpAddr>> {
+    pub(crate) async fn resolve(&self) -> io::Result<Vec<IpAddr>> {
         let mut addresses = self.look_up().await?;
         if addresses.is_empty() {
             return Ok(addresses);
@@ -138,7 +150,33 @@ impl Names {
         for family in [preferred, others].into_iter().filter(|family| !family.is_empty()) {
             family.rotate_left(turn % family.len());
         }
+        let known = self.known();
+        addresses.sort_by_key(|address| known.is_suspect(*address));
+        drop(known);
         Ok(addresses)
+    }
+
+    /// Dials this address after the others for a time.
+    #[cfg(any(feature = "grpc", feature = "tls"))]
+    pub(crate) fn suspect(&self, address: IpAddr) {
+        if self.0.host.is_some() {
+            let mut known = self.known();
+            known.suspects.retain(|_, until| Instant::now() < *until);
+            known.suspects.insert(address, Instant::now() + SUSPICION);
+        }
+    }
+
+    /// A connection to this address was made.
+    #[cfg(any(feature = "grpc", feature = "tls"))]
+    pub(crate) fn trust(&self, address: IpAddr) {
+        self.known().suspects.remove(&address);
+    }
+
+    /// Whether an address is known that has not failed.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn has_unsuspected(&self) -> bool {
+        let known = self.known();
+        known.addresses.iter().any(|address| !known.is_suspect(*address))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -158,33 +196,13 @@ async fn system(host: String) -> io::Result<Vec<IpAddr>> {
     Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
 }
 
-/// For hyper's connector, whose name argument is always this host.
-#[cfg(feature = "grpc")]
-impl tower_service::Service<hyper_util::client::legacy::connect::dns::Name> for Names {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = crate::sync::BoxFuture<'static, io::Result<Self::Response>>;
-
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: hyper_util::client::legacy::connect::dns::Name) -> Self::Future {
-        let names = self.clone();
-        Box::pin(async move {
-            let addresses: Vec<_> = names.resolve().await?.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect();
-            Ok(addresses.into_iter())
-        })
-    }
-}
-
 /// For reqwest, which sets the port.
 #[cfg(feature = "http")]
 impl reqwest::dns::Resolve for Names {
     fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
         let names = self.clone();
         Box::pin(async move {
-            let addresses = names.resolve().await?.into_iter().map(|ip| SocketAddr::new(ip, 0));
+            let addresses = names.resolve().await?.into_iter().map(|ip| std::net::SocketAddr::new(ip, 0));
             Ok(Box::new(addresses.collect::<Vec<_>>().into_iter()) as reqwest::dns::Addrs)
         })
     }

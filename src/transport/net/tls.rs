@@ -13,15 +13,6 @@ use crate::config::tls::Tls;
 use crate::error::Error;
 
 impl Tls {
-    /// A configuration without roots, for a client that needs one but makes no TLS connection.
-    #[cfg(feature = "http")]
-    pub(crate) fn unused() -> Result<ClientConfig, Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.map_err(|error| Error::invalid("TLS cannot be set up").with_source(error))?;
-        Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
-    }
-
     /// The configuration of rustls, which offers `protocols`.
     pub(crate) fn build(&self, protocols: &[&[u8]]) -> Result<ClientConfig, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -41,7 +32,7 @@ impl Tls {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
                 let chain = certificates("client_certificate", chain)?;
-                let key = PrivateKeyDer::from_pem_slice(key)
+                let key = PrivateKeyDer::from_pem_slice(without_mark(key))
                     .map_err(|_| Error::invalid("the key of `client_certificate` is not a private key in PEM"))?;
                 builder
                     .with_client_auth_cert(chain, key)
@@ -53,8 +44,13 @@ impl Tls {
     }
 }
 
+/// PEM without a byte order mark, after which the first section would not be found.
+fn without_mark(pem: &[u8]) -> &[u8] {
+    pem.strip_prefix("\u{feff}".as_bytes()).unwrap_or(pem)
+}
+
 fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(without_mark(pem)).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         _ => Err(Error::invalid(format!("`{what}` holds no certificate in PEM"))),

@@ -1,24 +1,36 @@
-//! Balances calls over the endpoints of one transport, and sends a call that never reached one to another.
+//! Balances calls over the endpoints of one transport, and sends a call that was not processed again.
 
-use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::api::message::InfoRequest;
+use crate::api::method::Method;
 use crate::config::LoadBalancing;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::sync::Mutex;
-use crate::transport::Transport;
 use crate::transport::call::{Call, NO_ENDPOINT};
-use crate::transport::routing::health::{Health, Sign, Standing};
+use crate::transport::routing::health::{Facts, Health, Sign, Standing, Why};
+use crate::transport::routing::pulse::Pulse;
+use crate::transport::{Transport, backoff};
 use crate::wire::reply::Reply;
 
-/// The endpoints of one transport.
-#[derive(Debug)]
+/// How long a trial waits for its response.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often a call waits for endpoints that do not process calls.
+const MAX_WAITS: u32 = 2;
+
+/// The endpoints of one transport. A clone shares them.
+#[derive(Clone, Debug)]
 pub(crate) struct Balancer {
-    endpoints: Vec<Endpoint>,
+    endpoints: Arc<[Endpoint]>,
     load_balancing: LoadBalancing,
+    /// Whether calls have another way than one endpoint.
+    has_choice: bool,
 }
 
 #[derive(Debug)]
@@ -26,7 +38,7 @@ struct Endpoint {
     transport: Box<dyn Transport>,
     /// Its index among all endpoints of the client, from 1.
     number: usize,
-    in_flight: AtomicUsize,
+    pulse: Pulse,
     /// Whether `health` has failures recorded. Otherwise a successful call need not lock it.
     impaired: AtomicBool,
     health: Mutex<Health>,
@@ -50,17 +62,24 @@ pub struct EndpointStatus {
 }
 
 impl Balancer {
-    pub(crate) fn new(transports: Vec<Box<dyn Transport>>, load_balancing: LoadBalancing) -> Self {
-        let endpoints = transports.into_iter().zip(1..).map(|(transport, number)| Endpoint {
+    /// Balances over these endpoints, numbered after `others` others; `has_fallback` says whether calls can go elsewhere.
+    pub(crate) fn new(
+        transports: Vec<Box<dyn Transport>>,
+        load_balancing: LoadBalancing,
+        others: usize,
+        has_fallback: bool,
+    ) -> Self {
+        let has_choice = transports.len() > 1 || has_fallback;
+        let endpoints = transports.into_iter().zip(others + 1..).map(|(transport, number)| Endpoint {
             transport,
             number,
-            in_flight: AtomicUsize::new(0),
+            pulse: Pulse::new(),
             impaired: AtomicBool::new(false),
             health: Mutex::default(),
             losses: Losses::default(),
             reason: Mutex::default(),
         });
-        Self { endpoints: endpoints.collect(), load_balancing }
+        Self { endpoints: endpoints.collect(), load_balancing, has_choice }
     }
 
     /// The endpoint named by errors of calls that were not sent.
@@ -68,12 +87,8 @@ impl Balancer {
         &*self.endpoints[0].transport
     }
 
-    /// The same endpoints, numbered after those of `others`.
-    pub(crate) fn numbered_after(mut self, others: &Self) -> Self {
-        for endpoint in &mut self.endpoints {
-            endpoint.number += others.endpoints.len();
-        }
-        self
+    pub(crate) fn len(&self) -> usize {
+        self.endpoints.len()
     }
 
     pub(crate) fn status(&self) -> impl Iterator<Item = EndpointStatus> {
@@ -81,13 +96,13 @@ impl Balancer {
         self.endpoints.iter().map(move |endpoint| EndpointStatus {
             transport: endpoint.transport.name(),
             endpoint: endpoint.transport.endpoint().unwrap_or_default(),
-            available: endpoint.standing(now) == Standing::In,
-            in_flight: endpoint.in_flight.load(Ordering::Relaxed),
+            available: endpoint.is_available(now),
+            in_flight: endpoint.pulse.in_flight(),
         })
     }
 
     pub(crate) fn disconnect(&self) {
-        for endpoint in &self.endpoints {
+        for endpoint in &*self.endpoints {
             endpoint.transport.disconnect();
         }
     }
@@ -98,21 +113,45 @@ impl Balancer {
         self.endpoints.iter().all(|endpoint| endpoint.standing(now) != Standing::In)
     }
 
-    /// Sends a call to one endpoint, and as long as it certainly never reached it, to the others, each once.
+    /// Whether an endpoint other than this one is given calls.
+    pub(crate) fn has_other(&self, number: usize) -> bool {
+        let now = Instant::now();
+        self.endpoints.iter().any(|endpoint| endpoint.number != number && endpoint.is_available(now))
+    }
+
+    /// Sends a call to an endpoint, and as long as it certainly never reached it, to the others, each once. A call that the server did
+    /// not process goes again to any of them, also to the same, until the health of all forbids it.
     pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Reply, Error> {
-        let mut tried = Vec::new();
-        let mut last = None;
-        while let Some((index, trial)) = self.pick(&tried, call.avoided()) {
-            match self.endpoints[index].send(call, trial).await {
-                Err(error) if never_arrived(&error) && tried.len() + 1 < self.endpoints.len() => {
-                    tracing::debug!(method = call.method(), %error, "the call goes to another endpoint");
-                    tried.push(index);
-                    last = Some(error);
-                }
+        let (mut tried, mut unprocessed, mut waits, mut last) = (Vec::new(), 0, 0, None);
+        let (mut avoided, mut now) = (call.avoided().endpoint, call.began());
+        loop {
+            let Some((index, trial)) = self.pick(&tried, avoided, now) else {
+                // One that does not process calls now may do so in a moment.
+                let Some(until) = self.refusing_until(&tried).filter(|_| waits < MAX_WAITS) else { break };
+                waits += 1;
+                tokio::time::sleep_until(until).await;
+                now = Instant::now();
+                continue;
+            };
+            let endpoint = &self.endpoints[index];
+            let error = match endpoint.send(self, call, trial, now).await {
+                Err(error) if never_arrived(&error) => error,
                 sent => return sent,
+            };
+            tracing::debug!(method = call.method(), %error, "the call is sent again");
+            if error.kind() == ErrorKind::Lost {
+                (avoided, unprocessed) = (endpoint.number, unprocessed + 1);
+                let wait = backoff::resend(unprocessed);
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
+            } else {
+                tried.push(index);
             }
+            last = Some(error);
+            now = Instant::now();
         }
-        Err(last.unwrap_or_else(|| self.all_out()))
+        Err(last.unwrap_or_else(|| self.all_out(now)))
     }
 
     /// Sends a call to one endpoint after the other, whatever their health, until one responds. The timeout is for each endpoint.
@@ -121,38 +160,58 @@ impl Balancer {
         timeout: Duration,
         call: impl Fn(Instant, Instant) -> Call<'a>,
     ) -> Option<Reply> {
-        for endpoint in &self.endpoints {
+        for endpoint in &*self.endpoints {
             let now = Instant::now();
             let call = call(now, now + timeout);
             let trial = endpoint.begin_trial(now);
-            if let Ok(Ok(reply)) = tokio::time::timeout(timeout, endpoint.send(&call, trial)).await {
+            if let Some(Ok(reply)) = self.send_within(timeout, endpoint, &call, trial).await {
                 return Some(reply);
             }
         }
         None
     }
 
+    /// Sends a call that is given up after this time.
+    async fn send_within(
+        &self,
+        timeout: Duration,
+        endpoint: &Endpoint,
+        call: &Call<'_>,
+        trial: bool,
+    ) -> Option<Result<Reply, Error>> {
+        let mut sent = pin!(endpoint.send(self, call, trial, call.began()));
+        let sent = tokio::time::timeout(timeout, sent.as_mut()).await.ok();
+        if sent.is_none() {
+            // Before it is dropped, which is when that is recorded.
+            call.give_up();
+        }
+        sent
+    }
+
     /// The endpoint for the next call, and whether the call is its trial.
-    fn pick(&self, tried: &[usize], avoided: usize) -> Option<(usize, bool)> {
-        let busy = |index: usize| self.endpoints[index].in_flight.load(Ordering::Relaxed);
+    fn pick(&self, tried: &[usize], avoided: usize, now: Instant) -> Option<(usize, bool)> {
+        let is_silent = |index: usize| self.endpoints[index].pulse.is_silent(now);
+        let busy = |index: usize| (is_silent(index), self.endpoints[index].pulse.in_flight());
         let less_busy = |one, other| if busy(one) <= busy(other) { one } else { other };
         if tried.is_empty() && avoided == NO_ENDPOINT && !self.endpoints.iter().any(Endpoint::is_impaired) {
-            let index = match (self.load_balancing, self.endpoints.len()) {
-                (LoadBalancing::Priority, _) | (_, 1) => 0,
-                (LoadBalancing::LeastBusy, number) => {
+            let number = self.endpoints.len();
+            let index = match (self.load_balancing, number) {
+                (_, 1) => 0,
+                (LoadBalancing::Priority, _) => (0..number).find(|index| !is_silent(*index)).unwrap_or(0),
+                (LoadBalancing::LeastBusy, _) => {
                     let (one, other) = two_of(number);
                     less_busy(one, other)
                 }
             };
             return Some((index, false));
         }
-        let now = Instant::now();
         let standing: Vec<_> = self.endpoints.iter().map(|endpoint| endpoint.standing(now)).collect();
-        let usable = |index: &usize| matches!(standing[*index], Standing::In | Standing::Due) && !tried.contains(index);
-        let mut candidates: Vec<_> = (0..self.endpoints.len()).filter(usable).collect();
-        if candidates.len() > 1 {
-            candidates.retain(|index| self.endpoints[*index].number != avoided);
-        }
+        let untried = |index: &usize| !tried.contains(index);
+        let mut candidates: Vec<_> =
+            (0..standing.len()).filter(|index| standing[*index] == Standing::In).filter(untried).collect();
+        // Silent endpoints, and the one of the last attempt, are used if there is no other.
+        prefer(&mut candidates, |index| self.endpoints[*index].number != avoided);
+        prefer(&mut candidates, |index| !is_silent(*index));
         let picked = match (self.load_balancing, candidates.len()) {
             (LoadBalancing::Priority, _) | (_, 0 | 1) => candidates.first().copied(),
             (LoadBalancing::LeastBusy, number) => {
@@ -161,33 +220,97 @@ impl Balancer {
             }
         };
         if let Some(index) = picked {
-            return match standing[index] {
-                Standing::Due if self.endpoints[index].begin_trial(now) => Some((index, true)),
-                // Another call has just claimed the trial.
-                Standing::Due => self.pick(tried, avoided),
-                _ => Some((index, false)),
-            };
+            self.begin_trials(&standing, now);
+            return Some((index, false));
         }
-        // All are ejected. One that timed out or is on trial may still respond; one that cannot be connected to will not.
-        if !tried.is_empty() {
-            return None;
+        // All are ejected: the call itself is the trial of the one that is due.
+        let due = (0..standing.len()).filter(untried).find(|index| standing[*index] == Standing::Due);
+        if let Some(index) = due {
+            // Another call may have just claimed the trial.
+            return Some((index, self.endpoints[index].begin_trial(now)));
         }
-        let may_respond =
-            |index: &usize| standing[*index] == Standing::OnTrial || !self.endpoints[*index].health().is_unreachable();
-        let soonest = (0..self.endpoints.len()).filter(may_respond).min_by_key(|index| match standing[*index] {
-            Standing::Out(until) => Some(until),
-            Standing::In | Standing::Due | Standing::OnTrial => None,
-        });
+        // One that timed out or is on trial may still respond; one that cannot be connected to will not.
+        let may_respond = |index: &usize| {
+            standing[*index] == Standing::OnTrial || self.endpoints[*index].health().why() == Some(Why::Failing)
+        };
+        let soonest =
+            (0..standing.len()).filter(untried).filter(may_respond).min_by_key(|index| match standing[*index] {
+                Standing::Out(until) => Some(until),
+                Standing::In | Standing::Due | Standing::OnTrial => None,
+            });
         soonest.map(|index| (index, false))
     }
 
+    /// Until when those are ejected that did not process calls.
+    fn refusing_until(&self, tried: &[usize]) -> Option<Instant> {
+        let untried = self.endpoints.iter().enumerate().filter(|(index, _)| !tried.contains(index));
+        let until = untried.filter_map(|(_, endpoint)| endpoint.health().refusing_until());
+        until.min()
+    }
+
+    /// Sends a trial to each endpoint that is due, so that no call has to wait for one that is not back.
+    fn begin_trials(&self, standing: &[Standing], now: Instant) {
+        for (index, _) in standing.iter().enumerate().filter(|(_, standing)| **standing == Standing::Due) {
+            if self.endpoints[index].begin_trial(now) {
+                let balancer = self.clone();
+                tokio::spawn(async move { balancer.try_endpoint(index).await });
+            }
+        }
+    }
+
+    /// Asks an endpoint for `info`, which a server responds to by itself.
+    async fn try_endpoint(self, index: usize) {
+        let (request, now) = (InfoRequest::new(), Instant::now());
+        let call = Call::of(Method::Info.name(), Some(Method::Info), &request, now, Some(now + TRIAL_TIMEOUT));
+        // What it says of the endpoint is recorded.
+        let _ = self.send_within(TRIAL_TIMEOUT, &self.endpoints[index], &call, true).await;
+    }
+
+    /// Makes the trial of the others due, if this endpoint was the last: when none is known to work, one is tried at once.
+    fn end_backoff_without(&self, last: &Endpoint, now: Instant) {
+        if self.is_out() {
+            for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.number != last.number) {
+                endpoint.health().end_backoff(now);
+            }
+        }
+    }
+
+    fn facts(&self, of: &Endpoint, now: Instant) -> Facts {
+        Facts { now, silent: of.pulse.has_fallen_silent(now), others_well: self.others_well(of, now) }
+    }
+
+    /// Records that a response of the endpoint with this number could not be read.
+    pub(crate) fn reject(&self, number: usize) {
+        if let Some(endpoint) = self.endpoints.iter().find(|endpoint| endpoint.number == number) {
+            endpoint.note(Sign::Unreadable, false, self.facts(endpoint, Instant::now()), self);
+        }
+    }
+
+    /// Whether an endpoint other than this one responds well.
+    fn others_well(&self, this: &Endpoint, now: Instant) -> bool {
+        self.endpoints.iter().filter(|endpoint| endpoint.number != this.number).any(|endpoint| {
+            endpoint.is_available(now) && endpoint.pulse.usual().is_some() && !endpoint.health().is_bad()
+        })
+    }
+
     /// The error when no endpoint was tried.
-    fn all_out(&self) -> Error {
+    fn all_out(&self, now: Instant) -> Error {
         let reasons = self.endpoints.iter().filter_map(|endpoint| endpoint.reason().as_ref().map(Error::echo));
         // An error that is not transient takes precedence.
         let reason = reasons.min_by_key(Error::is_transient);
         let reason = reason.unwrap_or_else(|| Error::new(ErrorKind::Connect, "no connection could be made"));
-        reason.and("; every endpoint is in backoff")
+        let until = self.endpoints.iter().filter_map(|endpoint| match endpoint.standing(now) {
+            Standing::Out(until) => Some(until),
+            _ => None,
+        });
+        reason.and("; every endpoint is in backoff").in_backoff(until.min().unwrap_or(now))
+    }
+}
+
+/// Keeps the candidates that are better, if there are any.
+fn prefer(candidates: &mut Vec<usize>, is_better: impl Fn(&usize) -> bool) {
+    if candidates.iter().any(&is_better) {
+        candidates.retain(is_better);
     }
 }
 
@@ -208,6 +331,10 @@ impl Endpoint {
         if self.is_impaired() { self.health().standing(now) } else { Standing::In }
     }
 
+    fn is_available(&self, now: Instant) -> bool {
+        self.standing(now) == Standing::In && !self.pulse.is_silent(now)
+    }
+
     /// Claims the trial, unless another call has just done so.
     fn begin_trial(&self, now: Instant) -> bool {
         let mut health = self.health();
@@ -218,13 +345,15 @@ impl Endpoint {
         due
     }
 
-    async fn send(&self, call: &Call<'_>, trial: bool) -> Result<Reply, Error> {
+    async fn send(&self, among: &Balancer, call: &Call<'_>, trial: bool, began: Instant) -> Result<Reply, Error> {
         call.set_endpoint(self.number);
-        let mut in_flight = InFlight::new(self, call, trial);
-        let sent = self.transport.send(call).await;
-        match sent {
+        if among.has_choice {
+            call.limit_usual(began.saturating_duration_since(call.began()) + self.pulse.patience().saturating_mul(2));
+        }
+        let mut in_flight = InFlight::new(self, among, call, trial, began);
+        match self.transport.send(call).await {
             Ok(reply) => {
-                in_flight.sign = Sign::Responded;
+                in_flight.sign = Some(Sign::Responded);
                 Ok(reply)
             }
             Err(error) => {
@@ -233,8 +362,9 @@ impl Endpoint {
                     self.transport.name(),
                     self.transport.endpoint(),
                 );
-                in_flight.sign = sign(&error);
-                if in_flight.sign == Sign::Unreachable {
+                let sign = sign(&error);
+                in_flight.sign = Some(sign);
+                if sign == Sign::Unreachable {
                     *self.reason() = Some(error.echo());
                 }
                 Err(error)
@@ -242,23 +372,23 @@ impl Endpoint {
         }
     }
 
-    fn note(&self, sign: Sign, trial: bool) {
-        if sign == Sign::Responded && !trial && !self.is_impaired() {
-            return;
-        }
-        let now = Instant::now();
+    fn note(&self, sign: Sign, trial: bool, facts: Facts, among: &Balancer) {
+        let now = facts.now;
         let mut health = self.health();
-        let (before, disconnect) = (health.standing(now), health.note(sign, trial, now));
+        let (before, disconnect) = (health.standing(now), health.note(sign, trial, facts));
         let after = health.standing(now);
         self.impaired.store(!health.is_clear(), Ordering::Relaxed);
         drop(health);
-        if disconnect {
-            self.transport.disconnect();
+        if disconnect && self.transport.fail_over() {
+            tracing::info!(endpoint = self.transport.endpoint().as_deref(), ?sign, "another address is used");
+            self.health().readmit();
+            return;
         }
         let endpoint = self.transport.endpoint();
         match (before, after) {
             (Standing::In, Standing::Out(_)) => {
                 tracing::info!(endpoint = endpoint.as_deref(), ?sign, "endpoint left out");
+                among.end_backoff_without(self, now);
             }
             (Standing::Out(_) | Standing::Due | Standing::OnTrial, Standing::In) => {
                 tracing::info!(endpoint = endpoint.as_deref(), "endpoint is back");
@@ -287,30 +417,59 @@ impl Losses {
 /// A call in flight to an endpoint. Recorded when it ends or is dropped.
 struct InFlight<'a> {
     endpoint: &'a Endpoint,
+    among: &'a Balancer,
     call: &'a Call<'a>,
     trial: bool,
-    sign: Sign,
+    began: Instant,
+    /// The same in nanoseconds.
+    began_at: u64,
+    /// `None` if it is dropped.
+    sign: Option<Sign>,
 }
 
 impl<'a> InFlight<'a> {
-    fn new(endpoint: &'a Endpoint, call: &'a Call<'a>, trial: bool) -> Self {
-        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint, call, trial, sign: Sign::Nothing }
+    fn new(endpoint: &'a Endpoint, among: &'a Balancer, call: &'a Call<'a>, trial: bool, began: Instant) -> Self {
+        let began_at = endpoint.pulse.nanos(began);
+        endpoint.pulse.begin(began_at);
+        Self { endpoint, among, call, trial, began, began_at, sign: None }
+    }
+
+    /// What its end says about the endpoint.
+    fn sign(&self, now: Instant) -> Sign {
+        let Self { endpoint, began, began_at, call, .. } = *self;
+        let is_failure = |sign| match sign {
+            // Those that were in flight at the last loss ended with the same connection.
+            Sign::Lost | Sign::Unprocessed => self.trial || endpoint.losses.begin(began),
+            _ => true,
+        };
+        match self.sign {
+            Some(sign) => Some(sign).filter(|sign| is_failure(*sign)).unwrap_or(Sign::Nothing),
+            // The client drops calls at their deadline. Other callers drop theirs for reasons of their own.
+            None if call.is_given_up() && endpoint.pulse.is_timeout(now - began) => Sign::TimedOut,
+            None if endpoint.pulse.is_silent_since(began_at, now) => Sign::TimedOut,
+            None => Sign::Nothing,
+        }
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
-        // The client drops calls at their deadline.
-        if self.sign == Sign::Nothing && self.call.has_timed_out() {
-            self.sign = Sign::TimedOut;
+        let Self { endpoint, among, call, trial, .. } = *self;
+        endpoint.pulse.end();
+        let has_responded = self.sign == Some(Sign::Responded);
+        if has_responded {
+            endpoint.pulse.respond(self.began_at);
+            if !trial && !endpoint.is_impaired() {
+                return;
+            }
         }
-        if self.sign == Sign::Lost && !self.trial && !self.endpoint.losses.begin(self.call.began()) {
-            self.sign = Sign::Nothing;
+        let now = Instant::now();
+        let sign = self.sign(now);
+        if matches!(sign, Sign::Lost | Sign::TimedOut) {
+            call.set_failed();
         }
-        if self.sign != Sign::Nothing || self.trial {
-            self.endpoint.note(self.sign, self.trial);
+        if sign != Sign::Nothing || trial {
+            endpoint.note(sign, trial, among.facts(endpoint, now), among);
         }
     }
 }
@@ -323,15 +482,17 @@ fn two_of(number: usize) -> (usize, usize) {
 
 /// What an error says about the endpoint.
 pub(super) fn sign(error: &Error) -> Sign {
-    use ErrorKind::{Closed, Connect, Invalid, Lost, Timeout, TooLarge, Unauthenticated, Unavailable};
+    use ErrorKind::{Api, Closed, Connect, Invalid, Lost, Protocol, Timeout, TooLarge, Unauthenticated, Unavailable};
     use Outcome::{NotSent, Unknown};
     match (error.kind(), error.outcome()) {
+        _ if error.is_local() => Sign::Nothing,
         _ if error.is_overload() => Sign::Responded,
         (Connect, _) => Sign::Unreachable,
-        // The connection was drained, or the call was never sent.
-        (Lost | Invalid | TooLarge | Closed | Unauthenticated, NotSent) => Sign::Nothing,
+        (Lost, NotSent) => Sign::Unprocessed,
+        (Invalid | TooLarge | Closed | Unauthenticated, NotSent) => Sign::Nothing,
         (Lost, _) | (Unavailable, Unknown) => Sign::Lost,
         (Timeout, Unknown | NotSent) => Sign::TimedOut,
+        (Protocol | Api, Unknown) => Sign::Bad,
         _ => Sign::Responded,
     }
 }
@@ -342,47 +503,4 @@ pub(super) fn never_arrived(error: &Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Barrier;
-    use std::thread;
-
-    use super::*;
-    use crate::transport::from_fn;
-
-    #[test]
-    fn the_only_endpoint_gets_calls_during_its_trial() {
-        let fake = Box::new(from_fn("fake", |_| std::future::ready(Ok(Reply::json("")))));
-        let balancer = Balancer::new(vec![fake], LoadBalancing::LeastBusy);
-        let past = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
-        balancer.endpoints[0].health().note(Sign::Unreachable, false, past);
-        balancer.endpoints[0].impaired.store(true, Ordering::Relaxed);
-        assert_eq!(balancer.pick(&[], NO_ENDPOINT), Some((0, true)));
-        assert_eq!(balancer.pick(&[], NO_ENDPOINT), Some((0, false)));
-        // After the trial fails to connect, it gets no calls.
-        balancer.endpoints[0].note(Sign::Unreachable, true);
-        assert_eq!(balancer.pick(&[], NO_ENDPOINT), None);
-    }
-
-    #[test]
-    fn of_concurrent_calls_exactly_one_is_the_trial() {
-        const CALLS: usize = 4;
-        let fake = || Box::new(from_fn("fake", |_| std::future::ready(Ok(Reply::json(""))))) as Box<dyn Transport>;
-        for _ in 0..500 {
-            let balancer = Balancer::new(vec![fake(), fake()], LoadBalancing::Priority);
-            let past = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
-            balancer.endpoints[0].health().note(Sign::Unreachable, false, past);
-            balancer.endpoints[0].impaired.store(true, Ordering::Relaxed);
-            let together = Barrier::new(CALLS);
-            let pick = || {
-                together.wait();
-                balancer.pick(&[], NO_ENDPOINT).unwrap()
-            };
-            let picked: Vec<_> = thread::scope(|scope| {
-                let calls: Vec<_> = (0..CALLS).map(|_| scope.spawn(pick)).collect();
-                calls.into_iter().map(|call| call.join().unwrap()).collect()
-            });
-            assert_eq!(picked.iter().filter(|picked| **picked == (0, true)).count(), 1, "{picked:?}");
-            assert_eq!(picked.iter().filter(|picked| **picked == (1, false)).count(), CALLS - 1, "{picked:?}");
-        }
-    }
-}
+mod tests;

@@ -9,8 +9,9 @@ use crate::transport::backoff;
 /// This many failed calls in a row, within this time, are an outage.
 const MAX_FAILURES: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(10);
-/// The cool-down before gRPC is probed after an outage: the first, and the longest.
-const OUTAGE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// The cool-down before gRPC is probed after an outage: the first, and the longest. With the time of a probe, calls are back within
+/// 5 s of the server.
+const OUTAGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
 /// The same where the server has no gRPC.
 const ABSENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 

@@ -9,11 +9,17 @@ use tokio::time::Instant;
 
 use crate::api::message::{InfoRequest, InfoResult};
 use crate::api::method::Method;
+use crate::config::endpoint::Endpoint;
 use crate::config::{Any, Config};
 use crate::error::{Error, ErrorKind};
 use crate::sync::{BoxFuture, Mutex};
 use crate::transport::Transport;
-use crate::transport::call::Call;
+use crate::transport::call::{Avoided, Call};
+#[cfg(feature = "grpc")]
+use crate::transport::grpc::Grpc;
+#[cfg(feature = "http")]
+use crate::transport::http::Http;
+use crate::transport::net::memory::ReplyMemory;
 use crate::transport::routing::balancer::{self, Balancer, EndpointStatus, Losses, never_arrived};
 use crate::transport::routing::breaker::{Breaker, BreakerState, Cause, Sign};
 use crate::transport::routing::health;
@@ -47,11 +53,12 @@ where
     /// [`ErrorKind::Invalid`] when a setting is wrong: the text names it.
     pub fn transport(&self) -> Result<Route, Error> {
         let config: Config = self.clone().into();
-        let first = balancer(&config)?;
-        let fallback = match &config.common.fallback {
+        let fallback = config.common.fallback.as_deref();
+        let first = balancer(&config, 0, fallback.is_some())?;
+        let fallback = match fallback {
             Some(fallback) => {
                 config.common.check_fallback(&fallback.common)?;
-                Some(balancer(fallback)?)
+                Some(balancer(fallback, first.len(), true)?)
             }
             None => None,
         };
@@ -59,18 +66,21 @@ where
     }
 }
 
-fn balancer(config: &Config) -> Result<Balancer, Error> {
-    let common = &config.common;
+/// Makes the endpoints of a configuration, numbered after `others` others.
+fn balancer(config: &Config, others: usize, has_fallback: bool) -> Result<Balancer, Error> {
+    let mut common = config.common.clone();
+    let memory = ReplyMemory::new(common.max_reply_size);
     let mut transports: Vec<Box<dyn Transport>> = Vec::new();
-    for url in common.check()? {
+    for Endpoint { url, basic_auth } in config.common.check()? {
+        common.basic_auth = basic_auth;
         transports.push(match &config.transport {
             #[cfg(feature = "grpc")]
-            Any::Grpc(settings) => Box::new(crate::transport::grpc::Grpc::new(common, settings, &url)?),
+            Any::Grpc(settings) => Box::new(Grpc::new(&common, settings, &url, memory.clone())?),
             #[cfg(feature = "http")]
-            Any::Http(settings) => Box::new(crate::transport::http::Http::new(common, settings, &url)?),
+            Any::Http(settings) => Box::new(Http::new(&common, settings, &url, memory.clone())?),
         });
     }
-    Ok(Balancer::new(transports, common.load_balancing))
+    Ok(Balancer::new(transports, common.load_balancing, others, has_fallback))
 }
 
 #[derive(Debug)]
@@ -86,7 +96,7 @@ struct Fallback {
 impl Route {
     fn new(first: Balancer, http: Option<Balancer>) -> Self {
         let fallback = http.map(|http| Fallback {
-            http: http.numbered_after(&first),
+            http,
             breaker: Mutex::new(Breaker::new()),
             losses: Losses::default(),
             impaired: AtomicBool::new(false),
@@ -99,6 +109,12 @@ impl Route {
 impl Inner {
     fn balancers(&self) -> impl Iterator<Item = &Balancer> {
         std::iter::once(&self.first).chain(self.fallback.as_ref().map(|fallback| &fallback.http))
+    }
+
+    /// Whether an attempt follows one that got no response over gRPC, where no other endpoint responds.
+    fn is_left(&self, fallback: &Fallback, call: &Call<'_>) -> bool {
+        let Avoided { endpoint, silent } = call.avoided();
+        silent && endpoint <= self.first.len() && !self.first.has_other(endpoint) && !fallback.http.is_out()
     }
 
     /// Probes gRPC in the background, if that is due.
@@ -200,8 +216,8 @@ impl Report<'_> {
 
 impl Drop for Report<'_> {
     fn drop(&mut self) {
-        // The client drops calls at their deadline.
-        if !self.noted && self.call.has_timed_out() {
+        // The client drops calls at their deadline, which the balancer has judged.
+        if !self.noted && self.call.has_failed() {
             self.note(Sign::Failed);
         }
     }
@@ -217,8 +233,11 @@ fn sign(error: &Error) -> Sign {
         return Sign::Nothing;
     }
     match balancer::sign(error) {
-        health::Sign::Responded => Sign::Responded,
-        health::Sign::Unreachable | health::Sign::Lost | health::Sign::TimedOut => Sign::Failed,
+        // A bad response is one, and HTTP is the same server.
+        health::Sign::Responded | health::Sign::Bad | health::Sign::Unreadable => Sign::Responded,
+        health::Sign::Unreachable | health::Sign::Lost | health::Sign::Unprocessed | health::Sign::TimedOut => {
+            Sign::Failed
+        }
         health::Sign::Nothing => Sign::Nothing,
     }
 }
@@ -238,8 +257,11 @@ impl Transport for Route {
         Box::pin(async move {
             let inner = &self.0;
             let Some(fallback) = &inner.fallback else { return inner.first.send(call).await };
-            if fallback.is_open() {
+            let is_open = fallback.is_open();
+            if is_open {
                 inner.probe_if_due(fallback);
+            }
+            if is_open || inner.is_left(fallback, call) {
                 return match fallback.http.send(call).await {
                     // HTTP cannot be reached either.
                     Err(error) if never_arrived(&error) => inner
@@ -277,6 +299,10 @@ impl Transport for Route {
 
     fn watch_breaker(&self) -> Option<watch::Receiver<BreakerState>> {
         self.0.fallback.as_ref().map(|fallback| fallback.state.subscribe())
+    }
+
+    fn reject(&self, endpoint: usize) {
+        self.0.balancers().for_each(|balancer| balancer.reject(endpoint));
     }
 
     fn disconnect(&self) {

@@ -4,6 +4,7 @@ mod cancel;
 mod capacity;
 mod close;
 mod order;
+mod overload;
 mod random;
 mod requests;
 mod results;

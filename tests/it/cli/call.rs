@@ -72,7 +72,7 @@ async fn the_transport_is_grpc_unless_only_http_has_an_address_or_it_is_chosen()
     assert_eq!(used(&["--http", &http], &[]), "http");
     assert_eq!(used(&[], &[("CENTRIFUGO_GRPC", &grpc), ("CENTRIFUGO_HTTP", &http)]), "grpc");
     assert_eq!(used(&[], &[("CENTRIFUGO_HTTP", &http)]), "http");
-    assert_eq!(used(&[], &[("CENTRIFUGO_HTTP", &http), ("CENTRIFUGO_GRPC", "")]), "http");
+    assert_eq!(used(&["--grpc", &grpc], &[("CENTRIFUGO_GRPC", "")]), "grpc");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use centrifugo_api::testing::{Fault, Server};
 use serde_json::json;
 
 use super::{File, KEY, TRANSPORTS, command, finish, over, run, server};
+use crate::support::authority::Authority;
 use crate::support::servers::ClosedPort;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,8 +125,8 @@ async fn a_key_is_never_printed() {
             run(&mut command(&[&call[..], &["--api-key", SECRET]].concat())),
             run(&mut command(&[&call[..], &["--api-key-file", file.path()]].concat())),
             run(&mut command(&[&call[..], &["--api-key", &format!("{SECRET}\n")]].concat())),
-            run(&mut command(&["call", "info", &address, &with_password])),
             run(&mut command(&["call", "info", &address, &format!("http://127.0.0.1:1?api_key={SECRET}")])),
+            run(&mut command(&["call", "info", &address, &with_password])),
             in_variable(&["--help"]),
             in_variable(&["call", "--help"]),
             in_variable(&["call", "info", "--nonsense"]),
@@ -137,9 +138,10 @@ async fn a_key_is_never_printed() {
         for wrong in &outcomes[..3] {
             assert_eq!(wrong.error(11)["kind"], "unauthenticated");
         }
-        for invalid in &outcomes[3..6] {
+        for invalid in &outcomes[3..5] {
             assert_eq!(invalid.error(19)["kind"], "invalid");
         }
+        assert!(outcomes[5].error(13)["endpoint"].as_str().unwrap().starts_with("http://127.0.0.1:1"));
     }
 }
 
@@ -149,6 +151,11 @@ async fn the_file_of_the_key_goes_before_the_variable() {
     let file = File::new("good-key", format!("{KEY}\n").as_bytes());
     let arguments = ["call", "info", "--grpc", &server.grpc_url(), "--api-key-file", file.path()];
     run(command(&arguments).env("CENTRIFUGO_API_KEY", "wrong")).result();
+    let marked = File::new("marked-key", format!("\u{feff}{KEY}\r\n").as_bytes());
+    run(&mut command(&["call", "info", "--grpc", &server.grpc_url(), "--api-key-file", marked.path()])).result();
+    let spaced = File::new("spaced-key", format!(" {KEY}\n").as_bytes());
+    let error = run(&mut command(&["call", "info", "--api-key-file", spaced.path()])).error(19);
+    assert!(error["message"].as_str().unwrap().starts_with("--api-key-file begins or ends with a space"), "{error}");
     let empty = File::new("no-key", b"\n");
     let error = run(&mut command(&["call", "info", "--api-key-file", empty.path()])).error(19);
     assert!(error["message"].as_str().unwrap().contains("is empty"), "{error}");
@@ -221,11 +228,31 @@ fn an_error_of_the_configuration_names_the_option_or_the_variable_and_quotes_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_empty_option_or_variable_is_refused_by_name() {
+    for name in ["--grpc", "--http", "--api-key", "--api-key-file"] {
+        let error = run(&mut command(&["call", "info", name, " "])).error(19);
+        assert!(error["message"].as_str().unwrap().starts_with(name), "{error}");
+        // A file without a name cannot be read at all.
+        let code = if name.ends_with("file") { 2 } else { 19 };
+        assert_eq!(run(&mut command(&["call", "info", name, ""])).code, Some(code));
+    }
+    for name in ["CENTRIFUGO_GRPC", "CENTRIFUGO_HTTP", "CENTRIFUGO_API_KEY", "CENTRIFUGO_API_KEY_FILE"] {
+        for empty in ["", " "] {
+            let error = run(command(&["call", "info"]).env(name, empty)).error(19);
+            assert!(error["message"].as_str().unwrap().starts_with(name), "{error}");
+            assert_eq!(run(command(&["--help"]).env(name, empty)).code, Some(0));
+        }
+    }
+    let error = run(&mut command(&["call", "info", "--http", "http://localhost:1/api,"])).error(19);
+    assert!(error["message"].as_str().unwrap().starts_with("--http has an empty address"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_error_of_authentication_says_that_no_key_was_given() {
     let server = server().await;
-    for (key, expected) in [("", "no API key was given"), ("wrong", "check the API key")] {
-        let mut command = command(&["call", "info", "--grpc", &server.grpc_url()]);
-        let error = run(command.env("CENTRIFUGO_API_KEY", key)).error(11);
+    for (key, expected) in [(&[][..], "no API key was given"), (&["--api-key", "wrong"], "check the API key")] {
+        let call = ["call", "info", "--grpc", &server.grpc_url()];
+        let error = run(&mut command(&[&call, key].concat())).error(11);
         assert!(error["advice"].as_str().unwrap().starts_with(expected), "{error}");
     }
 }
@@ -243,8 +270,8 @@ async fn the_idempotency_key_is_told_when_the_call_may_have_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn advice_names_options_and_no_setters() {
-    let server = server().await;
-    let https = server.grpc_url().replace("http://", "https://");
-    let error = run(&mut command(&["call", "info", "--grpc", &https])).error(13);
+    let identity = Authority::new().issue("127.0.0.1");
+    let server = Server::builder().tls(identity.certificate, identity.key).start().await.unwrap();
+    let error = run(&mut command(&["call", "info", "--grpc", &server.grpc_url()])).error(13);
     assert!(error["advice"].as_str().unwrap().contains("the authorities that --ca names"), "{error}");
 }

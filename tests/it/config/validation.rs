@@ -11,6 +11,7 @@ use centrifugo_api::{
 };
 use serde_json::{Value, json};
 
+use crate::support::authority::Authority;
 use crate::support::servers::ClosedPort;
 use crate::support::{block_on, client_replying, client_responding};
 
@@ -67,14 +68,48 @@ fn an_endpoint_with_another_scheme_or_none_is_refused() {
 }
 
 #[test]
-fn an_endpoint_with_a_user_or_a_password_is_refused_and_not_quoted() {
-    for url in ["http://me@localhost:8000", "http://me:sesame@localhost:8000", "http://:sesame@localhost:8000"] {
+fn an_endpoint_with_a_user_is_accepted_and_not_shown() {
+    for url in ["http://me@localhost:8000", "http://me:sesame@localhost:8000", "http://:s%65same@localhost:8000"] {
+        for config in crate::support::both(Config::grpc(url), Config::http(url)) {
+            assert_secret(&config);
+            assert_secret(&Client::new(config.clone()).unwrap());
+            assert_refused(config.clone().endpoint("http://localhost:8000"), "twice");
+            assert_refused(config.basic_auth("you", "sesame"), "give one");
+        }
+    }
+    for url in ["http://me:ses/ame@localhost:8000", "http://me:1/sesame@localhost", "me:sesame@localhost:8000"] {
         for config in crate::support::both(Config::grpc(url), Config::http(url)) {
             assert_refused(config.clone(), "endpoint");
             assert_secret(&config);
             assert_secret(&Client::new(config).unwrap_err());
         }
     }
+}
+
+#[test]
+fn only_one_setting_may_need_the_header_authorization() {
+    let token = || async { Ok("sesame".to_owned()) };
+    for config in both() {
+        assert_accepted(config.clone().basic_auth("me", "sesame"));
+        assert_accepted(config.clone().header("Authorization", "Bearer sesame"));
+        let basic = config.clone().basic_auth("me", "sesame");
+        assert_refused(basic.clone().bearer_token(token), "`bearer_token` and basic auth");
+        assert_refused(basic.header("authorization", "Bearer sesame"), "basic auth and the `header` authorization");
+        let twice = config.clone().header("authorization", "Bearer sesame").header("Authorization", "Bearer sesame");
+        assert_refused(twice, "the `header` authorization");
+        for (user, password) in [("m:e", "sesame"), ("me", "ses\name")] {
+            let wrong = config.clone().basic_auth(user, password);
+            assert_refused(wrong.clone(), "`basic_auth`");
+            assert_secret(&wrong);
+        }
+    }
+    let [grpc, http] = both().map(|config| config.api_key("sesame"));
+    assert_accepted(http.clone().basic_auth("me", "sesame"));
+    assert_accepted(http.header("authorization", "Bearer sesame"));
+    assert_refused(grpc.clone().basic_auth("me", "sesame"), "`api_key` and basic auth both need");
+    assert_refused(grpc.clone().header("authorization", "Bearer sesame"), "call over HTTP");
+    let grpc = Config::grpc("http://me:sesame@localhost:10000");
+    assert_refused(grpc.api_key("sesame"), "`api_key` and basic auth both need");
 }
 
 #[test]
@@ -89,8 +124,45 @@ fn an_endpoint_with_a_query_or_a_fragment_is_refused_and_not_quoted() {
 }
 
 #[test]
+fn an_endpoint_that_would_be_read_as_another_is_refused() {
+    for url in [
+        "http://localhost:8000/api//",
+        "http://localhost:8000//",
+        "http://localhost:8000//api",
+        "http://localhost:8000/a//api/",
+        "http:///localhost:8000/api",
+        "http:localhost:8000",
+        "http:/localhost:8000",
+        "http://localhost:8000/./api",
+        "http://localhost:8000/v1/../api",
+        "http://localhost:8000/v1/%2E%2e/api",
+        "http:\\\\localhost:8000",
+        "http://localhost:8000\\api",
+        "http://local\thost:8000",
+        "http://localhost:8000/a\npi",
+        " http://localhost:8000",
+        "http://localhost:8000\n",
+    ] {
+        let refused = "is not the URL that it would be read as";
+        assert_refused(Config::http(url), refused);
+        assert_refused(Config::grpc(url), refused);
+    }
+    for url in ["http://localhost:8000/api/", "HTTP://LOCALHOST:80/api", "http://localhost/a.b/..c/api"] {
+        assert_accepted(Config::http(url));
+    }
+}
+
+#[test]
+fn a_zone_of_an_address_is_named() {
+    for url in ["http://[fe80::1%25eth0]:8000", "http://[fe80::1%eth0]:8000"] {
+        assert_refused(Config::grpc(url), "zone");
+        assert_refused(Config::http(format!("{url}/api")), "zone");
+    }
+}
+
+#[test]
 fn an_endpoint_of_grpc_with_a_path_is_refused() {
-    for url in ["http://localhost:10000/api", "http://localhost:10000//", "http://localhost:10000/a/b"] {
+    for url in ["http://localhost:10000/api", "http://localhost:10000/a/b"] {
         assert_refused(Config::grpc(url), "path");
     }
 }
@@ -108,8 +180,12 @@ fn a_zero_timeout_is_refused() {
 fn an_api_key_that_no_header_can_hold_is_refused_and_not_quoted() {
     for config in both() {
         assert_refused(config.clone().api_key(""), "`api_key`");
-        for key in ["sesame\n", "sesame\r\nx: y", "ses\0ame", "sesame\u{7f}"] {
+        for key in ["ses\name", "sesame\r\nx: y", "ses\0ame", "sesame\u{7f}", "\u{feff}sesame"] {
             assert_refused(config.clone().api_key(key), "`api_key`");
+            assert_secret(&Client::new(config.clone().api_key(key)).unwrap_err());
+        }
+        for key in [" sesame", "sesame ", "\tsesame", "sesame\n", "sesame\r\n", "\u{a0}sesame", " "] {
+            assert_refused(config.clone().api_key(key), "`api_key` begins or ends with");
             assert_secret(&Client::new(config.clone().api_key(key)).unwrap_err());
         }
         assert_accepted(config.api_key("a key with spaces, and ~!@#$%^&*()"));
@@ -119,9 +195,8 @@ fn an_api_key_that_no_header_can_hold_is_refused_and_not_quoted() {
 #[test]
 fn a_header_that_the_transport_sets_is_refused() {
     let reserved = [
-        "authorization",
-        "Authorization",
         "x-api-key",
+        "X-API-Key",
         "user-agent",
         "content-type",
         "content-length",
@@ -147,7 +222,9 @@ fn a_header_that_http_does_not_allow_is_refused() {
             assert_refused(config.clone().header(name, "1"), "`header`");
         }
         assert_refused(config.clone().header("x-a", "1\n2"), "`x-a`");
-        assert_refused(config.user_agent("a\nb"), "`user_agent`");
+        assert_refused(config.clone().header("x-a", "1 "), "`x-a` begins or ends with");
+        assert_refused(config.clone().user_agent("a\nb"), "`user_agent`");
+        assert_refused(config.user_agent(" a"), "`user_agent` begins or ends with");
     }
 }
 
@@ -176,6 +253,18 @@ fn tls_for_a_clear_text_endpoint_is_refused() {
     for config in both() {
         assert_refused(config.clone().tls(Tls::new().danger_skip_verification()), "`tls`");
         assert_accepted(config.tls(Tls::new()));
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_certificates_and_keys_is_left_out() {
+    let (authority, mark) = (Authority::new(), |pem: &str| format!("\u{feff}{pem}"));
+    let identity = authority.issue("127.0.0.1");
+    let tls = Tls::new().ca_certificates(mark(&authority.pem()));
+    let tls = tls.client_certificate(mark(&identity.certificate), mark(&identity.key));
+    for url in ["https://localhost:10000", "https://localhost:10001"] {
+        assert_accepted(Config::grpc(url).tls(tls.clone()));
+        assert_accepted(Config::http(url).tls(tls.clone()));
     }
 }
 

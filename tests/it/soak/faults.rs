@@ -76,9 +76,17 @@ impl Harness {
             sleep(Duration::from_millis(rng.u64(10..250))).await;
             // Unused faults must not accumulate.
             standin.clear_faults();
+            if rng.u8(..8) == 0 {
+                // A storm of GOAWAYs, or a single one.
+                for _ in 0..rng.u8(1..20) {
+                    standin.drain_connections();
+                    sleep(Duration::from_millis(rng.u64(..20))).await;
+                }
+                continue;
+            }
             let over_http = match self.shape {
-                Shape::Grpc | Shape::GrpcTwo => false,
-                Shape::Http => true,
+                Shape::Grpc | Shape::GrpcTwo | Shape::GrpcName => false,
+                Shape::Http | Shape::HttpTwo => true,
                 Shape::Fallback => rng.bool(),
             };
             let fault = match rng.u8(..16) {

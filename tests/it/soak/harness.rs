@@ -19,14 +19,17 @@ use crate::support::proxy::Proxy;
 pub(super) enum Shape {
     Grpc,
     GrpcTwo,
+    /// A name with three addresses.
+    GrpcName,
     Http,
+    HttpTwo,
     Fallback,
 }
 
 impl Shape {
     /// All of them, with keys and without.
     pub(super) fn all() -> impl Iterator<Item = (Self, bool)> {
-        [Self::Grpc, Self::GrpcTwo, Self::Http, Self::Fallback]
+        [Self::Grpc, Self::GrpcTwo, Self::GrpcName, Self::Http, Self::HttpTwo, Self::Fallback]
             .into_iter()
             .flat_map(|shape| [(shape, true), (shape, false)])
     }
@@ -135,7 +138,14 @@ impl Harness {
         let proxies: Vec<_> = match shape {
             Shape::Grpc => vec![Proxy::to(grpc)],
             Shape::GrpcTwo => vec![Proxy::to(grpc), Proxy::to(grpc)],
+            Shape::GrpcName => {
+                let first = Proxy::to(grpc);
+                let at = |address: &str| SocketAddr::new(address.parse().unwrap(), first.address().port());
+                let (second, third) = (Proxy::at(at("127.0.0.2"), grpc), Proxy::at(at("127.0.0.3"), grpc));
+                vec![first, second, third]
+            }
             Shape::Http => vec![Proxy::to(http)],
+            Shape::HttpTwo => vec![Proxy::to(http), Proxy::to(http)],
             Shape::Fallback => vec![Proxy::to(grpc), Proxy::to(http)],
         };
         let over_http = |proxy: &Proxy| {
@@ -145,7 +155,14 @@ impl Harness {
         let config: Config = match shape {
             Shape::Grpc => Config::grpc(proxies[0].url()).into(),
             Shape::GrpcTwo => Config::grpc(proxies[0].url()).endpoint(proxies[1].url()).connections(2).into(),
+            Shape::GrpcName => {
+                let addresses: Vec<_> = proxies.iter().map(|proxy| proxy.address().ip()).collect();
+                let resolver = move |_| std::future::ready(Ok(addresses.clone()));
+                let url = format!("http://centrifugo.test:{}", proxies[0].address().port());
+                Config::grpc(url).resolver(resolver).connections(2).into()
+            }
             Shape::Http => over_http(&proxies[0]).into(),
+            Shape::HttpTwo => over_http(&proxies[0]).endpoint(format!("{}/api", proxies[1].url())).into(),
             Shape::Fallback => Config::grpc(proxies[0].url()).fallback(over_http(&proxies[1])).into(),
         };
         let repeats = Arc::new(AtomicU64::new(0));

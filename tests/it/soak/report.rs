@@ -25,10 +25,16 @@ pub(super) fn print_table(harnesses: &[Arc<Harness>]) {
             writeln!(table, " {} |", row.iter().sum::<u64>()).unwrap();
         }
     }
-    table.push_str("\n| client | repeats | latest after its deadline |\n| --- | --: | --: |\n");
+    table.push_str("\n| client | repeats | latest after its deadline | published, of those that were waited for |\n");
+    table.push_str("| --- | --: | --: | --: |\n");
     for harness in harnesses {
         let (repeats, slowest) = (harness.repeats.load(Ordering::Relaxed), *harness.slowest.lock().unwrap());
-        writeln!(table, "| {} | {repeats} | {slowest:.1?} |", harness.name()).unwrap();
+        let counts = harness.counts.lock().unwrap();
+        let sum = |these: fn(Told) -> bool| counts.iter().filter(|((_, told), _)| these(*told)).map(|(_, n)| n).sum();
+        let (ok, all): (u64, u64) = (sum(|told| told == Told::Ok), sum(|told| told != Told::Dropped));
+        let per_mille = ok * 1000 / all.max(1);
+        let (percent, tenths) = (per_mille / 10, per_mille % 10);
+        writeln!(table, "| {} | {repeats} | {slowest:.1?} | {percent}.{tenths} % |", harness.name()).unwrap();
     }
     let mut reasons: BTreeMap<(Told, String), Vec<u64>> = BTreeMap::new();
     for (column, harness) in harnesses.iter().enumerate() {

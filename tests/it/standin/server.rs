@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use centrifugo_api::testing::{Fault, Namespace, Server, Transport};
-use centrifugo_api::{ApiError, ClientInfo, Method};
+use centrifugo_api::{ApiError, Client, ClientInfo, Config, Method, PublishRequest};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
@@ -280,6 +280,29 @@ async fn a_dropped_server_leaves_nothing_behind() {
         while TcpStream::connect(address).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn drained_connections_end_after_their_calls_and_cost_none() {
+    let server = Server::start().await.unwrap();
+    // A GOAWAY says which calls were not processed. Over HTTP/1.1 nothing does, so that a call may have to be repeated.
+    let grpc: Config = Config::grpc(server.grpc_url()).retry(None).into();
+    for config in [grpc, Config::http(server.http_url()).into()] {
+        let before = server.applied("news");
+        let client = Client::new(config).unwrap();
+        for _ in 0..20 {
+            let calls = (0..16).map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move { client.publish(PublishRequest::new("news", json!(1))).await })
+            });
+            let calls: Vec<_> = calls.collect();
+            server.drain_connections();
+            for call in calls {
+                call.await.unwrap().unwrap();
+            }
+        }
+        assert_eq!(server.applied("news"), before + 320);
     }
 }
 

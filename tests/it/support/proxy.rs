@@ -55,9 +55,14 @@ struct Controls {
 
 impl Proxy {
     pub(crate) fn to(target: SocketAddr) -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap(), target)
+    }
+
+    /// The same, at an address of the caller's choice.
+    pub(crate) fn at(address: SocketAddr, target: SocketAddr) -> Self {
         let (up, down, cut) = (watch::Sender::default(), watch::Sender::default(), watch::Sender::new(End::Fin));
         let controls = Arc::new(Controls { target: Mutex::new(target), up, down, cut });
-        let port = Port::open({
+        let port = Port::open_at(address, {
             let controls = Arc::clone(&controls);
             move |stream, _| connection(stream, Arc::clone(&controls))
         });

@@ -136,6 +136,50 @@ async fn closed_while_it_runs(over: Over) -> Error {
     publishing.await.unwrap().unwrap_err()
 }
 
+/// The error of a publish to a server that responds with these headers and this page.
+async fn responded_to(over: Over, status: u16, headers: &[(&str, &str)], page: &'static str) -> Error {
+    let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let server = match over {
+        Over::Http => h1script::replying(move |_| {
+            let headers: Vec<_> = headers.iter().map(|(name, value)| (&name[..], &value[..])).collect();
+            h1script::Reply::with(status, &headers, page.as_bytes())
+        }),
+        Over::Grpc => h2script::start(move |mut connection| {
+            let (headers, status) = (headers.clone(), status.to_string());
+            async move {
+                let request = connection.request().await?;
+                let mut head: Vec<(&[u8], &[u8])> = vec![(b":status", status.as_bytes())];
+                head.extend(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+                connection.reply(&request, &h2script::Reply::default().headers(&head, 0)).await?;
+                connection.send(h2script::DATA, h2script::END_STREAM, request.stream, page.as_bytes()).await?;
+                connection.ignore().await
+            }
+        }),
+    };
+    let config = over.config_at(&server.url()).retry(None);
+    Client::new(config).unwrap().publish(request()).await.unwrap_err()
+}
+
+/// The error of a publish in clear text to what speaks TLS and says so.
+async fn clear_text_to_tls(over: Over) -> Error {
+    let server = h1script::start(|mut connection| async move {
+        connection.first_byte().await?;
+        let said = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+        connection.write(said).await?;
+        connection.finish().await
+    });
+    let config = over.config_at(&server.url()).retry(None);
+    Client::new(config).unwrap().publish(request()).await.unwrap_err()
+}
+
+/// The error of a publish over TLS to what speaks none.
+async fn tls_to_clear_text(over: Over) -> Error {
+    let server = start().await;
+    let url = over.url(&server).replace("http://", "https://").replace("/api", "");
+    let config = over.config_at(&url).tls(Tls::new().danger_skip_verification()).retry(None);
+    Client::new(config).unwrap().publish(request()).await.unwrap_err()
+}
+
 /// Makes the failure happen that a cell of the table names.
 #[allow(clippy::too_many_lines, reason = "a few lines for each row of the table")]
 async fn provoke(over: Over, cell: &str) -> Error {
@@ -193,6 +237,15 @@ async fn provoke(over: Over, cell: &str) -> Error {
         "no connection within `connect_timeout`" => connecting_hangs(over).await,
         "the certificate is not trusted" => not_trusted(over).await,
         "a GOAWAY that leaves the call out" => sent_away().await,
+        "headers over the limit" => responded_to(over, 200, &vec![("x-policy", &*"y".repeat(100)); 600], "").await,
+        "a `content-encoding` that was not asked for" => {
+            responded_to(over, 200, &[("content-encoding", "br")], "").await
+        }
+        "a proxy wants a client certificate" => {
+            responded_to(over, 400, &[], "<h1>400 No required SSL certificate was sent</h1>").await
+        }
+        "clear text sent to a port for TLS" => clear_text_to_tls(over).await,
+        "TLS at a port for clear text" => tls_to_clear_text(over).await,
         "a result with a field of the wrong type" => {
             // An offset that is a string.
             let wrong =
@@ -271,7 +324,7 @@ async fn every_row_of_the_table_is_true() {
             if cell.is_empty() {
                 continue;
             }
-            let error = provoke(over, &cell).await;
+            let error = Box::pin(provoke(over, &cell)).await;
             assert_eq!(format!("{:?}", error.kind()), kind, "{cell}: {error:?}");
             assert_eq!(error.outcome().name().replace('_', " "), outcome, "{cell}: {error:?}");
             let may_have_run = matches!(error.outcome(), Outcome::Unknown | Outcome::Done);

@@ -56,7 +56,7 @@ impl Model {
         let Breaker::Open { until, .. } = breaker else { panic!("it is not open: {breaker:?}") };
         let (shortest, longest) = match cause {
             Cause::Absent => (60.0, 600.0),
-            Cause::Outage => (5.0, 60.0),
+            Cause::Outage => (1.0, 3.0),
         };
         let cool_down = f64::min(shortest * f64::from(opened - 1).exp2(), longest);
         let real = (*until - now).as_secs_f64();

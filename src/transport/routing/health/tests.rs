@@ -21,6 +21,9 @@ fn signs() -> impl Strategy<Value = Sign> {
         2 => Just(Sign::Unreachable),
         5 => Just(Sign::Lost),
         5 => Just(Sign::TimedOut),
+        5 => Just(Sign::Bad),
+        1 => Just(Sign::Unreadable),
+        3 => Just(Sign::Unprocessed),
         1 => Just(Sign::Nothing),
     ]
 }
@@ -36,21 +39,37 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..200)
 }
 
+/// Silence, and others that respond well.
+fn facts(now: Instant) -> Facts {
+    Facts { now, silent: true, others_well: true }
+}
+
 /// The expected health of an endpoint.
 #[derive(Debug, Default)]
 struct Model {
-    /// Until when it is ejected, and whether because it is unreachable.
-    out: Option<(Instant, bool)>,
+    /// Until when it is ejected, and why.
+    out: Option<(Instant, Why)>,
     /// Whether a trial is in flight, and whether it still decides.
     trial: Option<bool>,
     lost: u32,
     timeouts: u32,
+    bad: u32,
+    unprocessed: u32,
+    on_probation: bool,
     dials: u32,
     ejections: u32,
     healthy_since: Option<Instant>,
 }
 
 impl Model {
+    fn counts(&self) -> [u32; 4] {
+        [self.lost, self.timeouts, self.bad, self.unprocessed]
+    }
+
+    fn reset(&mut self) {
+        (self.lost, self.timeouts, self.bad, self.unprocessed) = (0, 0, 0, 0);
+    }
+
     fn standing(&self, now: Instant) -> Standing {
         match (self.out, self.trial) {
             (None, _) => Standing::In,
@@ -61,49 +80,66 @@ impl Model {
     }
 
     /// Ejects the endpoint, and checks for how long.
-    fn set_out(&mut self, unreachable: bool, health: &Health, now: Instant) {
+    fn set_out(&mut self, why: Why, health: &Health, now: Instant) {
         if self.healthy_since.take().is_some_and(|since| now - since >= Duration::from_secs(10)) {
             (self.dials, self.ejections) = (0, 0);
         }
-        let middle = if unreachable {
-            self.dials += 1;
-            f64::min(0.1 * 1.6_f64.powf(f64::from(self.dials - 1)), 10.0)
-        } else {
+        let middle = if why == Why::Failing {
             self.ejections += 1;
-            (self.lost, self.timeouts) = (0, 0);
-            f64::min(f64::from(self.ejections), 30.0)
+            self.reset();
+            f64::min(f64::from(self.ejections), 3.0)
+        } else {
+            self.dials += 1;
+            f64::min(0.1 * 1.6_f64.powf(f64::from(self.dials - 1)), 1.0)
         };
         let Some(out) = health.out else { panic!("it is not ejected: {self:?}") };
         let real = (out.until - now).as_secs_f64();
         assert!((middle * 0.799..=middle * 1.201).contains(&real), "{real} beside {middle}: {self:?}");
-        self.out = Some((out.until, unreachable));
+        self.out = Some((out.until, why));
     }
 
     fn note(&mut self, sign: Sign, trial: bool, health: &mut Health, now: Instant) {
         // A trial decides only if no other call has decided before.
         let decides = trial && self.trial.take() == Some(true);
-        let before = (self.out, self.lost, self.timeouts);
-        let distrusted = health.note(sign, trial, now);
-        let mut ejected = false;
+        let before = (self.out, self.counts());
+        let distrusted = health.note(sign, trial, facts(now));
+        let (mut ejected, is_in) = (false, self.out.is_none());
         match sign {
             Sign::Responded => {
-                (self.out, self.lost, self.timeouts) = (None, 0, 0);
+                self.out = None;
+                let bad = self.bad.saturating_sub(1);
+                self.reset();
+                self.bad = bad;
+                self.on_probation &= decides;
                 self.healthy_since.get_or_insert(now);
                 self.trial = self.trial.map(|_| false);
             }
-            Sign::Unreachable if decides || !matches!(self.out, Some((_, true))) => {
-                self.set_out(true, health, now);
+            Sign::Unreachable if decides || !matches!(self.out, Some((_, Why::Unreachable))) => {
+                self.set_out(Why::Unreachable, health, now);
+            }
+            Sign::Unprocessed => {
+                self.unprocessed += 1;
+                if decides || (is_in && self.unprocessed >= 3) {
+                    self.unprocessed = 0;
+                    self.set_out(Why::Refusing, health, now);
+                }
+            }
+            Sign::Bad | Sign::Unreadable => {
+                self.bad = MAX_BAD.min(self.bad + if sign == Sign::Bad { 1 } else { 2 });
+                (self.lost, self.timeouts, self.unprocessed) = (0, 0, 0);
+                if decides || (is_in && (self.on_probation || self.bad >= 5)) {
+                    self.on_probation = true;
+                    self.set_out(Why::Failing, health, now);
+                }
             }
             Sign::Lost | Sign::TimedOut => {
                 *(if sign == Sign::Lost { &mut self.lost } else { &mut self.timeouts }) += 1;
-                ejected = decides || (self.out.is_none() && (self.lost >= 3 || self.timeouts >= 5));
+                ejected = decides || (is_in && (self.lost >= 3 || self.timeouts >= 5));
                 if ejected {
-                    self.set_out(false, health, now);
+                    self.set_out(Why::Failing, health, now);
                 }
             }
-            Sign::Unreachable | Sign::Nothing => {
-                assert_eq!(before, (self.out, self.lost, self.timeouts));
-            }
+            Sign::Unreachable | Sign::Nothing => assert_eq!(before, (self.out, self.counts())),
         }
         assert_eq!(distrusted, ejected, "only connections that stopped responding are distrusted");
     }
@@ -145,19 +181,19 @@ proptest! {
                 Step::Note(sign) => model.note(sign, false, &mut health, now),
             }
             prop_assert_eq!(health.standing(now), model.standing(now), "after {:?}: {:?}, {:?}", step, health, model);
-            prop_assert_eq!(health.is_unreachable(), matches!(model.out, Some((_, true))));
+            prop_assert_eq!(health.why(), model.out.map(|(_, why)| why));
             if health.is_clear() {
-                prop_assert!(model.out.is_none() && model.lost == 0 && model.timeouts == 0);
+                prop_assert!(model.out.is_none() && model.counts() == [0; 4] && !model.on_probation);
             }
         }
         // From any state: after its trial has ended, even without a result, another one is due in time.
         if model.trial.is_some() {
-            health.note(Sign::Nothing, true, now);
+            health.note(Sign::Nothing, true, facts(now));
         }
         now += Duration::from_secs(37);
         prop_assert!(matches!(health.standing(now), Standing::In | Standing::Due), "{:?}", health);
         if begin_trial(&mut health, now) {
-            health.note(Sign::Responded, true, now);
+            health.note(Sign::Responded, true, facts(now));
         }
         prop_assert_eq!(health.standing(now), Standing::In);
     }
@@ -167,12 +203,12 @@ proptest! {
         let (mut health, now) = (Health::default(), Instant::now());
         let (mut lost, mut timeouts) = (0, 0);
         for sign in signs {
-            health.note(sign, false, now);
+            health.note(sign, false, facts(now));
             match sign {
                 Sign::Responded => (lost, timeouts) = (0, 0),
                 Sign::Lost => lost += 1,
                 Sign::TimedOut => timeouts += 1,
-                Sign::Unreachable => break,
+                Sign::Unreachable | Sign::Bad | Sign::Unreadable | Sign::Unprocessed => break,
                 Sign::Nothing => {}
             }
             let out = lost >= 3 || timeouts >= 5;
@@ -188,25 +224,57 @@ proptest! {
 fn there_is_one_trial_at_a_time_whatever_other_calls_report() {
     let (mut health, mut now) = (Health::default(), Instant::now());
     for _ in 0..3 {
-        health.note(Sign::Lost, false, now);
+        health.note(Sign::Lost, false, facts(now));
     }
     now += Duration::from_secs(2);
     assert!(begin_trial(&mut health, now));
     // A call that the only endpoint gets during its ejection.
-    health.note(Sign::Unreachable, false, now);
+    health.note(Sign::Unreachable, false, facts(now));
     now += Duration::from_secs(60);
     assert!(!begin_trial(&mut health, now), "the first is still in progress");
-    health.note(Sign::Nothing, true, now);
+    health.note(Sign::Nothing, true, facts(now));
     assert!(begin_trial(&mut health, now), "the first had no result");
 }
 
 #[test]
 fn a_trial_counts_as_an_ordinary_call_once_another_has_succeeded() {
     let (mut health, mut now) = (Health::default(), Instant::now());
-    health.note(Sign::Unreachable, false, now);
+    health.note(Sign::Unreachable, false, facts(now));
     now += Duration::from_secs(2);
     assert!(begin_trial(&mut health, now));
-    health.note(Sign::Responded, false, now);
-    health.note(Sign::Lost, true, now);
+    health.note(Sign::Responded, false, facts(now));
+    health.note(Sign::Lost, true, facts(now));
     assert_eq!(health.standing(now), Standing::In, "a single loss");
+}
+
+#[test]
+fn timeouts_beside_responses_eject_no_endpoint() {
+    let (mut health, now) = (Health::default(), Instant::now());
+    for _ in 0..100 {
+        health.note(Sign::TimedOut, false, Facts { silent: false, ..facts(now) });
+    }
+    assert_eq!(health.standing(now), Standing::In);
+}
+
+#[test]
+fn an_endpoint_that_responds_badly_is_ejected_while_others_respond_well() {
+    let (mut health, mut now) = (Health::default(), Instant::now());
+    for _ in 0..100 {
+        health.note(Sign::Bad, false, Facts { others_well: false, ..facts(now) });
+    }
+    assert_eq!(health.standing(now), Standing::In, "all respond badly");
+    for _ in 0..MAX_BAD {
+        health.note(Sign::Responded, false, facts(now));
+    }
+    for _ in 0..MAX_BAD {
+        assert_eq!(health.standing(now), Standing::In);
+        health.note(Sign::Bad, false, facts(now));
+    }
+    // A good response to the trial is not enough: it may respond to that by itself.
+    now += Duration::from_secs(2);
+    assert!(begin_trial(&mut health, now));
+    health.note(Sign::Responded, true, facts(now));
+    assert_eq!(health.standing(now), Standing::In);
+    health.note(Sign::Bad, false, facts(now));
+    assert!(matches!(health.standing(now), Standing::Out(_)));
 }

@@ -85,18 +85,26 @@ async fn a_close_ends_in_time_and_counts_every_outcome() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_close_knows_of_every_message_whether_it_has_left() {
-    const MESSAGES: u64 = 50_000;
+    const MESSAGES: usize = 1_000_000;
     let (fake, _permits) = Fake::held(Sent::done);
-    let config = PublisherConfig::new().batching(Batching::new().in_flight(2).max_commands(100));
-    let publisher = Publisher::new(&fake.client(), config.max_messages(100_000)).unwrap();
-    for number in 0..MESSAGES {
-        drop(enqueue(&publisher, &number.to_string(), number));
+    let config = PublisherConfig::new().max_messages(MESSAGES).max_bytes(1 << 30);
+    let client = fake.client().with_timeout(Duration::from_secs(600));
+    let publisher = Publisher::new(&client, config).unwrap();
+    let first = enqueue(&publisher, "0", 0);
+    until(|| !fake.sent().is_empty()).await;
+    let mut last = None;
+    for number in 1..MESSAGES {
+        last = Some(enqueue(&publisher, &(number % 1000).to_string(), number));
     }
-    settle().await;
+    until(|| fake.sent().len() == 2).await;
     let left: u64 = fake.data().iter().map(|batch| batch.len() as u64).sum();
-    assert_eq!(counts(publisher.close(SECOND).await), [0, 0, MESSAGES - left, left]);
+    assert_eq!(counts(publisher.close(Duration::ZERO).await), [0, 0, MESSAGES as u64 - left, left]);
+    assert_fails(first.await, ErrorKind::Closed, Outcome::Unknown);
+    assert_fails(last.unwrap().await, ErrorKind::Closed, Outcome::NotSent);
+    until(|| publisher.depth().messages == 0).await;
+    assert_eq!((publisher.depth().bytes, fake.sent().len()), (0, 2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use super::{client, without_keys};
 use crate::support::authority::Authority;
 use crate::support::h2script::{self, CONTINUATION, END_STREAM, HEADERS, Reply};
 use crate::support::tls_peers::{Flaw, Peer};
-use crate::support::{AT_ONCE, applied, assert_error, h1script, publish_number, within};
+use crate::support::{AT_ONCE, applied, assert_error, h1script, publish_number, quick_retry, within};
 
 #[tokio::test]
 async fn a_malformed_status_is_an_error_and_the_connection_is_kept() {
@@ -48,7 +48,7 @@ async fn a_malformed_status_is_an_error_and_the_connection_is_kept() {
 #[tokio::test]
 async fn huge_headers_fail_their_call_only() {
     let huge = vec![b'x'; 1 << 20];
-    let many: Vec<(&[u8], &[u8])> = vec![(b"x-one", b"of many"); 5000];
+    let many: Vec<(&[u8], &[u8])> = vec![(b"x-one", b"of many"); 20_000];
     for more in [&[(&b"x-huge"[..], &huge[..])][..], &many] {
         for reply in [
             Reply::status_with(0, "", more),
@@ -72,6 +72,24 @@ async fn huge_headers_fail_their_call_only() {
             assert_eq!(applied(&[&server.tally]), (2, 2));
         }
     }
+}
+
+/// Headers of so many bytes, as HTTP/2 counts them.
+fn headers_of(bytes: usize) -> Vec<(&'static [u8], &'static [u8])> {
+    const VALUE: &[u8] = &[b'y'; 1000 - 32 - 8];
+    vec![(b"x-policy", VALUE); bytes / 1000]
+}
+
+#[tokio::test]
+async fn long_headers_are_read_and_those_over_the_limit_are_named_and_not_retried() {
+    let long = h2script::replying(|_| Reply::status_with(14, "busy", &headers_of(60_000)));
+    let error = within(AT_ONCE, publish_number(&client(long.url(), without_keys()), 0)).await.unwrap_err();
+    assert_error(&error, ErrorKind::Unavailable, Outcome::Unknown, 1);
+    let too_long = h2script::replying(|_| Reply::status_with(0, "", &headers_of(80_000)));
+    let error = within(AT_ONCE, publish_number(&client(too_long.url(), quick_retry()), 0)).await.unwrap_err();
+    assert_error(&error, ErrorKind::Protocol, Outcome::Unknown, 1);
+    assert!(error.message().contains("over the limit of 65536 bytes"), "{error}");
+    assert_eq!(too_long.tally.arrived().len(), 1);
 }
 
 #[tokio::test]
@@ -98,6 +116,7 @@ async fn endless_headers_are_read_up_to_a_limit() {
     let client = client(server.url(), without_keys());
     let error = within(AT_ONCE, publish_number(&client, 0)).await.unwrap_err();
     assert_error(&error, ErrorKind::Lost, Outcome::Unknown, 1);
+    assert!(error.message().contains("65536 bytes"), "{error}");
     within(AT_ONCE, publish_number(&client, 1)).await.unwrap();
     // What was read, and what the kernel keeps for both sides.
     assert!(sent.load(Ordering::SeqCst) < 32 << 20, "{sent:?} bytes");

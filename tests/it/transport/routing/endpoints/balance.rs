@@ -28,7 +28,9 @@ async fn a_stream_refused_by_one_endpoint_goes_to_another_at_no_cost() {
         within(AT_ONCE, publish_number(&client, n)).await.unwrap();
     }
     assert_eq!(applied(&[&refusing.tally, &leaving.tally, &server.tally]), (10, 10));
-    assert_eq!(refusing.tally.arrived().len(), 10);
+    // Three of them, and then it is left out.
+    assert_eq!(refusing.tally.arrived().len(), 3);
+    assert_eq!(client.endpoints().iter().map(|endpoint| endpoint.available).collect::<Vec<_>>(), [false, false, true]);
 }
 
 #[tokio::test]
@@ -70,13 +72,17 @@ async fn priority_returns_to_the_first_endpoint_when_it_is_reachable_again() {
     }
     assert_eq!((first.dials(), second.tally.applied().len()), (1, 10));
 
+    // The first call begins the trial, and goes to the second endpoint itself.
     proxy.accept();
     advance(Duration::from_secs(1)).await;
-    for n in 20..30 {
+    within(AT_ONCE, publish_number(&client, 20)).await.unwrap();
+    until(|| client.endpoints()[0].available).await;
+    for n in 21..30 {
         within(AT_ONCE, publish_number(&client, n)).await.unwrap();
     }
-    assert_eq!((first.dials(), second.tally.applied().len()), (2, 10));
-    assert_eq!(Tally::effects_of(&[&first.tally, &second.tally]), 30);
+    assert_eq!((first.dials(), second.tally.applied().len()), (2, 11));
+    // With the trial.
+    assert_eq!(Tally::effects_of(&[&first.tally, &second.tally]), 31);
 }
 
 /// A server that fails while `bad` is set: requests are applied, and then the connection is cut, or there is no response.
@@ -106,8 +112,7 @@ async fn assert_unavailable_after(failures: usize, cuts: bool, kind: ErrorKind) 
     let bad = Arc::new(Mutex::new(true));
     let (first, second) = (bad_at_first(&bad, cuts), good());
     let client = client(&[first.url(), second.url()], LoadBalancing::Priority);
-    // A shorter deadline would not count against the endpoint.
-    let impatient = client.with_timeout(Duration::from_secs(1));
+    let impatient = client.with_timeout(Duration::from_millis(300));
     for n in 0..failures {
         assert!(client.endpoints()[0].available, "left out after {n}");
         let error = within(AT_ONCE, publish_number(&impatient, n)).await.unwrap_err();
@@ -120,27 +125,33 @@ async fn assert_unavailable_after(failures: usize, cuts: bool, kind: ErrorKind) 
     let counts = || (first.tally.arrived().len(), second.tally.arrived().len());
     assert_eq!(counts(), (failures, 10));
 
-    // The time is over, and it is as bad as before: one call finds out.
+    // The time is over, and it is as bad as before: a trial finds out, and no call.
     advance(Duration::from_millis(1300)).await;
     let calls: Vec<_> = (20..40).map(|n| spawn_publish(&impatient, n)).collect();
-    let mut lost = 0;
     for call in calls {
-        lost += usize::from(within(AT_ONCE, call).await.unwrap().is_err());
+        within(AT_ONCE, call).await.unwrap().unwrap();
     }
-    assert_eq!((lost, counts()), (1, (failures + 1, 29)));
+    until(|| counts().0 == failures + 1).await;
+    assert_eq!(counts(), (failures + 1, 30));
+    if !cuts {
+        // The trial has a second.
+        advance(Duration::from_millis(1100)).await;
+    }
+    until(|| client.endpoints()[0].in_flight == 0).await;
 
     // It was left out for longer, and is good now.
     advance(Duration::from_millis(1300)).await;
     within(AT_ONCE, publish_number(&client, 40)).await.unwrap();
-    assert_eq!(counts(), (failures + 1, 30));
+    assert_eq!(counts(), (failures + 1, 31));
     *bad.lock().unwrap() = false;
     advance(Duration::from_millis(1300)).await;
-    for n in 41..50 {
+    within(AT_ONCE, publish_number(&client, 41)).await.unwrap();
+    until(|| client.endpoints()[0].available).await;
+    for n in 42..50 {
         within(AT_ONCE, publish_number(&client, n)).await.unwrap();
     }
-    assert_eq!(counts(), (failures + 10, 30));
+    assert_eq!(counts(), (failures + 2 + 8, 32));
     assert!(client.endpoints()[0].available);
-    assert_eq!(applied(&[&first.tally, &second.tally]), (failures + 40, failures + 40));
     // Its connections were not trusted any more, cut or not.
     let dials = if cuts { failures + 2 } else { 3 };
     assert_eq!((first.dials(), second.dials()), (dials, 1));
@@ -207,4 +218,26 @@ async fn calls_lost_with_one_connection_count_as_one_loss() {
     assert_eq!(*client.watch_breaker().unwrap().borrow(), BreakerState::Closed);
     within(AT_ONCE, publish_number(&client, 20)).await.unwrap();
     assert_eq!((server.tally.applied().len(), http.tally.applied().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_responds_badly_is_left_out_while_another_responds_well() {
+    for bad in [Reply::status(13, "it is broken"), Reply::message(b"nonsense")] {
+        let (first, second) = (h2script::replying(move |_| bad.clone()), good());
+        let client = client(&[first.url(), second.url()], LoadBalancing::LeastBusy);
+        let mut failed = 0;
+        for n in 0..200 {
+            failed += usize::from(within(AT_ONCE, publish_number(&client, n)).await.is_err());
+        }
+        assert!((4..=5).contains(&failed) && first.tally.arrived().len() == failed, "{failed} failed");
+        assert!(!client.endpoints()[0].available && client.endpoints()[1].available);
+    }
+    // If all respond badly, it may be the calls.
+    let (first, second) =
+        (h2script::replying(|_| Reply::status(13, "no")), h2script::replying(|_| Reply::status(13, "no")));
+    let client = client(&[first.url(), second.url()], LoadBalancing::LeastBusy);
+    for n in 0..50 {
+        within(AT_ONCE, publish_number(&client, n)).await.unwrap_err();
+    }
+    assert!(client.endpoints().iter().all(|endpoint| endpoint.available));
 }

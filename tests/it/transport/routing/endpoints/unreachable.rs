@@ -164,12 +164,11 @@ async fn in_an_outage_dials_and_retries_are_few_and_calls_fail_fast_and_recover(
         spent += usize::from(error.message().contains("retry budget is exhausted"));
         tokio::time::advance(Duration::from_millis(50)).await;
     }
-    // 100 ms between dials, growing by 1.6 up to 10 s, and a fifth less by chance: 11 dials until it is 10 s, in 15 s, and
-    // one every 8 s after that.
+    // 100 ms between dials, growing by 1.6 up to a second, and a fifth less by chance.
     let dialled = dials.load(Ordering::SeqCst);
-    assert!((2..=18).contains(&dialled), "{dialled} dials");
+    assert!((20..=80).contains(&dialled), "{dialled} dials");
     // 500 tokens at 14 each.
-    assert!(repeats <= 35 && spent > 100, "{repeats} repeats, {spent} calls without");
+    assert!(repeats <= 35 && spent > 5, "{repeats} repeats, {spent} calls without");
     took.sort();
     assert!(took[took.len() / 2] < Duration::from_millis(5), "{:?}", took[took.len() / 2]);
 
@@ -177,9 +176,9 @@ async fn in_an_outage_dials_and_retries_are_few_and_calls_fail_fast_and_recover(
     tokio::time::resume();
     let mut waited = Duration::ZERO;
     while within(AT_ONCE, publish_number(&client, 1)).await.is_err() {
-        assert!(waited <= Duration::from_secs(12), "not back {waited:?} after the server");
-        advance(Duration::from_millis(500)).await;
-        waited += Duration::from_millis(500);
+        assert!(waited <= Duration::from_millis(1300), "not back {waited:?} after the server");
+        advance(Duration::from_millis(100)).await;
+        waited += Duration::from_millis(100);
     }
     for n in 2..10 {
         within(AT_ONCE, publish_number(&client, n)).await.unwrap();

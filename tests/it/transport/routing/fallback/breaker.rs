@@ -25,11 +25,11 @@ async fn calls_use_http_while_grpc_is_down_and_grpc_when_it_is_back() {
     assert_eq!(endpoints.iter().map(|endpoint| endpoint.available).collect::<Vec<_>>(), [false, true]);
 
     proxy.accept();
-    // Not before the cool-down is over: 5 s, a fifth more or less.
-    advance(3 * SECOND).await;
+    // Not before the cool-down is over: a second, a fifth more or less.
+    advance(SECOND / 2).await;
     publish(&client).await.unwrap();
     assert_eq!((state(&client), calls(&server)), (State::Open, (0, 6)));
-    advance(4 * SECOND).await;
+    advance(SECOND).await;
     publish(&client).await.unwrap();
     becomes(&client, State::Closed).await;
     server.clear_calls();

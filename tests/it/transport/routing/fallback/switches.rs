@@ -80,9 +80,14 @@ async fn calls_fail_fast_when_both_transports_are_down() {
 
 #[tokio::test]
 async fn calls_stay_on_grpc_while_the_fallback_is_known_to_be_down() {
-    let script = h2script::replying(|request| match request.number {
-        0 => Reply::reset(h2script::REFUSED_STREAM),
-        _ => Reply::status(14, "later"),
+    let refuses = Arc::new(AtomicBool::new(true));
+    let refusing = Arc::clone(&refuses);
+    let script = h2script::replying(move |_| {
+        if refusing.load(Ordering::SeqCst) {
+            Reply::reset(h2script::REFUSED_STREAM)
+        } else {
+            Reply::status(14, "later")
+        }
     });
     let http = ClosedPort::new();
     let config = Config::grpc(script.url()).fallback(Config::http(format!("{}/api", http.url())));
@@ -91,11 +96,11 @@ async fn calls_stay_on_grpc_while_the_fallback_is_known_to_be_down() {
     let error = publish(&client).await.unwrap_err();
     assert_eq!((error.kind(), error.transport()), (ErrorKind::Connect, Some("http")), "{error:?}");
     assert_eq!(error.outcome(), Outcome::NotSent);
+    refuses.store(false, Ordering::SeqCst);
     // More than would be an outage.
     for _ in 0..10 {
         let error = publish(&client).await.unwrap_err();
         assert_eq!((error.kind(), error.transport()), (ErrorKind::Unavailable, Some("grpc")), "{error:?}");
-        assert_eq!(state(&client), State::Closed);
     }
 }
 
@@ -235,8 +240,9 @@ async fn both_transports_share_one_budget_and_one_deadline() {
     let retry = quick_retry().attempts(100).attempt_timeout(Some(Duration::from_millis(50)));
     let client = Client::new(config.timeout(SECOND).retry(retry)).unwrap();
     let error = within(2 * SECOND, client.publish(request())).await.unwrap_err();
-    assert_eq!((error.kind(), error.transport()), (ErrorKind::Timeout, Some("http")), "{error:?}");
-    assert!(calls(&server).1 > 0);
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    let (over_grpc, over_http) = calls(&server);
+    assert!(over_grpc > 0 && over_http > 0, "{over_grpc} and {over_http}");
 }
 
 #[tokio::test]
@@ -251,7 +257,7 @@ async fn calls_return_to_grpc_when_the_fallback_goes_down() {
     grpc.accept();
     http.refuse().await;
     http.cut(End::Fin);
-    advance(2 * SECOND).await;
+    advance(SECOND / 2).await;
     for _ in 0..5 {
         publish(&client).await.unwrap();
     }
