@@ -56,6 +56,8 @@
 //! | `grpc` | yes | calls over gRPC, with tonic |
 //! | `http` | yes | calls over HTTP, with reqwest |
 //! | `tls` | yes | `https://` endpoints, with rustls |
+//! | `token` | no | tokens for clients and for the server API, key sets, signatures of shared-poll channels |
+//! | `token-es512` | no | `token`, and tokens with ES512 |
 //! | `testing` | no | an in-memory server that stands in for Centrifugo in tests |
 //! | `cli` | no | the `centrifugo-api` command |
 //!
@@ -100,6 +102,8 @@ mod property;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "token")]
+pub mod token;
 pub mod transport;
 mod wire;
 
