@@ -29,6 +29,8 @@ mod key;
 mod options;
 mod shared_poll;
 mod subscription;
+#[cfg(test)]
+mod vectors;
 mod verifier;
 
 pub use crate::token::algorithm::Algorithm;

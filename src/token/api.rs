@@ -165,7 +165,9 @@ impl<K: Key> Renewal<K> {
 
     async fn issue(&self, now: SystemTime) -> Result<Current, Error> {
         if self.lifetime < SHORTEST {
-            return Err(Error::invalid("the lifetime of API tokens is under 10 s, so that they would end on their way"));
+            return Err(Error::invalid(
+                "the lifetime of API tokens is under 10 s, so that they would end on their way",
+            ));
         }
         let common = Common { end: Some(End::In(self.lifetime)), issued_at: Some(now), ..self.common.clone() };
         let times = common.times()?;
@@ -175,7 +177,6 @@ impl<K: Key> Renewal<K> {
         Ok(Current { token, issued: now, renew_at: now + self.lifetime / 5 * 4, end })
     }
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -103,7 +103,9 @@ impl Common {
     pub(crate) fn add_more(&self, claims: &mut Claims, reserved: &[&str]) -> Result<(), Error> {
         for (name, value) in &self.more {
             if reserved.contains(&&**name) {
-                return Err(Error::invalid(format!("the `claim` {name} has a setter of its own, or no place in this token")));
+                return Err(Error::invalid(format!(
+                    "the `claim` {name} has a setter of its own, or no place in this token"
+                )));
             }
             claims.add(name, json(name, value)?);
         }

@@ -14,8 +14,26 @@ use crate::token::options::SubscribeOptions;
 
 /// The claims of client tokens that have setters, or must not be in the other kind.
 pub(crate) const RESERVED: [&str; 20] = [
-    "sub", "exp", "nbf", "iat", "jti", "aud", "iss", "expire_at", "info", "b64info", "data", "b64data", "channels", "subs",
-    "meta", "caps", "labels", "channel", "client", "override",
+    "sub",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "aud",
+    "iss",
+    "expire_at",
+    "info",
+    "b64info",
+    "data",
+    "b64data",
+    "channels",
+    "subs",
+    "meta",
+    "caps",
+    "labels",
+    "channel",
+    "client",
+    "override",
 ];
 
 /// A token with which a client connects: made by [`TokenIssuer::connection`].

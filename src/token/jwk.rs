@@ -149,8 +149,10 @@ impl Jwk {
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it is no such key, or a private or a secret one.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, Error> {
-        let members = serde_json::from_slice(json.as_ref()).map_err(|_| Error::invalid("the key is no JSON of a key"))?;
-        Self::read(members)?.ok_or_else(|| Error::invalid("the key has an unknown `kty`, `crv` or `alg`, or another `use` than `sig`"))
+        let members =
+            serde_json::from_slice(json.as_ref()).map_err(|_| Error::invalid("the key is no JSON of a key"))?;
+        Self::read(members)?
+            .ok_or_else(|| Error::invalid("the key has an unknown `kty`, `crv` or `alg`, or another `use` than `sig`"))
     }
 
     /// Names the key: the `kid` of the tokens that are signed with it.
@@ -275,7 +277,8 @@ impl Jwks {
         }
         let set: Set = serde_json::from_slice(json.as_ref())
             .map_err(|_| Error::invalid("the key set is no JSON of the form {\"keys\": […]}"))?;
-        let keys = set.keys.into_iter().filter_map(|members| Jwk::read(members).transpose()).collect::<Result<_, _>>()?;
+        let keys =
+            set.keys.into_iter().filter_map(|members| Jwk::read(members).transpose()).collect::<Result<_, _>>()?;
         Ok(Self { keys })
     }
 

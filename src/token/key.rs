@@ -97,7 +97,9 @@ impl SigningKey {
             Algorithm::Es256 => ecdsa(Curve::P256, &label, &der).map_err(|why| not_one(&why))?,
             Algorithm::Es384 => ecdsa(Curve::P384, &label, &der).map_err(|why| not_one(&why))?,
             #[cfg(feature = "token-es512")]
-            Algorithm::Es512 => Pair::Es512(es512::Pair::read(&label, &der).ok_or_else(|| not_one(&"InvalidEncoding"))?),
+            Algorithm::Es512 => {
+                Pair::Es512(es512::Pair::read(&label, &der).ok_or_else(|| not_one(&"InvalidEncoding"))?)
+            }
             #[cfg(not(feature = "token-es512"))]
             Algorithm::Es512 => {
                 return Err(Error::invalid("ES512 needs the feature `token-es512` of the crate"));

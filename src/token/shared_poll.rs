@@ -60,7 +60,14 @@ impl SharedPollSigner {
         keys: impl IntoIterator<Item = impl Into<String>>,
     ) -> SharedPollSignature<'a> {
         let keys = keys.into_iter().map(Into::into).collect();
-        SharedPollSignature { signer: self, user: user.into(), channel: channel.into(), keys, issued_at: None, end: None }
+        SharedPollSignature {
+            signer: self,
+            user: user.into(),
+            channel: channel.into(),
+            keys,
+            issued_at: None,
+            end: None,
+        }
     }
 }
 
@@ -118,7 +125,9 @@ impl SharedPollSignature<'_> {
         let Self { signer, user, channel, keys, issued_at, end } = self;
         let issued = seconds(issued_at.unwrap_or_else(SystemTime::now), "issued_at")?;
         let end = end.ok_or_else(|| {
-            Error::invalid("the signature has no end; set `expires_in`, or `never_expires` if it should be good forever")
+            Error::invalid(
+                "the signature has no end; set `expires_in`, or `never_expires` if it should be good forever",
+            )
         })?;
         let expires = end.second(issued, "the end of the signature")?.unwrap_or(0);
         if channel.is_empty() || keys.is_empty() {

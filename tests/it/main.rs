@@ -43,6 +43,16 @@ mod standin {
     mod replay;
     mod server;
 }
+/// Tokens, key sets, and signatures of shared-poll channels.
+#[cfg(feature = "token")]
+mod token {
+    mod claims;
+    mod independent;
+    mod keys;
+    mod real;
+    mod refusals;
+    mod secrets;
+}
 /// Connections, endpoints, and what goes wrong with them.
 mod transport {
     mod availability;

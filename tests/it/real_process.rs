@@ -32,7 +32,7 @@ use crate::support::{BOTH, Over};
 const KEY: &str = "api_key";
 
 /// A server in a process of its own. It is killed when this is dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     directory: PathBuf,
     grpc: SocketAddr,
@@ -41,6 +41,11 @@ struct Process {
 
 impl Process {
     async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// Starts it with a changed configuration.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Value)) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("centrifugo-api-{}-{number}", std::process::id()));
@@ -54,6 +59,7 @@ impl Process {
         config["grpc_api"]["port"] = grpc.port().into();
         config["channel"]["without_namespace"]["history_size"] = 1_000_000.into();
         config["channel"]["without_namespace"]["history_ttl"] = "3600s".into();
+        change(&mut config);
         fs::write(directory.join("config.json"), config.to_string()).unwrap();
         let mut process = Self { child: spawn(&directory), directory, grpc, http };
         process.until_ready().await;
@@ -92,19 +98,19 @@ impl Process {
         }
     }
 
-    fn grpc(&self) -> Config<Grpc> {
+    pub(crate) fn grpc(&self) -> Config<Grpc> {
         Config::grpc(self.grpc_url()).api_key(KEY)
     }
 
-    fn http(&self) -> Config<Http> {
+    pub(crate) fn http(&self) -> Config<Http> {
         Config::http(self.http_url()).api_key(KEY)
     }
 
-    fn grpc_url(&self) -> String {
+    pub(crate) fn grpc_url(&self) -> String {
         format!("http://{}", self.grpc)
     }
 
-    fn http_url(&self) -> String {
+    pub(crate) fn http_url(&self) -> String {
         format!("http://{}/api", self.http)
     }
 

@@ -8,7 +8,8 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms from the bottom up. A room may import itself and those before it.
-const ROOMS: [&str; 10] = ["sync", "error", "wire", "api", "token", "config", "transport", "call", "batching", "client"];
+const ROOMS: [&str; 10] =
+    ["sync", "error", "wire", "api", "token", "config", "transport", "call", "batching", "client"];
 
 /// The top room, which may import only these.
 const TESTING: (&str, &[&str]) = ("testing", &["sync", "error", "wire", "api"]);
