@@ -168,10 +168,12 @@ pub(crate) fn ec_scalar<'a>(label: &str, der: &'a [u8], curve: Curve) -> Option<
 
 fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut element = vec![tag];
+    let [low, high, ..] = content.len().to_le_bytes();
     match content.len() {
-        // Two bytes hold any length of what is wrapped here: less than 64 KiB.
-        len @ 0..0x80 => element.push(u8::try_from(len).unwrap_or(u8::MAX)),
-        len => element.extend([0x82, u8::try_from(len >> 8).unwrap_or(u8::MAX), len.to_le_bytes()[0]]),
+        0..0x80 => element.push(low),
+        0x80..0x100 => element.extend([0x81, low]),
+        // What is wrapped here has less than 64 KiB: a longer one is no key.
+        _ => element.extend([0x82, high, low]),
     }
     element.extend_from_slice(content);
     element

@@ -2,7 +2,6 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::api::message::SubscribeOptionOverride;
 use crate::api::payload::Payload;
 use crate::token::claims::Claims;
 
@@ -14,7 +13,27 @@ use crate::token::claims::Claims;
 pub struct SubscribeOptions {
     pub(crate) info: Payload,
     pub(crate) data: Payload,
-    pub(crate) overrides: SubscribeOptionOverride,
+    pub(crate) overrides: Overrides,
+}
+
+/// The claim `override`: what is not as the namespace has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Overrides {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) presence: Option<Flag>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) join_leave: Option<Flag>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) force_push_join_leave: Option<Flag>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) force_positioning: Option<Flag>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) force_recovery: Option<Flag>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Flag {
+    pub(crate) value: bool,
 }
 
 impl SubscribeOptions {
@@ -26,7 +45,7 @@ impl SubscribeOptions {
     pub(crate) fn add_to(&self, claims: &mut Claims) {
         claims.add_payload("info", &self.info);
         claims.add_payload("data", &self.data);
-        if self.overrides != SubscribeOptionOverride::default() {
+        if self.overrides != Overrides::default() {
             claims.add("override", &self.overrides);
         }
     }
@@ -63,35 +82,35 @@ macro_rules! subscribe_setters {
             /// Sets whether the subscriber takes part in presence, whatever the namespace says.
             pub fn presence(mut self, on: bool) -> Self {
                 let $this = &mut self;
-                $options.overrides.presence = Some(on.into());
+                $options.overrides.presence = Some($crate::token::options::Flag { value: on });
                 self
             }
 
             /// Sets whether the subscriber causes join and leave messages, whatever the namespace says.
             pub fn join_leave(mut self, on: bool) -> Self {
                 let $this = &mut self;
-                $options.overrides.join_leave = Some(on.into());
+                $options.overrides.join_leave = Some($crate::token::options::Flag { value: on });
                 self
             }
 
             /// Sets whether the subscriber gets join and leave messages, whatever the namespace says.
             pub fn force_push_join_leave(mut self, on: bool) -> Self {
                 let $this = &mut self;
-                $options.overrides.force_push_join_leave = Some(on.into());
+                $options.overrides.force_push_join_leave = Some($crate::token::options::Flag { value: on });
                 self
             }
 
             /// Sets whether the server watches the subscriber's position in the stream, whatever the namespace says.
             pub fn force_positioning(mut self, on: bool) -> Self {
                 let $this = &mut self;
-                $options.overrides.force_positioning = Some(on.into());
+                $options.overrides.force_positioning = Some($crate::token::options::Flag { value: on });
                 self
             }
 
             /// Sets whether the subscriber recovers missed publications, whatever the namespace says.
             pub fn force_recovery(mut self, on: bool) -> Self {
                 let $this = &mut self;
-                $options.overrides.force_recovery = Some(on.into());
+                $options.overrides.force_recovery = Some($crate::token::options::Flag { value: on });
                 self
             }
         }

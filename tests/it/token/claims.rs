@@ -77,9 +77,10 @@ fn a_subscription_token_has_every_claim_that_is_set() {
         .join_leave(false)
         .force_push_join_leave(true)
         .force_positioning(false)
-        .force_recovery(true);
+        .force_recovery(true)
+        .issue();
     assert_eq!(
-        claims(token.issue()),
+        claims(token),
         json!({
             "sub": "42", "channel": "orders:17", "exp": 1_700_003_600, "iat": 1_700_000_000, "aud": "ws",
             "expire_at": 1_700_007_200, "client": "c-1", "info": {"name": "A"}, "b64data": "/wA=",
@@ -93,31 +94,33 @@ fn a_subscription_token_has_every_claim_that_is_set() {
 
 #[test]
 fn an_api_token_has_a_scope_and_no_user() {
-    let token = issuer().audience("api").api_token().issued_at(issued()).expires_in(HOUR).scope("centrifugo:api");
+    let token =
+        issuer().audience("api").api_token().issued_at(issued()).expires_in(HOUR).scope("centrifugo:api").issue();
     assert_eq!(
-        claims(token.issue()),
+        claims(token),
         json!({"exp": 1_700_003_600, "iat": 1_700_000_000, "aud": "api", "scope": "centrifugo:api"})
     );
 }
 
 #[test]
 fn what_is_not_set_is_not_there() {
-    let token = issuer().connection("42").issued_at(issued()).expires_in(HOUR);
-    assert_eq!(claims(token.issue()), json!({"sub": "42", "exp": 1_700_003_600, "iat": 1_700_000_000}));
+    let token = issuer().connection("42").issued_at(issued()).expires_in(HOUR).issue();
+    assert_eq!(claims(token), json!({"sub": "42", "exp": 1_700_003_600, "iat": 1_700_000_000}));
 }
 
 #[test]
 fn bytes_that_are_not_json_go_in_base64() {
-    let token = issuer().connection("42").issued_at(issued()).expires_in(HOUR).info(Payload::binary(vec![0xff]));
-    let claims = claims(token.issue());
+    let token =
+        issuer().connection("42").issued_at(issued()).expires_in(HOUR).info(Payload::binary(vec![0xff])).issue();
+    let claims = claims(token);
     assert_eq!((claims.get("info"), &claims["b64info"]), (None, &json!("/w==")));
 }
 
 #[test]
 fn with_options_for_one_channel_all_channels_go_into_subs() {
     let options = SubscribeOptions::new().info(json!(1)).data(json!("hello")).presence(false);
-    let token = issuer().connection("42").expires_in(HOUR).channel("news").subscription("orders:17", options);
-    let claims = claims(token.issue());
+    let token = issuer().connection("42").expires_in(HOUR).channel("news").subscription("orders:17", options).issue();
+    let claims = claims(token);
     assert_eq!(claims.get("channels"), None);
     assert_eq!(
         claims["subs"],

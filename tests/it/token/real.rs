@@ -15,7 +15,7 @@ use axum::Router;
 use axum::routing::get;
 use centrifugo_api::message::InfoRequest;
 use centrifugo_api::token::{Algorithm, Capability, Jwk, SharedPollSigner, SigningKey, SubscribeOptions, TokenIssuer};
-use centrifugo_api::{Client, Config, Payload};
+use centrifugo_api::{Client, Config};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -217,7 +217,7 @@ async fn each_claim_means_what_it_says() {
     assert_eq!(connect(issuer.connection("42").never_expires().issue()).await, (false, 0));
 
     // What is known of a user, and the channels of the connection.
-    let options = SubscribeOptions::new().info(json!("in here")).data(Payload::binary(*b"\"hello\"")).presence(true);
+    let options = SubscribeOptions::new().info(json!("in here")).data(json!("hello")).presence(true);
     let token = connection()
         .info(json!({"name": "A"}))
         .meta(json!({"plan": "pro"}))
@@ -313,8 +313,18 @@ async fn each_broken_token_is_refused() {
     }
     let subscription = issuer().subscription("42", "plain:a").issued_at(early).expires_in(MINUTE).issue().unwrap();
     assert_eq!(Connected::subscribe(&server, &good, "plain:a", &subscription).await.code(), TOKEN_EXPIRED);
-    // A connection token names no channel.
-    assert_eq!(Connected::subscribe(&server, &good, "plain:a", &good).await.code(), INVALID_TOKEN);
+    let other = SigningKey::danger_short_secret(Algorithm::Hs256, "other").unwrap();
+    let other = TokenIssuer::new(other).issuer("shop").audience("ws");
+    let for_another = TokenIssuer::hmac_sha256(SECRET).unwrap().issuer("shop").audience("api");
+    for (what, token) in [
+        ("a connection token, which names no channel", good.clone()),
+        ("another secret", other.subscription("42", "plain:a").expires_in(MINUTE).issue().unwrap()),
+        ("another audience", for_another.subscription("42", "plain:a").expires_in(MINUTE).issue().unwrap()),
+        ("no JWT", "a.b.c".to_owned()),
+    ] {
+        let client = Connected::subscribe(&server, &good, "plain:a", &token).await;
+        assert_eq!(client.code(), PERMISSION_DENIED, "{what}: {:?}", client.replies);
+    }
 }
 
 #[tokio::test]
