@@ -4,13 +4,14 @@
 // in the repository. Here a definition that stands before them, and so takes precedence, leads to the page.
 
 macro_rules! guides {
-    ($($name:ident)+) => { $(
+    ($($(#[$when:meta])? $name:ident)+) => { $(
         #[doc = "
 [configuration]: crate::guide::configuration
 [transports]: crate::guide::transports
 [errors]: crate::guide::errors
 [reliability]: crate::guide::reliability
 [publisher]: crate::guide::publisher
+[backend]: crate::guide::backend
 [testing]: crate::guide::testing
 [cli]: crate::guide::cli
 [versions]: crate::guide::versions
@@ -19,8 +20,10 @@ macro_rules! guides {
 [migration]: crate::guide::migration
 "]
         #[doc = include_str!(concat!("../docs/", stringify!($name), ".md"))]
+        $(#[$when])?
         pub mod $name {}
     )+ };
 }
 
-guides! { configuration transports errors reliability publisher testing cli versions surprises performance migration }
+// Without the feature its examples do not compile.
+guides! { configuration transports errors reliability publisher #[cfg(any(not(doctest), feature = "token"))] backend testing cli versions surprises performance migration }

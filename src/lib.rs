@@ -39,6 +39,7 @@
 //!   makes. [`Config::endpoint`] adds further nodes of a cluster.
 //! - [`Client::close`] ends a client and tells how its calls ended.
 //! - [`transport::Transport`] is how calls are sent; implement it for a fake, a recorder or a fault injector.
+#![cfg_attr(feature = "token", doc = "- [`token`] issues tokens for the clients of your users.")]
 #![cfg_attr(
     feature = "testing",
     doc = "- [`testing`] is a server to try all this on, in memory and without Centrifugo."
@@ -46,7 +47,7 @@
 //!
 //! The [guides](guide) have what does not belong to one type: [configuration](guide::configuration),
 //! [transports](guide::transports), [errors](guide::errors), [reliability](guide::reliability), [publishing](guide::publisher),
-//! [testing](guide::testing), the [command line](guide::cli), [server versions](guide::versions),
+//! [tokens](guide::backend), [testing](guide::testing), the [command line](guide::cli), [server versions](guide::versions),
 //! [surprises](guide::surprises), [performance](guide::performance), [migration](guide::migration).
 //!
 //! # Features
@@ -108,6 +109,6 @@ pub mod transport;
 mod wire;
 
 /// The programs of the README compile, and run but for those that need a server.
-#[cfg(all(doctest, feature = "grpc", feature = "http", feature = "testing"))]
+#[cfg(all(doctest, feature = "grpc", feature = "http", feature = "testing", feature = "token"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -289,7 +289,6 @@ impl Jwks {
     }
 
     /// The keys.
-    #[must_use]
     pub fn keys(&self) -> &[Jwk] {
         &self.keys
     }

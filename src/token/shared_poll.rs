@@ -53,12 +53,12 @@ impl SharedPollSigner {
     /// Begins a signature: this user may track these keys of the channel. An empty user is the anonymous one.
     ///
     /// The client must track the same keys in the same order.
-    pub fn sign<'a>(
-        &'a self,
+    pub fn sign(
+        &self,
         user: impl Into<String>,
         channel: impl Into<String>,
         keys: impl IntoIterator<Item = impl Into<String>>,
-    ) -> SharedPollSignature<'a> {
+    ) -> SharedPollSignature<'_> {
         let keys = keys.into_iter().map(Into::into).collect();
         SharedPollSignature {
             signer: self,

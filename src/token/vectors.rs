@@ -13,7 +13,7 @@ const CLAIMS: &str = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly
 const IN_TIME: u64 = 1_300_819_379;
 
 fn at(verifier: TokenVerifier, second: u64) -> TokenVerifier {
-    verifier.at(UNIX_EPOCH + Duration::from_secs(second)).issuer("joe".to_owned())
+    verifier.at(UNIX_EPOCH + Duration::from_secs(second)).issuer("joe")
 }
 
 #[test]

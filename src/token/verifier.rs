@@ -253,8 +253,8 @@ impl TokenVerifier {
     }
 
     /// Takes only tokens of this issuer: `iss`.
-    pub fn issuer(mut self, issuer: impl Into<Option<String>>) -> Self {
-        self.expected.issuer = issuer.into();
+    pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.expected.issuer = Some(issuer.into());
         self
     }
 

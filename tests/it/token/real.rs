@@ -160,8 +160,8 @@ async fn tokens_of_each_algorithm_are_accepted_with_a_key() {
 #[ignore = "needs the server's binary: see the top of the file"]
 async fn tokens_of_each_algorithm_are_accepted_with_a_key_set_that_rotates() {
     let set = Arc::new(Mutex::new(String::new()));
-    let served = Arc::clone(&set);
-    let endpoint = Router::new().route("/jwks.json", get(move || async move { served.lock().unwrap().clone() }));
+    let body = Arc::clone(&set);
+    let endpoint = Router::new().route("/jwks.json", get(move || async move { body.lock().unwrap().clone() }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/jwks.json", listener.local_addr().unwrap());
     let endpoint = tokio::spawn(async { axum::serve(listener, endpoint).await });
@@ -284,7 +284,7 @@ async fn each_broken_token_is_refused() {
     let anonymous = issuer().anonymous_subscription("plain:a").expires_in(MINUTE).issue().unwrap();
     let cases = [
         ("no JWT", "a.b.c".to_owned(), INVALID_TOKEN),
-        ("without a signature", good[..good.rfind('.').unwrap() + 1].to_owned(), INVALID_TOKEN),
+        ("without a signature", good[..=good.rfind('.').unwrap()].to_owned(), INVALID_TOKEN),
         ("changed", format!("{}A{}", &good[..60], &good[61..]), INVALID_TOKEN),
         ("another secret", connection(TokenIssuer::new(other).issuer("shop").audience("ws")), INVALID_TOKEN),
         ("another issuer", connection(TokenIssuer::hmac_sha256(SECRET).unwrap().audience("ws")), INVALID_TOKEN),

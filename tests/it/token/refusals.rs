@@ -111,7 +111,7 @@ fn forged(header: &Value, claims: &str) -> String {
         jsonwebtoken::Algorithm::HS256,
     )
     .unwrap();
-    mac.insert_str(0, ".");
+    mac.insert(0, '.');
     message + &mac
 }
 
@@ -152,7 +152,7 @@ fn each_broken_token_is_refused_for_its_own_reason() {
 
 #[test]
 fn a_token_of_another_issuer_or_for_another_audience_is_refused() {
-    let verifier = verifier().issuer("shop".to_owned()).audience("ws");
+    let verifier = verifier().issuer("shop").audience("ws");
     let of = |issuer: TokenIssuer| issuer.connection("42").expires_in(MINUTE).issue().unwrap();
     assert_eq!(verifier.verify(&of(issuer().audience("ws"))), Err(TokenError::Issuer));
     assert_eq!(verifier.verify(&of(issuer().issuer("other").audience("ws"))), Err(TokenError::Issuer));

@@ -5,6 +5,8 @@ mod exchange;
 mod grpc;
 mod http;
 mod replies;
+#[cfg(feature = "token")]
+mod tokens;
 
 use std::future::Future;
 
@@ -20,6 +22,8 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("http_exchange", http::exchange),
     ("error_details", exchange::error_details),
     ("differential", differential::run),
+    #[cfg(feature = "token")]
+    ("token", tokens::run),
 ];
 
 /// The list of requests, for a macro that does something with each.
