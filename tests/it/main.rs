@@ -46,6 +46,7 @@ mod standin {
 /// Tokens, key sets, and signatures of shared-poll channels.
 #[cfg(feature = "token")]
 mod token {
+    mod bearer;
     mod claims;
     mod independent;
     mod keys;

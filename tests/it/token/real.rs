@@ -355,8 +355,8 @@ async fn a_signature_of_keys_is_accepted_for_them_only() {
     assert_eq!(track(ended, &keys).await, TOKEN_EXPIRED);
 }
 
-/// The open-source server takes API keys only. That a bearer token arrives, and that PRO would take it, is tested with the
-/// stand-in and the verifier: here only that it is refused where it must be, and does no harm where nothing is checked.
+/// The open-source server takes API keys only. That calls have a token, and that a server with the key set would take
+/// it, is tested in `bearer`: here only that it is refused where it must be, and does no harm where nothing is checked.
 #[tokio::test]
 #[ignore = "needs the server's binary: see the top of the file"]
 async fn a_bearer_token_is_refused_by_the_open_source_server_that_has_a_key() {
