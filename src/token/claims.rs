@@ -241,7 +241,7 @@ macro_rules! common_setters {
             }
 
             /// Adds a claim of another name, in JSON: for a `user_id_claim` of the server, or what else reads the token.
-            pub fn claim(mut self, name: impl Into<String>, value: impl Into<$crate::Payload>) -> Self {
+            pub fn claim(mut self, name: impl Into<String>, value: impl Into<$crate::api::payload::Payload>) -> Self {
                 self.common.more.insert(name.into(), value.into());
                 self
             }
@@ -254,7 +254,7 @@ macro_rules! common_setters {
             ///
             /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it has no end, ends before it begins, or would be refused by the
             /// server for what it has or lacks: the text names the claim.
-            pub fn issue(self) -> Result<String, $crate::Error> {
+            pub fn issue(self) -> Result<String, $crate::error::Error> {
                 let message = self.message()?;
                 let signature = self.issuer.key.sign_now(message.as_bytes())?;
                 Ok($crate::token::claims::token(message, &signature))
@@ -267,20 +267,20 @@ macro_rules! common_setters {
             /// # Errors
             ///
             /// Those of a key of this process, and [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the signer fails.
-            pub async fn issue(self) -> Result<String, $crate::Error> {
+            pub async fn issue(self) -> Result<String, $crate::error::Error> {
                 self.sign().await
             }
         }
 
         impl<K: $crate::token::key::Key> $kind<'_, K> {
-            pub(crate) async fn sign(&self) -> Result<String, $crate::Error> {
+            pub(crate) async fn sign(&self) -> Result<String, $crate::error::Error> {
                 let message = self.message()?;
                 let signature = $crate::token::key::sealed::Sign::sign(&self.issuer.key, message.as_bytes()).await?;
                 Ok($crate::token::claims::token(message, &signature))
             }
 
             /// The header and the claims.
-            fn message(&self) -> Result<String, $crate::Error> {
+            fn message(&self) -> Result<String, $crate::error::Error> {
                 let algorithm = $crate::token::key::sealed::Sign::algorithm(&self.issuer.key);
                 $crate::token::claims::message(algorithm, &self.issuer.identity, &self.claims()?)
             }

@@ -66,14 +66,14 @@ macro_rules! subscribe_setters {
         impl $($generics)* $kind {
             /// Sets what others learn of the subscriber in this channel, with presence and with join and leave messages: the claim
             /// `info`, or `b64info` if it is not JSON.
-            pub fn info(mut self, info: impl Into<$crate::Payload>) -> Self {
+            pub fn info(mut self, info: impl Into<$crate::api::payload::Payload>) -> Self {
                 let $this = &mut self;
                 $options.info = info.into();
                 self
             }
 
             /// Sets what the subscriber gets with the subscription: `data`, or `b64data` if it is not JSON.
-            pub fn data(mut self, data: impl Into<$crate::Payload>) -> Self {
+            pub fn data(mut self, data: impl Into<$crate::api::payload::Payload>) -> Self {
                 let $this = &mut self;
                 $options.data = data.into();
                 self
