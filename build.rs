@@ -1,12 +1,12 @@
-//! Compiles `proto/api.proto` into the messages of the crate. Decisions about methods are in `src/api/methods.rs`.
+//! Compiles `proto/` into the messages of the crate. Decisions about methods are in `src/api/methods.rs`.
 //!
-//! Writes five files to `OUT_DIR`, all but the last in Rust:
-//! - `centrifugal.centrifugo.api.rs`: the message types, by prost, without the envelopes (`Command`, `Reply`, `…Response`)
-//!   that `src/wire.rs` reads and writes by hand;
-//! - `messages.rs`: for every message its setters, its JSON form, and a `Debug` that shows no payload;
+//! Writes to `OUT_DIR`, all but the last in Rust:
+//! - `centrifugal.centrifugo.api.rs` and `….proxy.rs`: the message types, by prost, without the envelopes (`Command`, `Reply`,
+//!   `…Response`) that `src/wire.rs` and `src/proxy/answer.rs` read and write by hand;
+//! - `messages.rs` and `proxy_messages.rs`: for every message its setters, its JSON form, and a `Debug` that shows no payload;
 //! - `methods.rs`: the path of every method over gRPC, and its number in a batch;
 //! - `fields.rs`: the number and the kind of every field, for the stand-in server;
-//! - `schema.bin`: the descriptors, which a test compares with the table of methods.
+//! - `schema.bin` and `proxy_schema.bin`: the descriptors, which tests compare with the tables of methods.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -18,23 +18,55 @@ use prost_reflect::{DescriptorPool, ExtensionDescriptor, FieldDescriptor, Kind, 
 
 const PACKAGE: &str = "centrifugal.centrifugo.api";
 const SERVICE: &str = "centrifugal.centrifugo.api.CentrifugoApi";
+const PROXY: &str = "centrifugal.centrifugo.proxy";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let out = env::var("OUT_DIR")?;
     let out = Path::new(&out);
 
-    let mut compiler = protox::Compiler::new(["proto"])?;
-    compiler.include_imports(true).include_source_info(true);
-    compiler.open_file("api.proto")?;
-    let schema = Schema::new(compiler.descriptor_pool())?;
+    let mut compiler = compile("api.proto")?;
+    let schema = Schema::of_api(compiler.descriptor_pool())?;
     fs::write(out.join("schema.bin"), compiler.encode_file_descriptor_set())?;
     fs::write(out.join("messages.rs"), schema.messages_file()?)?;
     fs::write(out.join("methods.rs"), schema.methods_file()?)?;
     fs::write(out.join("fields.rs"), schema.fields_file())?;
+    let own = [
+        ("Error", "crate::error::ApiError".to_owned()),
+        ("BroadcastResult", "crate::api::broadcast::BroadcastResult".to_owned()),
+    ];
+    write_messages(&mut compiler, &schema, own)?;
 
+    if env::var_os("CARGO_FEATURE_PROXY").is_some() {
+        let mut compiler = compile("proxy.proto")?;
+        let schema = Schema::of_proxy(compiler.descriptor_pool())?;
+        fs::write(out.join("proxy_schema.bin"), compiler.encode_file_descriptor_set())?;
+        fs::write(out.join("proxy_messages.rs"), schema.messages_file()?)?;
+        let own = [
+            ("Error", "crate::error::ApiError".to_owned()),
+            ("Disconnect", "crate::api::message::Disconnect".to_owned()),
+        ];
+        write_messages(&mut compiler, &schema, own)?;
+    }
+    Ok(())
+}
+
+fn compile(file: &str) -> Result<protox::Compiler, Box<dyn Error>> {
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_file(file)?;
+    Ok(compiler)
+}
+
+/// Has prost write the messages, but for the envelopes and those that the crate defines itself.
+fn write_messages(
+    compiler: &mut protox::Compiler,
+    schema: &Schema,
+    own: [(&str, String); 2],
+) -> Result<(), Box<dyn Error>> {
+    let package = schema.package;
     let mut files = compiler.file_descriptor_set();
-    files.file.retain(|file| file.package() == PACKAGE);
+    files.file.retain(|file| file.package() == package);
     for file in &mut files.file {
         // prost walks source locations by index, so an envelope is emptied rather than removed, and then not written.
         file.service.clear();
@@ -43,12 +75,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = prost_build::Config::new();
     config.bytes(["."]).btree_map(["."]).skip_debug(["."]);
     config.message_attribute(".", "#[non_exhaustive]");
-    config.extern_path(format!(".{PACKAGE}.Error"), "crate::error::ApiError");
-    config.extern_path(format!(".{PACKAGE}.BroadcastResult"), "crate::api::broadcast::BroadcastResult");
+    for (name, path) in own {
+        config.extern_path(format!(".{package}.{name}"), path);
+    }
     for message in schema.envelopes() {
         config.extern_path(format!(".{}", message.full_name()), format!("crate::wire::{}", message.name()));
     }
-    let fields: Vec<_> = schema.fields_of_requests().collect();
+    let fields: Vec<_> = schema.fields_of_built().collect();
     // The documentation of a field is at its setter.
     config.disable_comments(fields.iter().map(|field| format!(".{}", field.full_name())));
     for field in fields {
@@ -61,61 +94,62 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The schema, and facts derived from it.
 struct Schema {
+    package: &'static str,
     pool: DescriptorPool,
     service: ServiceDescriptor,
-    always_in_json: ExtensionDescriptor,
-    /// Messages that appear in a request, by full name.
-    requests: BTreeSet<String>,
-    /// Messages that appear in a result.
-    results: BTreeSet<String>,
+    always_in_json: Option<ExtensionDescriptor>,
+    /// Messages that a user builds, by full name: those in the requests of the API, and in the results of the proxy.
+    built: Names,
+    /// Messages that a user reads.
+    read: Names,
 }
 
 impl Schema {
-    fn new(pool: DescriptorPool) -> Result<Self, Box<dyn Error>> {
-        let service = pool.get_service_by_name(SERVICE).ok_or("no service")?;
+    fn of_api(pool: DescriptorPool) -> Result<Self, Box<dyn Error>> {
         let always = pool.get_extension_by_name(&format!("{PACKAGE}.always_in_json")).ok_or("no extension")?;
-        let (mut requests, mut results) = (BTreeSet::new(), BTreeSet::new());
-        for method in service.methods().filter(|method| method.name() != "Batch") {
-            reach(&method.input(), &mut requests);
-            let result = method.output().get_field_by_name("result").ok_or("a response without a result")?;
-            reach(result.kind().as_message().ok_or("a result that is no message")?, &mut results);
-        }
-        Ok(Self { pool, service, always_in_json: always, requests, results })
+        let (service, requests, results) = read_service(&pool, SERVICE)?;
+        Ok(Self { package: PACKAGE, pool, service, always_in_json: Some(always), built: requests, read: results })
+    }
+
+    fn of_proxy(pool: DescriptorPool) -> Result<Self, Box<dyn Error>> {
+        let (service, requests, results) = read_service(&pool, &format!("{PROXY}.CentrifugoProxy"))?;
+        Ok(Self { package: PROXY, pool, service, always_in_json: None, built: results, read: requests })
     }
 
     fn messages(&self) -> impl Iterator<Item = MessageDescriptor> {
-        self.pool.all_messages().filter(|message| message.package_name() == PACKAGE && !message.is_map_entry())
+        self.pool.all_messages().filter(|message| message.package_name() == self.package && !message.is_map_entry())
     }
 
     fn envelopes(&self) -> impl Iterator<Item = MessageDescriptor> {
-        self.messages().filter(|message| !self.is_met(message) && message.name() != "Error")
+        self.messages().filter(|message| !self.is_met(message) && !matches!(message.name(), "Error" | "Disconnect"))
     }
 
-    fn is_request(&self, message: &MessageDescriptor) -> bool {
-        self.requests.contains(message.full_name())
+    fn is_built(&self, message: &MessageDescriptor) -> bool {
+        self.built.contains(message.full_name())
     }
 
     /// Whether the message is part of a request or a result.
     fn is_met(&self, message: &MessageDescriptor) -> bool {
-        self.is_request(message) || self.results.contains(message.full_name())
+        self.is_built(message) || self.read.contains(message.full_name())
     }
 
-    /// The fields of messages that are only in requests.
-    fn fields_of_requests(&self) -> impl Iterator<Item = FieldDescriptor> {
-        let only =
-            |message: &MessageDescriptor| self.is_request(message) && !self.results.contains(message.full_name());
+    /// The fields of messages that a user only builds.
+    fn fields_of_built(&self) -> impl Iterator<Item = FieldDescriptor> {
+        let only = |message: &MessageDescriptor| self.is_built(message) && !self.read.contains(message.full_name());
         self.messages().filter(only).flat_map(|message| fields(&message))
     }
 
     /// Whether the server writes the field even when it is zero.
     fn is_always_in_json(&self, field: &FieldDescriptor) -> bool {
-        field.options().get_extension(&self.always_in_json).as_bool() == Some(true)
+        let always = self.always_in_json.as_ref();
+        always.is_some_and(|always| field.options().get_extension(always).as_bool() == Some(true))
     }
 
     fn messages_file(&self) -> Result<String, Box<dyn Error>> {
         let mut out = String::new();
         for message in self.messages() {
-            let is_error = message.name() == "Error";
+            // The API has the same one, and the rest of the crate uses that.
+            let is_error = message.name() == "Error" && self.package == PACKAGE;
             if self.is_met(&message) {
                 self.write_methods(&message, &mut out)?;
             } else if !is_error {
@@ -132,11 +166,11 @@ impl Schema {
         if message.fields().len() == 0 {
             return Ok(());
         }
-        let (name, is_request) = (rust_type(message), self.is_request(message));
+        let (name, is_built) = (rust_type(message), self.is_built(message));
         let mut methods = Vec::new();
         for field in fields(message) {
             let sets = format!(" Sets `{}`, for a fake.", field.name());
-            let doc = if is_request { comment(&field) } else { sets };
+            let doc = if is_built { comment(&field) } else { sets };
             let doc = doc.lines().fold(String::new(), |doc, line| doc + "    ///" + line + "\n");
             let (field, (argument, value)) = (rust_field(field.name()), setter(&field)?);
             methods.push(format!(
@@ -148,7 +182,7 @@ impl Schema {
 "
             ));
         }
-        for field in fields(message).iter().filter(|field| field.kind() == Kind::Bytes && !is_request) {
+        for field in fields(message).iter().filter(|field| field.kind() == Kind::Bytes && !is_built) {
             let field = field.name();
             let method = if field == "data" { "json".into() } else { format!("{field}_json") };
             methods.push(format!(
@@ -248,7 +282,7 @@ impl<'de> serde::Deserialize<'de> for {name} {{
             } else {
                 format!("&self.{rust}")
             };
-            if self.is_request(message) {
+            if self.is_built(message) {
                 writeln!(
                     out,
                     "        if !json::Value::is_unset(&self.{rust}) {{
@@ -314,6 +348,21 @@ static MESSAGES: &[(&str, &[(u32, Kind)])] = &[
 "
         )
     }
+}
+
+/// Full names of messages.
+type Names = BTreeSet<String>;
+
+/// A service, and the messages of its requests and results.
+fn read_service(pool: &DescriptorPool, name: &str) -> Result<(ServiceDescriptor, Names, Names), Box<dyn Error>> {
+    let service = pool.get_service_by_name(name).ok_or("no service")?;
+    let (mut requests, mut results) = (BTreeSet::new(), BTreeSet::new());
+    for method in service.methods().filter(|method| method.name() != "Batch") {
+        reach(&method.input(), &mut requests);
+        let result = method.output().get_field_by_name("result").ok_or("a response without a result")?;
+        reach(result.kind().as_message().ok_or("a result that is no message")?, &mut results);
+    }
+    Ok((service, requests, results))
 }
 
 /// Adds `message` and every message below it.
@@ -420,5 +469,5 @@ fn rust_name(name: &str) -> String {
 
 /// The name prost gives the field.
 fn rust_field(name: &str) -> String {
-    if name == "override" { format!("r#{name}") } else { name.into() }
+    if matches!(name, "override" | "match" | "type") { format!("r#{name}") } else { name.into() }
 }

@@ -18,6 +18,7 @@ macro_rules! guides {
 [surprises]: crate::guide::surprises
 [performance]: crate::guide::performance
 [migration]: crate::guide::migration
+[backend]: crate::guide::backend
 "]
         #[doc = include_str!(concat!("../docs/", stringify!($name), ".md"))]
         $(#[$when])?
@@ -25,5 +26,5 @@ macro_rules! guides {
     )+ };
 }
 
-// Without the feature its examples do not compile.
-guides! { configuration transports errors reliability publisher #[cfg(any(not(doctest), feature = "token"))] backend testing cli versions surprises performance migration }
+// Without the features its examples do not compile.
+guides! { configuration transports errors reliability publisher #[cfg(any(not(doctest), all(feature = "token", feature = "proxy-grpc")))] backend testing cli versions surprises performance migration }

@@ -41,13 +41,17 @@
 //! - [`transport::Transport`] is how calls are sent; implement it for a fake, a recorder or a fault injector.
 #![cfg_attr(feature = "token", doc = "- [`token`] issues tokens for the clients of your users.")]
 #![cfg_attr(
+    feature = "proxy",
+    doc = "- [`proxy`] has the handlers that Centrifugo calls, and the endpoints that client SDKs call."
+)]
+#![cfg_attr(
     feature = "testing",
     doc = "- [`testing`] is a server to try all this on, in memory and without Centrifugo."
 )]
 //!
 //! The [guides](guide) have what does not belong to one type: [configuration](guide::configuration),
 //! [transports](guide::transports), [errors](guide::errors), [reliability](guide::reliability), [publishing](guide::publisher),
-//! [tokens](guide::backend), [testing](guide::testing), the [command line](guide::cli), [server versions](guide::versions),
+//! [tokens and handlers](guide::backend), [testing](guide::testing), the [command line](guide::cli), [server versions](guide::versions),
 //! [surprises](guide::surprises), [performance](guide::performance), [migration](guide::migration).
 //!
 //! # Features
@@ -59,6 +63,8 @@
 //! | `tls` | yes | `https://` endpoints, with rustls |
 //! | `token` | no | tokens for clients and for the server API, key sets, signatures of shared-poll channels |
 //! | `token-es512` | no | `token`, and tokens with ES512 |
+//! | `proxy` | no | handlers that Centrifugo calls over HTTP, and the endpoints that client SDKs call |
+//! | `proxy-grpc` | no | the same handlers over gRPC, with tonic |
 //! | `testing` | no | an in-memory server that stands in for Centrifugo in tests |
 //! | `cli` | no | the `centrifugo-api` command |
 //!
@@ -96,10 +102,13 @@ mod call;
 mod client;
 pub mod config;
 mod error;
-#[cfg(any(doc, all(doctest, feature = "grpc", feature = "http", feature = "testing")))]
+#[cfg(any(doc, all(doctest, feature = "grpc", feature = "http", feature = "proxy-grpc", feature = "testing")))]
 pub mod guide;
 #[cfg(test)]
 mod property;
+#[cfg(feature = "proxy")]
+#[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
+pub mod proxy;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;

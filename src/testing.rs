@@ -3,7 +3,8 @@
 //! [`Server`] serves Centrifugo's server API over gRPC and over HTTP, on free ports, and responds as Centrifugo v6.9.1
 //! (open source, memory engine) does, byte for byte in the exchanges recorded from one. It keeps history, idempotency
 //! keys, versions, maps and presence, [records](Server::calls) the calls, and can [inject faults](Fault). It has no
-//! subscribers: a test sets the presence, and `subscribe`, `unsubscribe`, `disconnect` and `refresh` succeed without
+//! subscribers but the clients of a test (with the feature `proxy`), for which it calls the handlers of a backend: a test sets the
+//! presence, and `subscribe`, `unsubscribe`, `disconnect` and `refresh` succeed without
 //! effect.
 //!
 //! ```
@@ -32,14 +33,19 @@
 //! # Where it differs
 //!
 //! - Connections have no time limit, gRPC pings are not counted, and only [`Server::drain_connections`] ends them with a GOAWAY.
+//! - Its own clients are in presence and channels, whatever a handler overrides, and get no publications.
 //! - `info` has one of the server's hundred or so counters.
 //! - Over HTTP, invalid UTF-8 in a request (which Centrifugo keeps in payloads) is replaced by U+FFFD everywhere; `-0` is
 //!   not an integer; filters nest up to about 60 levels only.
 
 mod call;
+#[cfg(feature = "proxy")]
+mod client;
 mod fault;
 mod glob;
 mod grpc;
+#[cfg(feature = "proxy")]
+mod handlers;
 mod http;
 mod hub;
 mod json;
@@ -61,7 +67,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "proxy")]
+pub use client::{Client, ClientError, Connecting};
 pub use fault::{Fault, Transport};
+#[cfg(feature = "proxy")]
+pub use handlers::Handlers;
 pub use namespace::{DataFormat, MapMode, Namespace};
 pub use record::Recorded;
 
@@ -194,6 +204,50 @@ impl Server {
         self.stop.drain();
     }
 
+    /// Begins a client that connects as one without a token: the server calls the handler `connect` of the
+    /// [backend](Builder::handlers).
+    ///
+    /// ```no_run
+    /// use centrifugo_api::testing::{Handlers, Server};
+    /// use serde_json::json;
+    ///
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// let handlers = Handlers::http("http://127.0.0.1:3000/centrifugo").header("x-proxy-key", "key");
+    /// let server = Server::builder().handlers(handlers).start().await?;
+    /// let mut ann = server.client().header("cookie", "session=1").connect().await?;
+    /// ann.subscribe("news", json!({})).await?;
+    /// let error = ann.publish("news", json!({"text": "spam"})).await.unwrap_err();
+    /// assert_eq!(error.code(), 103);
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "proxy")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
+    pub fn client(&self) -> Connecting {
+        Connecting::new(&self.node)
+    }
+
+    /// Returns a client that is connected as this user, as one with a token is: the backend is not asked.
+    #[cfg(feature = "proxy")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
+    #[must_use]
+    pub fn connect_client(&self, user: impl Into<String>) -> Client {
+        Client::new(Arc::clone(&self.node), hub::uuid(), user.into())
+    }
+
+    /// Calls the handler `shared_poll_refresh` of the backend, as the server does on its own while clients watch keys.
+    ///
+    /// # Errors
+    ///
+    /// What the server logs instead.
+    #[cfg(feature = "proxy")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
+    pub async fn shared_poll_refresh(
+        &self,
+        request: crate::proxy::SharedPollRefreshRequest,
+    ) -> Result<crate::proxy::SharedPollRefreshResult, ClientError> {
+        client::shared_poll_refresh(&self.node, &request).await
+    }
+
     /// Stops the server: frees the ports and closes every connection, whatever is in flight.
     pub async fn shutdown(self) {
         self.stop.all().await;
@@ -235,6 +289,8 @@ pub struct Builder {
     max_http_body: usize,
     node_name: String,
     record: bool,
+    #[cfg(feature = "proxy")]
+    handlers: Option<Handlers>,
     #[cfg(feature = "tls")]
     tls: tls::Tls,
 }
@@ -255,6 +311,8 @@ impl Builder {
             max_http_body: usize::MAX,
             node_name: "stand-in".into(),
             record: true,
+            #[cfg(feature = "proxy")]
+            handlers: None,
             #[cfg(feature = "tls")]
             tls: tls::Tls::default(),
         }
@@ -341,6 +399,14 @@ impl Builder {
         self
     }
 
+    /// Has the server call the handlers of a backend for its [clients](Server::client).
+    #[cfg(feature = "proxy")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
+    pub fn handlers(mut self, handlers: impl Into<Option<Handlers>>) -> Self {
+        self.handlers = handlers.into();
+        self
+    }
+
     /// Serves TLS on both ports, with this certificate chain and this private key, both in PEM.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, certificates: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
@@ -372,6 +438,8 @@ impl Builder {
             transport_errors: self.transport_errors,
             max_grpc_message: self.max_grpc_message,
             max_http_body: self.max_http_body,
+            #[cfg(feature = "proxy")]
+            handlers: self.handlers,
         });
         let stop = Stop::new();
         let plain = || Arc::new(Plain) as Arc<dyn Handshake>;

@@ -283,6 +283,19 @@ pub(super) fn random() -> u64 {
     RandomState::new().hash_one(())
 }
 
+/// A new UUID, version 4.
+pub(super) fn uuid() -> String {
+    let (high, low) = (random(), random());
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        (high >> 16) & 0xffff,
+        high & 0xfff,
+        0x8000 | ((low >> 48) & 0x3fff),
+        low & 0xffff_ffff_ffff
+    )
+}
+
 /// A new epoch: eight letters.
 pub(super) fn epoch() -> String {
     const LETTERS: &[u8; 52] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";

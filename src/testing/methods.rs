@@ -35,15 +35,7 @@ pub(super) trait Serve: Request {
 
 impl Api {
     pub(super) fn new(without_namespace: Namespace, namespaces: Vec<Namespace>, node_name: String) -> Self {
-        let (high, low) = (super::hub::random(), super::hub::random());
-        let node_uid = format!(
-            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-            high >> 32,
-            (high >> 16) & 0xffff,
-            high & 0xfff,
-            0x8000 | ((low >> 48) & 0x3fff),
-            low & 0xffff_ffff_ffff
-        );
+        let node_uid = super::hub::uuid();
         let hub = Mutex::default();
         Self { hub, without_namespace, namespaces, node_name, node_uid, started: Instant::now() }
     }

@@ -20,6 +20,9 @@ pub(super) struct Node {
     pub(super) transport_errors: bool,
     pub(super) max_grpc_message: usize,
     pub(super) max_http_body: usize,
+    /// The handlers of the backend that clients make it call.
+    #[cfg(feature = "proxy")]
+    pub(super) handlers: Option<super::handlers::Handlers>,
 }
 
 /// The API keys that calls must have.

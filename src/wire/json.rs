@@ -309,8 +309,8 @@ pub(crate) fn must_be_json<'a, E: serde::ser::Error>(field: &str, bytes: &'a [u8
     })
 }
 
-/// Decodes what [`base64`] writes, for the stand-in server.
-#[cfg(feature = "testing")]
+/// Decodes what [`base64`] writes, for those who read requests.
+#[cfg(any(feature = "testing", feature = "proxy"))]
 pub(crate) fn decode_base64(text: &str) -> Option<Bytes> {
     base64::Engine::decode(&STANDARD, text).ok().map(Bytes::from)
 }

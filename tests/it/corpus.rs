@@ -34,4 +34,4 @@ macro_rules! tests {
         }
     };
 }
-tests! { reply_protobuf reply_json grpc_exchange http_exchange error_details differential #[cfg(feature = "token")] token }
+tests! { reply_protobuf reply_json grpc_exchange http_exchange error_details differential proxy_calls token }

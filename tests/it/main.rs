@@ -37,6 +37,16 @@ mod lifecycle {
     mod close;
     mod runtime;
 }
+/// Handlers that Centrifugo calls.
+mod proxy {
+    mod backend;
+    mod real;
+    mod replay;
+    mod serve;
+    mod service;
+    mod standin;
+    mod websocket;
+}
 /// The stand-in server.
 mod standin {
     mod paused_clock;
@@ -44,7 +54,6 @@ mod standin {
     mod server;
 }
 /// Tokens, key sets, and signatures of shared-poll channels.
-#[cfg(feature = "token")]
 mod token {
     mod bearer;
     mod claims;

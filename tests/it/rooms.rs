@@ -8,11 +8,11 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms from the bottom up. A room may import itself and those before it.
-const ROOMS: [&str; 10] =
-    ["sync", "error", "wire", "api", "token", "config", "transport", "call", "batching", "client"];
+const ROOMS: [&str; 11] =
+    ["sync", "error", "wire", "api", "token", "proxy", "config", "transport", "call", "batching", "client"];
 
 /// The top room, which may import only these.
-const TESTING: (&str, &[&str]) = ("testing", &["sync", "error", "wire", "api"]);
+const TESTING: (&str, &[&str]) = ("testing", &["sync", "error", "wire", "api", "proxy"]);
 
 /// Modules at the root that are not rooms: pages of the documentation, and test helpers. Nothing may import them.
 const NO_ROOMS: [&str; 3] = ["example", "guide", "property"];

@@ -3,6 +3,7 @@
 mod differential;
 mod exchange;
 mod grpc;
+mod handlers;
 mod http;
 mod replies;
 #[cfg(feature = "token")]
@@ -22,6 +23,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("http_exchange", http::exchange),
     ("error_details", exchange::error_details),
     ("differential", differential::run),
+    ("proxy_calls", handlers::calls),
     #[cfg(feature = "token")]
     ("token", tokens::run),
 ];
