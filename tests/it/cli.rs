@@ -17,6 +17,7 @@ mod publish;
 mod serve;
 #[cfg(unix)]
 mod terminal;
+mod token;
 
 /// Long enough to be found anywhere it should not be.
 const KEY: &str = "open-sesame-0123456789";

@@ -8,9 +8,10 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::connection::{Connection, OF_CLIENTS};
+use crate::connection::{Connection, OF_CLIENTS, OF_KEYS};
 use crate::failure;
 use crate::serve::Namespace;
+use crate::token;
 
 /// Calls the server API of Centrifugo, over gRPC or over HTTP.
 ///
@@ -60,6 +61,9 @@ pub(crate) enum Command {
     /// Loads the server of `--grpc`, `--http` or both. Without either it starts the stand-in as a process of its own and
     /// loads that, even if `CENTRIFUGO_GRPC` or `CENTRIFUGO_HTTP` is set: `--server-from-env` loads the server that they name.
     Bench(Bench),
+    /// Reads and checks the tokens of clients
+    #[command(subcommand)]
+    Token(token::Command),
     /// Runs the stand-in: a server in memory that responds as Centrifugo does
     ///
     /// Prints the addresses as a line of JSON and runs until it is interrupted or terminated. With an API key it
@@ -227,28 +231,45 @@ pub(crate) struct Serve {
 pub(crate) fn parse() -> Cli {
     let mut command = command();
     let matches = command.get_matches_mut();
-    if let Some(("serve", serve)) = matches.subcommand() {
-        // Global options come with every command, and this one has no client.
-        let on_the_line = |id: &&str| serve.value_source(id) == Some(ValueSource::CommandLine);
-        if let Some(id) = OF_CLIENTS.into_iter().find(on_the_line) {
-            let message = format!("`serve` calls no server, and so has no use for --{}", id.replace('_', "-"));
+    if let Some((name, of_command)) = matches.subcommand() {
+        // Global options come with every command, and some have no client.
+        let of_command = of_command.subcommand().map_or(of_command, |(_, inner)| inner);
+        let on_the_line = |id: &&str| of_command.value_source(id) == Some(ValueSource::CommandLine);
+        if let Some(id) = refused(name).find(on_the_line) {
+            let message = format!("`{name}` calls no server, and so has no use for --{}", id.replace('_', "-"));
             command.error(ErrorKind::ArgumentConflict, message).exit();
         }
     }
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
 }
 
-/// The command, whose `serve` shows none of the options that it refuses.
+/// The ids of the global options that a command refuses.
+fn refused(command: &str) -> impl Iterator<Item = &'static str> + use<> {
+    let (clients, keys): (&[_], &[_]) = match command {
+        "serve" => (&OF_CLIENTS, &[]),
+        "token" => (&OF_CLIENTS, &OF_KEYS),
+        _ => (&[], &[]),
+    };
+    clients.iter().chain(keys).copied()
+}
+
+/// The command, whose subcommands show none of the options that they refuse.
 fn command() -> clap::Command {
     let mut command = Cli::command();
     // Global options reach the subcommands only now.
     command.build();
-    command.mut_subcommand("serve", |serve| {
-        serve.mut_args(|option| {
-            let refused = OF_CLIENTS.contains(&option.get_id().as_str());
-            if refused { option.hide(true) } else { option }
-        })
-    })
+    for name in ["serve", "token"] {
+        command = command.mut_subcommand(name, |command| without_refused(command, name));
+    }
+    command
+}
+
+fn without_refused(command: clap::Command, of: &'static str) -> clap::Command {
+    let hidden = command.mut_args(|option| {
+        let is_refused = refused(of).any(|id| option.get_id() == id);
+        if is_refused { option.hide(true) } else { option }
+    });
+    hidden.mut_subcommands(|inner| without_refused(inner, of))
 }
 
 impl Runtimes {

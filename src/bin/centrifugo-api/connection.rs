@@ -31,6 +31,9 @@ pub(crate) const OF_CLIENTS: [&str; 12] = [
     "insecure_skip_verification",
 ];
 
+/// The ids of the options of the API key.
+pub(crate) const OF_KEYS: [&str; 2] = ["api_key", "api_key_file"];
+
 /// Where the server is, and how it is called.
 #[derive(Args)]
 #[command(next_help_heading = "Server")]

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
+use centrifugo_api::token::TokenError;
 use centrifugo_api::{Error, ErrorKind, Failure as Part, Outcome};
 use serde::Serialize;
 
@@ -23,7 +24,7 @@ const EXIT_CODES: [(u8, ErrorKind, &str); ErrorKind::ALL.len()] = [
     (16, ErrorKind::Unavailable, "something on the way cannot serve the call now"),
     (17, ErrorKind::TooLarge, "a request or a reply is over a size limit"),
     (18, ErrorKind::Protocol, "the response is not what the API describes"),
-    (19, ErrorKind::Invalid, "the request or the configuration is wrong"),
+    (19, ErrorKind::Invalid, "the request, the configuration or a token is wrong"),
     (20, ErrorKind::Closed, "the client was closed"),
     (21, ErrorKind::Full, "the publisher's capacity is used up"),
     (22, ErrorKind::Partial, "some channels of a broadcast failed"),
@@ -33,6 +34,8 @@ const EXIT_CODES: [(u8, ErrorKind, &str); ErrorKind::ALL.len()] = [
 pub(crate) enum Failure {
     /// A call failed, or could not be made of what was given.
     Call(Error),
+    /// The server would refuse a token.
+    Token(TokenError),
     /// Something on this machine failed.
     Io { what: String, error: io::Error, outcome: Outcome },
     /// The reader of standard output has closed it.
@@ -79,6 +82,7 @@ pub(crate) fn finish(outcome: &Result<(), Failure>, shown: Shown) -> ExitCode {
         // As in `ls | head`: that the reader has closed the pipe is not a failure.
         Ok(()) | Err(Failure::ReaderGone) => return ExitCode::SUCCESS,
         Err(Failure::Call(error)) => (exit_code(error.kind()), Report::of_call(error)),
+        Err(Failure::Token(error)) => (exit_code(ErrorKind::Invalid), Report::of_token(*error)),
         Err(Failure::Io { what, error, outcome }) => (IO, Report::of_io(what, error, *outcome)),
     };
     // The page is of something in front of the server, which does not ask for the key.
@@ -196,6 +200,42 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Only for a token that was given on the command line.
+    fn of_token(error: TokenError) -> Self {
+        let advice = match error {
+            TokenError::Expired => "issue a new one; how long it is good is its claim `exp`",
+            TokenError::NotYetValid => "wait, or issue one without `nbf`; are the clocks right?",
+            TokenError::Malformed => "check that it was copied as a whole",
+            TokenError::Issuer | TokenError::Audience => "compare the claim with the server's configuration",
+            _ => "compare the key with the server's configuration",
+        };
+        Self {
+            kind: ErrorKind::Invalid.name(),
+            message: error.to_string(),
+            advice: advice.into(),
+            ..Self::nothing_sent()
+        }
+    }
+
+    fn nothing_sent() -> Self {
+        Self {
+            kind: "",
+            code: None,
+            message: String::new(),
+            method: None,
+            transport: None,
+            endpoint: None,
+            outcome: Outcome::NotSent,
+            may_have_run: false,
+            attempts: 0,
+            idempotency_key: None,
+            advice: Cow::Borrowed(""),
+            page: None,
+            failures: Vec::new(),
+            caused_by: Vec::new(),
+        }
+    }
+
     fn of_io(what: &str, error: &io::Error, outcome: Outcome) -> Self {
         let advice = match error.kind() {
             io::ErrorKind::NotFound => "check the path",
@@ -206,19 +246,13 @@ impl<'a> Report<'a> {
         };
         Self {
             kind: "io",
-            code: None,
             message: what.to_owned(),
-            method: None,
-            transport: None,
-            endpoint: None,
             outcome,
             may_have_run: outcome == Outcome::Done,
             attempts: u32::from(outcome == Outcome::Done),
-            idempotency_key: None,
             advice: advice.into(),
-            page: None,
-            failures: Vec::new(),
             caused_by: vec![error.to_string()],
+            ..Self::nothing_sent()
         }
     }
 

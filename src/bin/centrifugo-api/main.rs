@@ -17,6 +17,7 @@ mod layout;
 mod output;
 mod publish;
 mod serve;
+mod token;
 
 fn main() -> ExitCode {
     let cli = args::parse();
@@ -32,6 +33,7 @@ fn run(Cli { json, connection, command }: Cli) -> Result<(), Failure> {
             runtime(Runtime::Current)?.block_on(publish::broadcast(&connection, broadcast))
         }
         Command::Bench(bench) => bench::run(connection, &bench, json),
+        Command::Token(token) => token::run(token),
         Command::Serve(serve) => runtime(Runtime::Multi)?.block_on(serve::run(&connection, serve)),
     }
 }
