@@ -30,7 +30,7 @@ pub(crate) const MAX_BODY: usize = 1 << 20;
 /// A backend and the limits of its service.
 pub(crate) struct Served<P> {
     pub(crate) proxy: Arc<P>,
-    /// Names of headers in lower case, and SHA-256 of the keys.
+    /// Names of headers in lower case, and the keys.
     keys: Vec<(String, Arc<str>)>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_body: usize,
