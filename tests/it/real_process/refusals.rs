@@ -27,7 +27,7 @@ async fn a_url_with_the_port_of_the_other_api_is_explained() {
     let client = Client::new(Config::http(format!("http://{}/api", server.grpc)).api_key(KEY)).unwrap();
     let error = client.info(InfoRequest::new()).await.unwrap_err();
     println!("{error}");
-    assert!(error.to_string().contains("is this the port of the server's HTTP API?"));
+    assert!(error.to_string().contains("is this the port of the server's HTTP API"));
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }
 
