@@ -118,6 +118,6 @@ pub mod transport;
 mod wire;
 
 /// The programs of the README compile, and run but for those that need a server.
-#[cfg(all(doctest, feature = "grpc", feature = "http", feature = "testing", feature = "token"))]
+#[cfg(all(doctest, feature = "grpc", feature = "http", feature = "testing", feature = "token", feature = "proxy"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
