@@ -106,6 +106,42 @@ impl<P: Proxy> Served<P> {
     }
 }
 
+/// The settings that both services have, of a [`Served`] in their field 0.
+macro_rules! served {
+    ($service:ident, $body:literal) => {
+        impl<P: $crate::proxy::Proxy> $service<P> {
+            /// Sets how long a call may take, from its head to its answer. 900 ms unless set, as the server gives up after 1 s; `None`
+            /// for no limit.
+            #[must_use]
+            pub fn timeout(mut self, timeout: impl Into<Option<std::time::Duration>>) -> Self {
+                self.0.timeout = timeout.into();
+                self
+            }
+
+            #[doc = concat!("Sets the largest ", $body, " that is read, in bytes. 1 MiB unless set.")]
+            #[must_use]
+            pub fn max_body(mut self, bytes: usize) -> Self {
+                self.0.max_body = bytes;
+                self
+            }
+        }
+
+        impl<P> Clone for $service<P> {
+            fn clone(&self) -> Self {
+                Self(self.0.clone())
+            }
+        }
+
+        /// Shows no key.
+        impl<P> std::fmt::Debug for $service<P> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_tuple(stringify!($service)).field(&self.0).finish()
+            }
+        }
+    };
+}
+pub(crate) use served;
+
 /// Runs a call within its time.
 pub(crate) async fn within<T>(timeout: Option<Duration>, call: impl Future<Output = T>) -> Option<T> {
     match timeout {

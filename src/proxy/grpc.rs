@@ -1,9 +1,7 @@
 //! The handlers over gRPC.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use http::{Request, Response};
@@ -13,7 +11,7 @@ use tower_service::Service;
 
 use crate::proxy::answer::{Failed, Form};
 use crate::proxy::caller::Caller;
-use crate::proxy::dispatch::{Served, within};
+use crate::proxy::dispatch::{Served, served, within};
 use crate::proxy::method::{Method, Proxy};
 use crate::sync::BoxFuture;
 
@@ -46,35 +44,9 @@ impl<P: Proxy> Grpc<P> {
         self.0.add_key(name.as_ref(), key.as_ref());
         self
     }
-
-    /// Sets how long a call may take, from its head to its answer. 900 ms unless set, as the server gives up after 1 s; `None`
-    /// for no limit.
-    #[must_use]
-    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.0.timeout = timeout.into();
-        self
-    }
-
-    /// Sets the largest message that is read, in bytes. 1 MiB unless set.
-    #[must_use]
-    pub fn max_body(mut self, bytes: usize) -> Self {
-        self.0.max_body = bytes;
-        self
-    }
 }
 
-impl<P> Clone for Grpc<P> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-/// Shows no key.
-impl<P> fmt::Debug for Grpc<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Grpc").field(&self.0).finish()
-    }
-}
+served!(Grpc, "message");
 
 impl<P> tonic::server::NamedService for Grpc<P> {
     const NAME: &'static str = SERVICE;
