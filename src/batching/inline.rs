@@ -1,12 +1,12 @@
 //! An outgoing batch of one command, sent by its caller's future: saves a task, and wake-ups across threads.
 //!
 //! Others must not depend on a future that its owner may not poll. So the send moves to a task as soon as another command, a
-//! wait for capacity, a flush or a close depends on it, or the caller's future is dropped.
+//! wait for capacity, a flush or a close depends on it, its deadline passes, or the caller's future is dropped.
 //!
 //! ```text
 //! accept ──► polled by its caller ── done ───────────────────────────────────► ended
 //!                   │                                                            ▲
-//!                   └─ spawn: others depend on it, or the caller is dropped ─► a task
+//!                   └─ spawn: others depend on it, or the caller is gone ─► a task
 //! ```
 //!
 //! `spawn` may be called from another thread while the caller polls. The future is then taken out of its place, and the caller
